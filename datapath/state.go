@@ -1,0 +1,140 @@
+// Package datapath loads the forwarding core into the kernel and keeps its maps as told.
+package datapath
+
+import (
+	"net/netip"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// State is everything the forwarding core of one host holds, and nothing else: plan.Wanted computes it from a snapshot,
+// Datapath.Read returns it from the kernel, and plan.Steps is the difference. All members are comparable values in maps,
+// so that two states are compared entry by entry.
+type State struct {
+	// Local is this host's tunnel end point.
+	Local Local
+	// Peers are the other hosts' tunnel end points by address; VXLAN from anybody else is dropped.
+	Peers map[netip.Addr]Peer
+	// Switches are the switches in force here, by VNI.
+	Switches map[fabric.VNI]Switch
+	// Ports are the ports with a device here, by device name.
+	Ports map[string]Port
+	// FDB says where each MAC of a switch is.
+	FDB map[FDBKey]FDB
+	// Neighbors answers ARP and ND.
+	Neighbors map[NeighborKey]fabric.MAC
+	// Flood says, per switch, which peers have a port on it: head-end replication for broadcast and multicast.
+	// The local members are the Ports of the switch.
+	Flood map[FloodKey]struct{}
+}
+
+// Local is this host's tunnel end point.
+type Local struct {
+	VTEP netip.Addr
+}
+
+// Peer is another host's tunnel end point.
+type Peer struct {
+	// MTU is the path MTU of the underlay towards the peer, in bytes of L3 packet.
+	MTU int
+}
+
+// Switch is a switch in force on this host.
+type Switch struct {
+	// MTU is the largest L3 packet a guest may send, in bytes, 576 to 65535.
+	MTU int
+}
+
+// PortKind says how frames are handed to the guest.
+type PortKind uint8
+
+// Device kinds of a port.
+const (
+	Tap  PortKind = 1 // delivered with bpf_redirect
+	Veth PortKind = 2 // delivered with bpf_redirect_peer into the other namespace
+)
+
+// Gate is what a port lets through.
+type Gate uint8
+
+// The gates of a port; anything else is closed.
+const (
+	Closed Gate = 0 // nothing passes: drop reason port_disabled
+	// Staged is the destination of a move: frames for the guest are queued in its device, and the guest's first frame opens
+	// the port in the kernel, without the agent; Read then returns Open.
+	Staged Gate = 1
+	Open   Gate = 2
+	// Relay is the source of a move: the guest is gone; frames from it are dropped (not_owner).
+	Relay Gate = 3
+)
+
+// GuardSet is a bit set of enforced guards.
+type GuardSet uint16
+
+// The guards, see fabric.Guards.
+const (
+	GuardMAC GuardSet = 1 << iota
+	GuardIP
+	GuardARP
+	GuardDHCPServer
+	GuardRA
+	GuardL2Control
+	GuardVXLAN
+)
+
+// MaxPortAddresses is how many addresses the guard of one port holds.
+const MaxPortAddresses = 8
+
+// Port is a port with a device on this host.
+type Port struct {
+	Name fabric.PortID
+	VNI  fabric.VNI
+	Kind PortKind
+	Gate Gate
+	MAC  fabric.MAC
+	// Addresses the guest may use as source, the first N are valid; the rest are zero.
+	Addresses [MaxPortAddresses]netip.Addr
+	Guards    GuardSet
+	Epoch     fabric.Epoch
+	// Generation is the revision whose settings are loaded; a port with generation 0 drops everything (policy_missing).
+	Generation fabric.Revision
+}
+
+// FDBKey is a station of a switch.
+type FDBKey struct {
+	VNI fabric.VNI
+	MAC fabric.MAC
+}
+
+// FDB says where a station is.
+type FDB struct {
+	// Device is the local port's device; empty when the station is remote.
+	Device string
+	// Peer is the tunnel end point of a remote station; for a local one that is moving or has just moved, the peer that may
+	// relay frames to it without being the home of their source.
+	Peer netip.Addr
+	// Alt is a second tunnel end point from which the station may be heard while it moves; zero otherwise.
+	Alt netip.Addr
+	// Relay lets a frame that came out of a tunnel be sent on to Peer: set at the source of a move, for a limited time.
+	Relay bool
+	// Epoch of the location this entry was computed from; an entry is never replaced by one of an older epoch.
+	Epoch fabric.Epoch
+}
+
+// NeighborKey is an address on a switch.
+type NeighborKey struct {
+	VNI  fabric.VNI
+	Addr netip.Addr
+}
+
+// FloodKey is a peer that has a port on a switch.
+type FloodKey struct {
+	VNI  fabric.VNI
+	Peer netip.Addr
+}
+
+// Change is the difference between two states: what to put and what to delete. Apply carries it out in the order that
+// keeps every packet's way closed or complete: puts before deletes, peers and switches before ports, ports before FDB.
+type Change struct {
+	Put, Delete State
+}

@@ -1,0 +1,91 @@
+package fabric
+
+import "net/netip"
+
+// Port is a VM's NIC and its switch port as one thing.
+type Port struct {
+	TypeMeta
+	Metadata Metadata   `json:"metadata"`
+	Spec     PortSpec   `json:"spec"`
+	Status   PortStatus `json:"status,omitzero"`
+}
+
+// PortSpec is what the operator asks for.
+type PortSpec struct {
+	// VM is the machine the NIC belongs to; the port's own name when empty.
+	VM     string   `json:"vm,omitempty"`
+	Switch SwitchID `json:"switch"`
+	// MAC is allocated fleet-wide when zero.
+	MAC MAC `json:"mac,omitzero"`
+	// Addresses are allocated, one per subnet, when the field is absent; an empty list means none.
+	Addresses []netip.Addr `json:"addresses"`
+	Profile   string       `json:"profile,omitempty"`
+	// Host is where the port is wanted first; a move changes the location, not this field.
+	Host HostID `json:"host,omitempty"`
+	// Guards overrides the profile's, field by field.
+	Guards Guards `json:"guards,omitzero"`
+}
+
+// PortState says how far a port is.
+type PortState string
+
+// The states of a port on a host.
+const (
+	PortAbsent  PortState = "absent"  // no device here
+	PortClosed  PortState = "closed"  // device here, policy not in force: nothing passes
+	PortStaged  PortState = "staged"  // destination of a move: settings in force, opens with the guest's first frame
+	PortActive  PortState = "active"  // the guest is here
+	PortRelayed PortState = "relayed" // source of a move: late packets are sent on
+)
+
+// PortStatus is the port as its host sees it.
+type PortStatus struct {
+	Name   PortID    `json:"name,omitempty"`
+	State  PortState `json:"state,omitempty"`
+	Host   HostID    `json:"host,omitempty"`
+	Epoch  Epoch     `json:"epoch,omitempty"`
+	Device string    `json:"device,omitempty"`
+	Reason string    `json:"reason,omitempty"` // why it is not active
+	// Counters of the guest's traffic: Rx from the guest, Tx to the guest.
+	RxPackets uint64            `json:"rxPackets,omitempty"`
+	RxBytes   uint64            `json:"rxBytes,omitempty"`
+	TxPackets uint64            `json:"txPackets,omitempty"`
+	TxBytes   uint64            `json:"txBytes,omitempty"`
+	Drops     map[string]uint64 `json:"drops,omitempty"` // by reason name
+}
+
+// Guards are the protections of a port. Absent means on.
+type Guards struct {
+	MAC        *bool `json:"mac,omitempty"`        // only the port's MAC as source
+	IP         *bool `json:"ip,omitempty"`         // only the port's addresses as source
+	ARP        *bool `json:"arp,omitempty"`        // ARP and ND speak only of the port's own addresses
+	DHCPServer *bool `json:"dhcpServer,omitempty"` // no DHCP server behind the port
+	RA         *bool `json:"ra,omitempty"`         // no router advertisements or redirects from the port
+	L2Control  *bool `json:"l2Control,omitempty"`  // no STP, LLDP, LACP, pause or EAPOL from the port
+	VXLAN      *bool `json:"vxlan,omitempty"`      // no VXLAN from the guest to a tunnel end point
+}
+
+// Location says which host holds a port. One etcd record, written by compare-and-swap.
+type Location struct {
+	Port   PortID   `json:"port"`
+	Switch SwitchID `json:"switch"`
+	Host   HostID   `json:"host"`
+	Epoch  Epoch    `json:"epoch"`
+	// Grant is set while a move may take the port elsewhere.
+	Grant *Grant `json:"grant,omitempty"`
+	// From is the host that held the port in the epoch before and relays late packets; cleared when the relay ends.
+	From HostID `json:"from,omitempty"`
+	// Revision is the etcd revision of this record; read-only.
+	Revision Revision `json:"revision,omitempty"`
+	// Trace is the traceparent of the operation that wrote the record.
+	Trace string `json:"trace,omitempty"`
+}
+
+// Grant names the only legal next owner of a port, with the epochs granted in advance, so that neither switchover nor
+// rollback needs etcd (ADR 0005): the source holds Location.Epoch, the destination gets Epoch, a rollback gets Rollback.
+type Grant struct {
+	Move     MoveID `json:"move"`
+	To       HostID `json:"to"`
+	Epoch    Epoch  `json:"epoch"`
+	Rollback Epoch  `json:"rollback"`
+}

@@ -1,0 +1,49 @@
+package fabric
+
+import "net/netip"
+
+// Snapshot is the whole wanted state at one revision: what an agent plans from. It is immutable once handed out.
+type Snapshot struct {
+	Revision  Revision
+	Hosts     map[HostID]*Host
+	Switches  map[SwitchID]*Switch
+	Ports     map[PortID]*Port
+	Profiles  map[string]*Profile
+	Groups    map[string]*Group
+	Moves     map[MoveID]*Move
+	Locations map[PortID]Location
+}
+
+// Encapsulation overhead on the underlay, in bytes from the inner L3 packet to the outer one: inner Ethernet 14 + VXLAN 8
+// + UDP 8 + outer IP (RFC 7348 section 5).
+const (
+	Overhead4 = 14 + 8 + 8 + 20
+	Overhead6 = 14 + 8 + 8 + 40
+)
+
+// SwitchMTU is the guests' MTU on a switch: the configured one, else the smallest underlay MTU of all hosts less the
+// encapsulation; 1450 when no host is known yet.
+func (s *Snapshot) SwitchMTU(sw *Switch) int {
+	if sw.Spec.MTU != 0 {
+		return sw.Spec.MTU
+	}
+	mtu := 0
+	for _, h := range s.Hosts {
+		room := h.Spec.UnderlayMTU - Overhead(h.Spec.VTEP)
+		if mtu == 0 || room < mtu {
+			mtu = room
+		}
+	}
+	if mtu <= 0 {
+		return 1500 - Overhead4
+	}
+	return mtu
+}
+
+// Overhead is the encapsulation overhead towards a tunnel end point of this family.
+func Overhead(vtep netip.Addr) int {
+	if vtep.Is6() && !vtep.Is4In6() {
+		return Overhead6
+	}
+	return Overhead4
+}
