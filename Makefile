@@ -1,0 +1,40 @@
+# weft: every target runs on a fresh Debian machine with Go, gcc, git and make; what else is needed is installed.
+SHELL := /bin/bash
+.DEFAULT_GOAL := build
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GO      := go
+# Packages whose tests touch the kernel: root only, part of `make test`, not of `make check`.
+ROOTED  := /(agent|agent/server|cmd/weft|datapath|datapath/nic|datapath/datapathtest|internal/lab|internal/lab/impair|internal/bench)$$
+
+.PHONY: build demo test check bench generate deps deps-generate clean
+
+build: ## bin/weft, static
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weft ./cmd/weft
+
+demo: deps build ## three hosts, real guests, a live migration and a trace, on this machine
+	bin/weft lab demo
+
+test: deps build ## everything, as root; nothing is skipped
+	$(GO) run ./internal/tally -count=1 -timeout 30m -p 1 ./...
+
+check: ## fast, no root: format, vet, the rules of the house, tests that need no kernel
+	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -timeout 10m $$($(GO) list ./... | grep -vE '$(ROOTED)')
+
+bench: deps build ## ratios against raw veth and the Linux bridge, written to docs/benchmarks.md
+	$(GO) run ./internal/bench
+
+generate: deps-generate ## BPF objects, stages and reasons, OpenAPI; leaves a clean tree clean
+	$(GO) generate ./...
+
+deps: ## what the lab and the tests run on
+	@deploy/deps.sh lab
+
+deps-generate: ## what the BPF objects are built with
+	@deploy/deps.sh generate
+
+clean:
+	rm -rf bin
