@@ -1,0 +1,68 @@
+// Package api describes the operations of the host API: paths, requests, answers and errors, and which noun goes by which
+// word. The nouns themselves are the structs of package fabric; what is here is only what is not a noun.
+package api
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// MaxBody is the largest request body the API reads, in bytes.
+const MaxBody = 8 << 20
+
+// List is the answer of every request for several objects, and the form of every list the command line prints.
+type List[T any] struct {
+	Items []T `json:"items"`
+	// Revision is the etcd revision the list was read at; a watch that starts there misses nothing.
+	Revision fabric.Revision `json:"revision,omitempty"`
+}
+
+// Resource is how a kind is called in paths and commands.
+type Resource struct {
+	Kind fabric.Kind
+	// Singular and Plural are the words of the command line; Plural is also the path.
+	Singular, Plural string
+	// Short are further words the command line takes.
+	Short []string
+	// Settable is true where users write objects of the kind, false where only hosts do.
+	Settable bool
+}
+
+// Resources lists every kind of this release, in the order in which references point: a later kind may name an earlier one.
+func Resources() []Resource {
+	return []Resource{
+		{Kind: fabric.KindHost, Singular: "host", Plural: "hosts", Short: []string{"h"}},
+		{Kind: fabric.KindGroup, Singular: "group", Plural: "groups", Settable: true},
+		{Kind: fabric.KindProfile, Singular: "profile", Plural: "profiles", Settable: true},
+		{Kind: fabric.KindSwitch, Singular: "switch", Plural: "switches", Short: []string{"sw"}, Settable: true},
+		{Kind: fabric.KindPort, Singular: "port", Plural: "ports", Short: []string{"p"}, Settable: true},
+		{Kind: fabric.KindMove, Singular: "move", Plural: "moves", Short: []string{"migrations"}},
+	}
+}
+
+// ResourceOf finds the resource a kind or a word means ("Switch", "switch", "switches", "sw"). The error wraps
+// fabric.ErrInvalid and names the words there are.
+func ResourceOf(word string) (Resource, error) {
+	w := strings.ToLower(word)
+	for _, r := range Resources() {
+		if w == r.Singular || w == r.Plural || slices.Contains(r.Short, w) {
+			return r, nil
+		}
+	}
+	var words []string
+	for _, r := range Resources() {
+		words = append(words, r.Plural)
+	}
+	return Resource{}, fmt.Errorf("there is no kind %q; the kinds are %s: %w", word, strings.Join(words, ", "), fabric.ErrInvalid)
+}
+
+// Path is where the objects of the kind are, or one of them when a name is given.
+func (r Resource) Path(name string) string {
+	if name == "" {
+		return "/v1/" + r.Plural
+	}
+	return "/v1/" + r.Plural + "/" + name
+}

@@ -1,0 +1,51 @@
+package api
+
+import (
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// MoveRequest asks for a live migration of a VM with all its ports. Exactly one of VM and Port is given.
+type MoveRequest struct {
+	VM   string        `json:"vm,omitempty"`
+	Port fabric.PortID `json:"port,omitempty" doc:"A port of the VM, instead of its name"`
+	To   fabric.HostID `json:"to"`
+	// DryRun answers what would be done and changes nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+	// Relay is how long the source sends late packets on; 0 means 30 s. The shortest is 1 s.
+	RelaySeconds float64 `json:"relaySeconds,omitempty" minimum:"0" maximum:"3600"`
+}
+
+// Relay is the asked-for relay time, 0 for the default.
+func (r MoveRequest) Relay() time.Duration {
+	return time.Duration(r.RelaySeconds * float64(time.Second))
+}
+
+// Migration is a move as the command line prints it.
+type Migration struct {
+	VM    string        `json:"vm"`
+	From  fabric.HostID `json:"from"`
+	To    fabric.HostID `json:"to"`
+	Phase fabric.Phase  `json:"phase"`
+	Epoch fabric.Epoch  `json:"epoch"`
+	fabric.MoveResult
+	Reason  string `json:"reason,omitempty"`
+	TraceID string `json:"traceID"`
+}
+
+// MigrationOf is the printed form of a move.
+func MigrationOf(m *fabric.Move) Migration {
+	return Migration{
+		VM: m.Spec.VM, From: m.Spec.From, To: m.Spec.To, Phase: m.Status.Phase, Epoch: m.Status.Epoch,
+		MoveResult: m.Status.Result, Reason: m.Status.Reason, TraceID: TraceID(m.Metadata.Trace),
+	}
+}
+
+// TraceID is the trace id within a W3C traceparent, empty when there is none.
+func TraceID(traceparent string) string {
+	if len(traceparent) < 35 {
+		return ""
+	}
+	return traceparent[3:35]
+}

@@ -1,0 +1,37 @@
+package api
+
+import "github.com/weftnet/weft/fabric"
+
+// StatusReport is a host's word about itself.
+type StatusReport struct {
+	Host   fabric.HostID     `json:"host"`
+	Status fabric.HostStatus `json:"status"`
+}
+
+// LocationAct is what a host does to a location record.
+type LocationAct string
+
+// The acts on a location; each is one compare-and-swap.
+const (
+	Claim    LocationAct = "claim"     // hold a port that nobody holds
+	Commit   LocationAct = "commit"    // the granted destination takes over
+	Rollback LocationAct = "rollback"  // the source keeps the port after a failed move
+	Release  LocationAct = "release"   // the port is gone from the host
+	EndRelay LocationAct = "end-relay" // the source has stopped sending late packets on
+)
+
+// LocationReport asks a server host to write a location on behalf of the host that is named in the caller's certificate.
+type LocationReport struct {
+	Host  fabric.HostID `json:"host"`
+	Act   LocationAct   `json:"act" enum:"claim,commit,rollback,release,end-relay"`
+	Port  fabric.PortID `json:"port"`
+	Epoch fabric.Epoch  `json:"epoch,omitempty"`
+}
+
+// MoveReport is a host's word about a move it takes part in; it is written only if the record is still at Revision.
+type MoveReport struct {
+	Host     fabric.HostID     `json:"host"`
+	Move     fabric.MoveID     `json:"move"`
+	Status   fabric.MoveStatus `json:"status"`
+	Revision fabric.Revision   `json:"revision"`
+}

@@ -1,0 +1,84 @@
+package api
+
+import "github.com/weftnet/weft/fabric"
+
+// Status is the whole fabric on one page, as the answering host sees it.
+type Status struct {
+	// Healthy is true when there are no problems.
+	Healthy bool `json:"healthy"`
+	// Host is who answered.
+	Host fabric.HostID `json:"host"`
+	// Revision is the newest wanted state; a host whose generation is older is behind.
+	Revision fabric.Revision `json:"revision"`
+	Etcd     Etcd            `json:"etcd"`
+	Tunnels  Tunnels         `json:"tunnels"`
+	Hosts    []fabric.Host   `json:"hosts"`
+	Switches []fabric.Switch `json:"switches"`
+	Ports    []fabric.Port   `json:"ports"`
+	Moves    []fabric.Move   `json:"moves"`
+	Problems []Problem       `json:"problems"`
+}
+
+// Etcd is the state of the one authority.
+type Etcd struct {
+	Members []EtcdMember `json:"members"`
+	// CanLose is how many further members may fail before writes stop; negative when writes have stopped already.
+	CanLose int `json:"canLose"`
+}
+
+// EtcdMember is one member of the etcd cluster.
+type EtcdMember struct {
+	Name    string `json:"name"`
+	Healthy bool   `json:"healthy"`
+	Leader  bool   `json:"leader,omitempty"`
+	// Reason says why the member is not healthy.
+	Reason string `json:"reason,omitempty"`
+}
+
+// CanLose computes how many further members of n may fail while healthy ones answer: writes need a majority of n.
+func CanLose(n, healthy int) int { return healthy - (n/2 + 1) }
+
+// Tunnels counts directed tunnels between hosts: n hosts have n·(n−1).
+type Tunnels struct {
+	// Up are tunnels whose both ends are alive by gossip.
+	Up    int `json:"up"`
+	Total int `json:"total"`
+}
+
+// Problem is something that keeps the fabric from being healthy.
+type Problem struct {
+	// Object is what has the problem, as kind/name.
+	Object string `json:"object"`
+	// Message is a sentence for people.
+	Message string `json:"message"`
+	// Next is what to do or run now.
+	Next string `json:"next"`
+}
+
+// Severity ranks a finding.
+type Severity string
+
+// The severities of a finding.
+const (
+	OK      Severity = "ok"
+	Warning Severity = "warning"
+	Failed  Severity = "failed"
+)
+
+// Finding is one answer of the doctor about a host.
+type Finding struct {
+	// Check is a dotted name: kernel.version, bpf.tcx, underlay.mtu, clock, manager.networkd.
+	Check    string   `json:"check"`
+	Severity Severity `json:"severity" enum:"ok,warning,failed"`
+	// Message is what was found, a sentence.
+	Message string `json:"message"`
+	// Remedy is what to do about it; empty when the severity is ok.
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Version is what the answering agent runs.
+type Version struct {
+	Version string        `json:"version"`
+	Host    fabric.HostID `json:"host"`
+	API     string        `json:"api"`
+}
