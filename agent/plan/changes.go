@@ -1,0 +1,147 @@
+package plan
+
+import (
+	"maps"
+
+	"github.com/weftnet/weft/datapath"
+)
+
+// Changes are the steps from have to want, in order; none when have is as wanted. Three rules hold over all steps:
+//
+//   - What the kernel has decided by itself stays: a staged port that the guest's first frame has opened is not closed again.
+//   - An entry is never replaced by one of an older epoch.
+//   - After each step every port is at most as open as it was before, or as it is wanted: what closes comes first.
+func Changes(want, have datapath.State) []datapath.Change {
+	ports := settled(want.Ports, have.Ports)
+	first := closing(ports, have.Ports)
+	closed := maps.Clone(have.Ports)
+	maps.Copy(closed, first.Put.Ports)
+
+	second := datapath.Change{Put: datapath.State{
+		Peers:     lacking(want.Peers, have.Peers, differs),
+		Switches:  lacking(want.Switches, have.Switches, differs),
+		Ports:     lacking(ports, closed, differs),
+		FDB:       lacking(want.FDB, have.FDB, newer),
+		Neighbors: lacking(want.Neighbors, have.Neighbors, differs),
+		Flood:     lacking(want.Flood, have.Flood, differs),
+	}}
+	if want.Local != have.Local {
+		second.Put.Local = want.Local
+	}
+	last := datapath.Change{Delete: datapath.State{
+		Peers:     surplus(want.Peers, have.Peers),
+		Switches:  surplus(want.Switches, have.Switches),
+		FDB:       surplus(want.FDB, have.FDB),
+		Neighbors: surplus(want.Neighbors, have.Neighbors),
+		Flood:     surplus(want.Flood, have.Flood),
+	}}
+
+	var steps []datapath.Change
+	for _, step := range []datapath.Change{first, second, last} {
+		if !empty(step) {
+			steps = append(steps, step)
+		}
+	}
+	return steps
+}
+
+// settled is what is wanted of the ports, given what the kernel has decided by itself.
+func settled(want, have map[string]datapath.Port) map[string]datapath.Port {
+	ports := make(map[string]datapath.Port, len(want))
+	for device, next := range want {
+		if now, there := have[device]; there && now.Name == next.Name {
+			next = settle(next, now)
+		}
+		ports[device] = next
+	}
+	return ports
+}
+
+// settle is what is wanted of one port. A port that nobody holds any more (epoch 0) closes whatever its epoch was, and so
+// does one that was staged by a grant that is gone: closing is always safe where no guest runs.
+func settle(next, now datapath.Port) datapath.Port {
+	switch {
+	case next.Epoch == now.Epoch && next.Gate == datapath.Staged && now.Gate == datapath.Open:
+		next.Gate = datapath.Open
+	case next.Epoch == 0, next.Epoch >= now.Epoch:
+	case now.Gate == datapath.Staged && next.Gate == datapath.Closed:
+	default:
+		return now
+	}
+	return next
+}
+
+// closing takes away the devices that carry no port any more, and closes those that are to pass less than now or to carry
+// another port, so that a port which changes its device is never open on both.
+func closing(ports, have map[string]datapath.Port) datapath.Change {
+	puts := map[string]datapath.Port{}
+	for device, now := range have {
+		next, stays := ports[device]
+		switch {
+		case !stays:
+		case next.Name != now.Name && now.Gate != datapath.Closed:
+			next.Gate = datapath.Closed
+			puts[device] = next
+		case openness(next.Gate) < openness(now.Gate):
+			puts[device] = next
+		}
+	}
+	return datapath.Change{Put: datapath.State{Ports: puts}, Delete: datapath.State{Ports: surplus(ports, have)}}
+}
+
+// openness orders gates by what they let pass to or from a guest.
+func openness(g datapath.Gate) int {
+	switch g {
+	case datapath.Open:
+		return 2
+	case datapath.Staged:
+		return 1
+	}
+	return 0
+}
+
+// lacking are the entries that have lacks, or holds in a way that is to be replaced; nil when there is none.
+func lacking[K comparable, V any](want, have map[K]V, replace func(want, have V) bool) map[K]V {
+	var found map[K]V
+	for key, next := range want {
+		if now, there := have[key]; there && !replace(next, now) {
+			continue
+		}
+		if found == nil {
+			found = map[K]V{}
+		}
+		found[key] = next
+	}
+	return found
+}
+
+// surplus are the entries of have that are not wanted; nil when there is none.
+func surplus[K comparable, V any](want, have map[K]V) map[K]V {
+	var found map[K]V
+	for key, now := range have {
+		if _, wanted := want[key]; wanted {
+			continue
+		}
+		if found == nil {
+			found = map[K]V{}
+		}
+		found[key] = now
+	}
+	return found
+}
+
+// differs replaces whatever is not equal.
+func differs[V comparable](want, have V) bool { return want != have }
+
+// newer replaces what is not equal unless it comes from a later location.
+func newer(want, have datapath.FDB) bool { return want != have && want.Epoch >= have.Epoch }
+
+// empty reports whether a change does nothing.
+func empty(c datapath.Change) bool {
+	return c.Put.Local == datapath.Local{} && entries(c.Put) == 0 && entries(c.Delete) == 0
+}
+
+// entries counts what a state holds.
+func entries(s datapath.State) int {
+	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood)
+}

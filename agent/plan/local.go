@@ -1,0 +1,34 @@
+package plan
+
+import (
+	"net/netip"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+)
+
+// Local is what only this host knows: which devices are plugged into which ports, and how far its own part of a running
+// move is. The zero value is a host without guests.
+type Local struct {
+	// VTEP is this host's own tunnel end point, from its configuration.
+	VTEP netip.Addr
+	// Attachments are the devices plugged in here.
+	Attachments map[fabric.PortID]Attachment
+	// Handoffs are the ports whose guest has stopped here for a move.
+	Handoffs map[fabric.PortID]Handoff
+	// Staged names, per port, the move this host has prepared itself to receive.
+	Staged map[fabric.PortID]fabric.MoveID
+}
+
+// Attachment is a device of this host that carries a port.
+type Attachment struct {
+	Device string            `json:"device"`
+	Kind   datapath.PortKind `json:"kind"`
+}
+
+// Handoff is a port whose guest has stopped here: late frames go on to the host To. It is void as soon as the location's
+// epoch is no longer Epoch, because then etcd knows better: the move was committed, or rolled back.
+type Handoff struct {
+	To    fabric.HostID `json:"to"`
+	Epoch fabric.Epoch  `json:"epoch"`
+}

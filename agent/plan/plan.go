@@ -1,0 +1,197 @@
+// Package plan computes what one host's datapath must hold, and the steps from what it does hold. It is pure: a snapshot
+// of the fabric and the host's own knowledge in, a datapath.State or a list of changes out; no I/O, no clock, no memory.
+package plan
+
+import (
+	"net/netip"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+)
+
+// Wanted is the state that host's datapath must hold under the snapshot. The result depends on its arguments alone: how
+// many snapshots came before, and in which order, does not matter.
+func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.State {
+	w := &wanted{snap: snap, host: host, local: local}
+	w.state.Local.VTEP = local.VTEP
+	w.peers()
+	w.switches()
+	w.ports()
+	w.stations()
+	return w.state
+}
+
+// wanted collects one state.
+type wanted struct {
+	snap  *fabric.Snapshot
+	host  fabric.HostID
+	local Local
+	state datapath.State
+	// vteps are the tunnel end points that can be reached from here; this host's own is not among them.
+	vteps map[fabric.HostID]netip.Addr
+	// present are the switches in force here.
+	present map[fabric.SwitchID]fabric.VNI
+}
+
+// peers lists the hosts that this one can reach: those whose tunnel end point is of the family of its own.
+func (w *wanted) peers() {
+	w.vteps = make(map[fabric.HostID]netip.Addr, len(w.snap.Hosts))
+	w.state.Peers = make(map[netip.Addr]datapath.Peer, len(w.snap.Hosts))
+	own := w.snap.Hosts[w.host]
+	for id, h := range w.snap.Hosts {
+		vtep := h.Spec.VTEP
+		if id == w.host || !vtep.IsValid() || vtep == w.local.VTEP || vtep.Is4() != w.local.VTEP.Is4() {
+			continue
+		}
+		mtu := h.Spec.UnderlayMTU
+		if own != nil && own.Spec.UnderlayMTU > 0 {
+			mtu = min(mtu, own.Spec.UnderlayMTU)
+		}
+		if other, twice := w.state.Peers[vtep]; twice {
+			mtu = min(mtu, other.MTU)
+		}
+		w.vteps[id] = vtep
+		w.state.Peers[vtep] = datapath.Peer{MTU: mtu}
+	}
+}
+
+// switches puts the switches in force that have a device here, or a port whose late frames are still sent on from here.
+func (w *wanted) switches() {
+	w.present = map[fabric.SwitchID]fabric.VNI{}
+	w.state.Switches = map[fabric.VNI]datapath.Switch{}
+	for name := range w.local.Attachments {
+		w.bring(name)
+	}
+	for name := range w.local.Handoffs {
+		w.bring(name)
+	}
+	for name, loc := range w.snap.Locations {
+		if loc.From == w.host {
+			w.bring(name)
+		}
+	}
+}
+
+// bring puts the switch of a port in force.
+func (w *wanted) bring(name fabric.PortID) {
+	port := w.snap.Ports[name]
+	if port == nil {
+		return
+	}
+	sw := w.snap.Switches[port.Spec.Switch]
+	if sw == nil || sw.Spec.VNI == 0 || sw.Spec.VNI > fabric.MaxVNI {
+		return
+	}
+	if _, done := w.present[port.Spec.Switch]; done {
+		return
+	}
+	w.present[port.Spec.Switch] = sw.Spec.VNI
+	w.state.Switches[sw.Spec.VNI] = datapath.Switch{MTU: min(max(w.snap.SwitchMTU(sw), minMTU), maxMTU)}
+}
+
+// The bounds of datapath.Switch.MTU, in bytes: what every IPv4 host must be able to receive (RFC 791), and the longest packet.
+const (
+	minMTU = 576
+	maxMTU = 65535
+)
+
+// stations fills the FDB, the neighbours and the flood lists with every port of the switches in force here.
+func (w *wanted) stations() {
+	w.state.FDB = make(map[datapath.FDBKey]datapath.FDB, len(w.snap.Ports))
+	w.state.Neighbors = make(map[datapath.NeighborKey]fabric.MAC, len(w.snap.Ports))
+	w.state.Flood = map[datapath.FloodKey]struct{}{}
+	for name, port := range w.snap.Ports {
+		vni, here := w.present[port.Spec.Switch]
+		if !here {
+			continue
+		}
+		for _, a := range port.Spec.Addresses {
+			key := datapath.NeighborKey{VNI: vni, Addr: a}
+			if mac, taken := w.state.Neighbors[key]; !taken || older(port.Spec.MAC, mac) {
+				w.state.Neighbors[key] = port.Spec.MAC
+			}
+		}
+		loc, held := w.snap.Locations[name]
+		if !held {
+			continue
+		}
+		w.flood(vni, loc)
+		key := datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}
+		entry, ok := w.station(name, loc)
+		if known, taken := w.state.FDB[key]; ok && (!taken || prefer(entry, known)) {
+			w.state.FDB[key] = entry
+		}
+	}
+}
+
+// flood adds the hosts that hold the port, or may hold it next, to its switch's head-end replication.
+func (w *wanted) flood(vni fabric.VNI, loc fabric.Location) {
+	if peer, ok := w.vteps[loc.Host]; ok {
+		w.state.Flood[datapath.FloodKey{VNI: vni, Peer: peer}] = struct{}{}
+	}
+	if loc.Grant == nil {
+		return
+	}
+	if peer, ok := w.vteps[loc.Grant.To]; ok {
+		w.state.Flood[datapath.FloodKey{VNI: vni, Peer: peer}] = struct{}{}
+	}
+}
+
+// station says where a held port is, as seen from here; false when it cannot be reached from here.
+func (w *wanted) station(name fabric.PortID, loc fabric.Location) (datapath.FDB, bool) {
+	attached, here := w.local.Attachments[name]
+	entry := datapath.FDB{Epoch: loc.Epoch}
+	to, handed := w.handoff(name, loc)
+	switch {
+	case handed:
+		entry.Peer, entry.Relay = w.vteps[to], true
+	case loc.Host == w.host && here:
+		entry.Device, entry.Peer = attached.Device, w.vteps[loc.From]
+		if loc.Grant != nil {
+			entry.Alt = w.vteps[loc.Grant.To]
+		}
+	case loc.Host == w.host:
+		return entry, false
+	case here && w.staged(name, loc):
+		// Frames for the guest that the source sends on are queued in the device, and those it still sends itself are heard.
+		entry.Device, entry.Peer, entry.Alt = attached.Device, w.vteps[loc.Host], w.vteps[loc.Host]
+	default:
+		entry.Peer, entry.Relay = w.vteps[loc.Host], loc.From == w.host
+		if loc.Grant != nil && loc.Grant.To != w.host {
+			entry.Alt = w.vteps[loc.Grant.To]
+		}
+	}
+	return entry, entry.Device != "" || entry.Peer.IsValid()
+}
+
+// handoff says where the late frames of a port go whose guest has stopped here.
+func (w *wanted) handoff(name fabric.PortID, loc fabric.Location) (fabric.HostID, bool) {
+	h, stopped := w.local.Handoffs[name]
+	return h.To, stopped && loc.Host == w.host && loc.Epoch == h.Epoch
+}
+
+// staged reports whether this host has prepared itself for the move that the port is granted to it by.
+func (w *wanted) staged(name fabric.PortID, loc fabric.Location) bool {
+	move, prepared := w.local.Staged[name]
+	return prepared && loc.Grant != nil && loc.Grant.To == w.host && loc.Grant.Move == move
+}
+
+// prefer is a total order between two ports that claim one MAC, so that the result does not depend on the order of a map.
+func prefer(a, b datapath.FDB) bool {
+	if a.Epoch != b.Epoch {
+		return a.Epoch > b.Epoch
+	}
+	if a.Device != b.Device {
+		return a.Device > b.Device
+	}
+	if c := a.Peer.Compare(b.Peer); c != 0 {
+		return c > 0
+	}
+	if c := a.Alt.Compare(b.Alt); c != 0 {
+		return c > 0
+	}
+	return a.Relay && !b.Relay
+}
+
+// older is a total order of MACs.
+func older(a, b fabric.MAC) bool { return string(a[:]) < string(b[:]) }
