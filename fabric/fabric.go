@@ -4,6 +4,7 @@
 package fabric
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -54,17 +55,12 @@ type MAC [6]byte
 
 // ParseMAC reads aa:bb:cc:dd:ee:ff, aa-bb-cc-dd-ee-ff, aabb.ccdd.eeff or aabbccddeeff, in either case.
 func ParseMAC(s string) (MAC, error) {
-	var m MAC
-	digits := strings.ToLower(strings.NewReplacer(":", "", "-", "", ".", "").Replace(s))
-	if len(digits) != 12 {
-		return m, fmt.Errorf("%q is not a MAC address: write it as 52:54:00:12:34:56: %w", s, ErrInvalid)
+	digits := strings.NewReplacer(":", "", "-", "", ".", "").Replace(s)
+	b, err := hex.DecodeString(digits)
+	if err != nil || len(b) != len(MAC{}) {
+		return MAC{}, fmt.Errorf("%s is not a MAC address: write it as 52:54:00:12:34:56: %w", quote(s), ErrInvalid)
 	}
-	for i := range m {
-		if _, err := fmt.Sscanf(digits[2*i:2*i+2], "%02x", &m[i]); err != nil {
-			return MAC{}, fmt.Errorf("%q is not a MAC address: write it as 52:54:00:12:34:56: %w", s, ErrInvalid)
-		}
-	}
-	return m, nil
+	return MAC(b), nil
 }
 
 // String writes the lower-case colon form.

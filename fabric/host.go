@@ -1,6 +1,10 @@
 package fabric
 
-import "net/netip"
+import (
+	"net"
+	"net/netip"
+	"strconv"
+)
 
 // Host is a machine with an agent.
 type Host struct {
@@ -38,4 +42,44 @@ type HostStatus struct {
 	Version      string   `json:"version,omitempty"`
 	Kernel       string   `json:"kernel,omitempty"`
 	Capabilities []string `json:"capabilities,omitempty"`
+}
+
+// Type returns the document head.
+func (h *Host) Type() *TypeMeta { return &h.TypeMeta }
+
+// Meta returns the metadata.
+func (h *Host) Meta() *Metadata { return &h.Metadata }
+
+// Default takes 1500 bytes for an underlay MTU that was not given.
+func (h *Host) Default() {
+	if h.Spec.UnderlayMTU == 0 {
+		h.Spec.UnderlayMTU = 1500
+	}
+}
+
+// Validate checks the tunnel end point, its MTU and the API address; the error is Findings.
+func (h *Host) Validate() error {
+	var f Findings
+	checkHead(&f, &h.TypeMeta, &h.Metadata, KindHost)
+	if !h.Spec.VTEP.IsValid() {
+		f.add("spec.vtep", "is missing: give the host's address on the underlay, such as 10.240.0.1")
+	} else {
+		checkAddr(&f, "spec.vtep", h.Spec.VTEP)
+		h.checkUnderlay(&f)
+	}
+	if h.Spec.API != "" {
+		host, port, err := net.SplitHostPort(h.Spec.API)
+		if n, perr := strconv.ParseUint(port, 10, 16); err != nil || host == "" || perr != nil || n == 0 {
+			f.add("spec.api", "%s is not an address: write host:port, such as 10.240.0.1:7443", quote(h.Spec.API))
+		}
+	}
+	return f.Err()
+}
+
+// checkUnderlay checks that the smallest guest MTU still fits the underlay with its encapsulation.
+func (h *Host) checkUnderlay(f *Findings) {
+	least := MinMTU + Overhead(h.Spec.VTEP)
+	if h.Spec.UnderlayMTU < least || h.Spec.UnderlayMTU > MaxMTU {
+		f.add("spec.underlayMTU", "%d cannot carry the fabric: it is %d to %d", h.Spec.UnderlayMTU, least, MaxMTU)
+	}
 }

@@ -1,6 +1,9 @@
 package fabric
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // Phase is how far a move is. It only goes forward, or to failed or aborted.
 type Phase string
@@ -31,6 +34,10 @@ type MoveSpec struct {
 	Ports []PortID `json:"ports"`
 	From  HostID   `json:"from"`
 	To    HostID   `json:"to"`
+	// Abort asks both hosts to give the move up; it is honoured until the guest's state has left the source.
+	Abort bool `json:"abort,omitempty"`
+	// RelaySeconds is how long the source sends late packets on after the switchover; 0 means 30 s.
+	RelaySeconds float64 `json:"relaySeconds,omitempty"`
 }
 
 // MoveStatus is written by the two hosts of the move, each by compare-and-swap.
@@ -40,6 +47,9 @@ type MoveStatus struct {
 	Epoch Epoch `json:"epoch,omitempty"`
 	// Incoming is where the destination's hypervisor waits, in QEMU's migration URI form.
 	Incoming string `json:"incoming,omitempty"`
+	// Fault is the destination's word that the guest does not run there and never will by this move, and why: it has closed
+	// its ports and given its epoch up, so that the source may let the guest run on.
+	Fault string `json:"fault,omitempty"`
 	// Reason says why a move failed or was aborted, with the next step.
 	Reason string     `json:"reason,omitempty"`
 	Result MoveResult `json:"result,omitzero"`
@@ -57,4 +67,34 @@ type MoveResult struct {
 	Lost        uint64  `json:"lost"`       // packets dropped by a reason of the migration class, and by full tap queues
 	Duplicated  uint64  `json:"duplicated"` // packets delivered at both hosts
 	FlowsMoved  uint64  `json:"flowsMoved"`
+}
+
+// Type returns the document head.
+func (m *Move) Type() *TypeMeta { return &m.TypeMeta }
+
+// Meta returns the metadata.
+func (m *Move) Meta() *Metadata { return &m.Metadata }
+
+// Default leaves a move as it is.
+func (m *Move) Default() {}
+
+// Validate checks the names; the error is Findings.
+func (m *Move) Validate() error {
+	var f Findings
+	checkHead(&f, &m.TypeMeta, &m.Metadata, KindMove)
+	if vm := m.Spec.VM; len(vm) > MaxName || !vmExpr.MatchString(vm) {
+		f.add("spec.vm", "%s must match %s and have at most %d characters", quote(vm), vmPattern, MaxName)
+	}
+	if len(m.Spec.Ports) == 0 {
+		f.add("spec.ports", "is empty: a move names the VM's ports")
+	}
+	for i, p := range m.Spec.Ports {
+		checkRef(&f, fmt.Sprintf("spec.ports[%d]", i), string(p), true)
+	}
+	checkRef(&f, "spec.from", string(m.Spec.From), true)
+	checkRef(&f, "spec.to", string(m.Spec.To), true)
+	if m.Spec.From != "" && m.Spec.From == m.Spec.To {
+		f.add("spec.to", "%s is where the VM already is: name another host", quote(string(m.Spec.To)))
+	}
+	return f.Err()
 }

@@ -1,6 +1,10 @@
 package fabric
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
 
 // Port is a VM's NIC and its switch port as one thing.
 type Port struct {
@@ -88,4 +92,53 @@ type Grant struct {
 	To       HostID `json:"to"`
 	Epoch    Epoch  `json:"epoch"`
 	Rollback Epoch  `json:"rollback"`
+}
+
+// Type returns the document head.
+func (p *Port) Type() *TypeMeta { return &p.TypeMeta }
+
+// Meta returns the metadata.
+func (p *Port) Meta() *Metadata { return &p.Metadata }
+
+// Default names the VM after the port.
+func (p *Port) Default() {
+	if p.Spec.VM == "" {
+		p.Spec.VM = p.Metadata.Name
+	}
+}
+
+// Validate checks names, MAC and addresses; the error is Findings. That the addresses lie in the switch's subnets is the
+// store's to check.
+func (p *Port) Validate() error {
+	var f Findings
+	checkHead(&f, &p.TypeMeta, &p.Metadata, KindPort)
+	if vm := p.Spec.VM; vm != "" && (len(vm) > MaxName || !vmExpr.MatchString(vm)) {
+		f.add("spec.vm", "%s must match %s and have at most %d characters", quote(vm), vmPattern, MaxName)
+	}
+	checkRef(&f, "spec.switch", string(p.Spec.Switch), true)
+	checkRef(&f, "spec.profile", p.Spec.Profile, false)
+	checkRef(&f, "spec.host", string(p.Spec.Host), false)
+	if m := p.Spec.MAC; !m.IsZero() && !m.IsUnicast() {
+		f.add("spec.mac", "%s is a group address, a station's first byte is even: leave it out to have one allocated", m)
+	}
+	p.checkAddresses(&f)
+	return f.Err()
+}
+
+func (p *Port) checkAddresses(f *Findings) {
+	if n := len(p.Spec.Addresses); n > MaxPortAddresses {
+		f.add("spec.addresses", "%d addresses, the most is %d", n, MaxPortAddresses)
+		return
+	}
+	for i, a := range p.Spec.Addresses {
+		path := fmt.Sprintf("spec.addresses[%d]", i)
+		if !a.IsValid() {
+			f.add(path, "is empty: write an address, or leave spec.addresses out to have them allocated")
+			continue
+		}
+		checkAddr(f, path, a)
+		if slices.Contains(p.Spec.Addresses[:i], a) {
+			f.add(path, "%s is given twice", a)
+		}
+	}
 }

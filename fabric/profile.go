@@ -1,7 +1,5 @@
 package fabric
 
-import "net/netip"
-
 // Profile is a named set of port settings ("port classification").
 type Profile struct {
 	TypeMeta
@@ -14,16 +12,18 @@ type ProfileSpec struct {
 	Guards Guards `json:"guards,omitzero"`
 }
 
-// Group is a named set of ports and addresses. Absent and empty differ: an empty list matches nothing.
-type Group struct {
-	TypeMeta
-	Metadata Metadata  `json:"metadata"`
-	Spec     GroupSpec `json:"spec"`
-}
+// Type returns the document head.
+func (p *Profile) Type() *TypeMeta { return &p.TypeMeta }
 
-// GroupSpec selects members; a member is in the group when either field selects it.
-type GroupSpec struct {
-	// Ports selects ports that carry all of these labels; absent selects none.
-	Ports map[string]string `json:"ports,omitempty"`
-	CIDRs []netip.Prefix    `json:"cidrs,omitempty"`
+// Meta returns the metadata.
+func (p *Profile) Meta() *Metadata { return &p.Metadata }
+
+// Default leaves a profile as it is: an absent guard is on.
+func (p *Profile) Default() {}
+
+// Validate checks the metadata; the error is Findings.
+func (p *Profile) Validate() error {
+	var f Findings
+	checkHead(&f, &p.TypeMeta, &p.Metadata, KindProfile)
+	return f.Err()
 }

@@ -4,7 +4,12 @@ import "net/netip"
 
 // Snapshot is the whole wanted state at one revision: what an agent plans from. It is immutable once handed out.
 type Snapshot struct {
-	Revision  Revision
+	Revision Revision
+	// Incarnation identifies the etcd data this snapshot was read from; it changes when an operator confirms a restore.
+	Incarnation string
+	// Problems says in sentences what is wrong with the data itself: records that cannot be read (their last good version is
+	// still in the snapshot), or a hold because etcd went back in time. Each ends with the next step.
+	Problems  []string
 	Hosts     map[HostID]*Host
 	Switches  map[SwitchID]*Switch
 	Ports     map[PortID]*Port

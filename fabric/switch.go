@@ -1,6 +1,11 @@
 package fabric
 
-import "net/netip"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+)
 
 // SwitchType says who may be on a switch.
 type SwitchType string
@@ -40,4 +45,80 @@ type SwitchStatus struct {
 	Ports  int      `json:"ports,omitempty"`
 	Hosts  []HostID `json:"hosts,omitempty"`  // hosts on which the switch is in force
 	Absent []HostID `json:"absent,omitempty"` // hosts on which it is not (yet)
+}
+
+// Type returns the document head.
+func (s *Switch) Type() *TypeMeta { return &s.TypeMeta }
+
+// Meta returns the metadata.
+func (s *Switch) Meta() *Metadata { return &s.Metadata }
+
+// Default leaves a switch as it is: VNI and MTU depend on the rest of the fabric.
+func (s *Switch) Default() {}
+
+// Validate checks type, VNI, subnets and MTU; the error is Findings.
+func (s *Switch) Validate() error {
+	var f Findings
+	checkHead(&f, &s.TypeMeta, &s.Metadata, KindSwitch)
+	types := []string{string(External), string(Internal), string(Private)}
+	switch {
+	case s.Spec.Type == "":
+		f.add("spec.type", "is missing: one of %s", strings.Join(types, ", "))
+	case !slices.Contains(types, string(s.Spec.Type)):
+		f.add("spec.type", "%s", unknown("type", string(s.Spec.Type), types))
+	}
+	if s.Spec.VNI > MaxVNI {
+		f.add("spec.vni", "%d does not fit: a VNI is 1 to %d; leave it out to have one allocated", s.Spec.VNI, MaxVNI)
+	}
+	six := s.checkSubnets(&f)
+	switch mtu := s.Spec.MTU; {
+	case mtu == 0:
+	case mtu < MinMTU || mtu > MaxMTU:
+		f.add("spec.mtu", "%d cannot be: an MTU is %d to %d bytes; leave it out to have it computed", mtu, MinMTU, MaxMTU)
+	case six && mtu < MinMTU6:
+		f.add("spec.mtu", "%d is too small for the IPv6 subnet: IPv6 needs at least %d", mtu, MinMTU6)
+	}
+	checkRef(&f, "spec.profile", s.Spec.Profile, false)
+	return f.Err()
+}
+
+// checkSubnets checks each subnet and that there is at most one of each family; it reports whether one is IPv6.
+func (s *Switch) checkSubnets(f *Findings) (six bool) {
+	seen := map[bool]netip.Prefix{}
+	for i, p := range s.Spec.Subnets {
+		path := fmt.Sprintf("spec.subnets[%d]", i)
+		before := len(*f)
+		checkPrefix(f, path, p)
+		if len(*f) > before {
+			continue
+		}
+		is6 := p.Addr().Is6()
+		six = six || is6
+		if other, twice := seen[is6]; twice {
+			f.add(path, "%s is a second %s subnet beside %s: a switch has at most one of each family", p, family(is6), other)
+			continue
+		}
+		seen[is6] = p
+		if widest, narrowest := subnetBits(is6); p.Bits() < widest || p.Bits() > narrowest {
+			f.add(path, "%s cannot be a subnet of ports: its length is /%d to /%d", p, widest, narrowest)
+		} else if a := p.Addr(); a.IsMulticast() || a.IsLoopback() || a.IsUnspecified() {
+			f.add(path, "%s is not a block of unicast addresses: choose one such as 10.10.0.0/24 or fd00:10::/64", p)
+		}
+	}
+	return six
+}
+
+// subnetBits bounds a subnet's length: room for the network, the gateway and a port at one end, one organisation at the other.
+func subnetBits(is6 bool) (widest, narrowest int) {
+	if is6 {
+		return 16, 126
+	}
+	return 8, 30
+}
+
+func family(is6 bool) string {
+	if is6 {
+		return "IPv6"
+	}
+	return "IPv4"
 }
