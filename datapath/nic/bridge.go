@@ -1,0 +1,85 @@
+package nic
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// FacadeName is the bridge that stands for a switch on every host: sw-NAME. A name of more than 12 characters is cut and
+// told apart by five hex digits of its SHA-256.
+func FacadeName(sw fabric.SwitchID) string { return shorten("sw-", string(sw)) }
+
+// TapName is the device the lab and the adopters give a guest's tap: tap-NAME, shortened like FacadeName.
+func TapName(port fabric.PortID) string { return shorten("tap-", string(port)) }
+
+// Facade makes the switch's façade bridge and returns its name. The façade is only a place to put taps on: it stays
+// administratively down, because a down bridge forwards nothing and a raised one would forward past the core.
+func Facade(sw fabric.SwitchID, mtu int) (string, error) {
+	name := FacadeName(sw)
+	if err := createBridge(name); err != nil {
+		return name, err
+	}
+	if err := SetDown(name); err != nil {
+		return name, err
+	}
+	// After creation: an MTU given at creation is forgotten when the last port leaves, and libvirt copies it to the taps.
+	return name, SetMTU(name, mtu)
+}
+
+// CreateBridge makes a bridge that forwards: no spanning tree, no multicast snooping, frames not handed to netfilter.
+func CreateBridge(name string, mtu int) error {
+	if err := createBridge(name); err != nil {
+		return err
+	}
+	for _, table := range []string{"ip", "ip6", "arp"} {
+		err := SetSysctl("net/bridge/bridge-nf-call-"+table+"tables", "0")
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := SetMTU(name, mtu); err != nil {
+		return err
+	}
+	return SetUp(name)
+}
+
+func createBridge(name string) error {
+	if err := checkName(name); err != nil {
+		return fail("create bridge", name, err)
+	}
+	link, err := find(name)
+	if err == nil {
+		if link.Type() != "bridge" {
+			return fmt.Errorf("create bridge %s: a %s device has this name; rename or delete it", name, link.Type())
+		}
+		return nil
+	}
+	if !errors.Is(err, ErrNoDevice) {
+		return fail("create bridge", name, err)
+	}
+	snooping := false
+	return fail("create bridge", name, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs(name), MulticastSnooping: &snooping}))
+}
+
+// attrs are link attributes with the kernel's default queue length.
+func attrs(name string) netlink.LinkAttrs {
+	a := netlink.NewLinkAttrs()
+	a.Name = name
+	return a
+}
+
+// shorten keeps prefix+name within MaxName and distinct for distinct names.
+func shorten(prefix, name string) string {
+	if len(prefix)+len(name) <= MaxName {
+		return prefix + name
+	}
+	const digits = 5
+	sum := sha256.Sum256([]byte(name))
+	return prefix + name[:MaxName-len(prefix)-digits] + fmt.Sprintf("%x", sum)[:digits]
+}
