@@ -32,12 +32,7 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	}
 	entry.VNI, entry.MAC = vni, port.Spec.MAC
 	copy(entry.Addresses[:], port.Spec.Addresses)
-	profile := w.profile(port, sw)
-	entry.Guards = guards(port, profile, sw)
-	entry.Generation = max(port.Metadata.Revision, sw.Metadata.Revision)
-	if profile != nil {
-		entry.Generation = max(entry.Generation, profile.Metadata.Revision)
-	}
+	entry.Guards, entry.Generation = w.guards(port, sw), w.settings(port, sw)
 	entry.Gate, entry.Epoch = w.gate(name)
 	return entry
 }
@@ -62,44 +57,42 @@ func (w *wanted) gate(name fabric.PortID) (datapath.Gate, fabric.Epoch) {
 	return datapath.Closed, loc.Epoch
 }
 
-// profile is the one the port names, else its switch's; nil when there is none.
-func (w *wanted) profile(port *fabric.Port, sw *fabric.Switch) *fabric.Profile {
-	if port.Spec.Profile != "" {
-		return w.snap.Profiles[port.Spec.Profile]
+// guards is the bit set of the guards in force. Where a switch has no subnet the fabric knows no addresses to hold a port
+// without addresses to (fabric.SwitchSpec.Subnets).
+func (w *wanted) guards(port *fabric.Port, sw *fabric.Switch) datapath.GuardSet {
+	of := w.snap.Guards(port)
+	if len(sw.Spec.Subnets) == 0 && len(port.Spec.Addresses) == 0 {
+		of.IP, of.ARP = false, false
 	}
-	return w.snap.Profiles[sw.Spec.Profile]
-}
-
-// guards resolves each guard: the port's own word, else its profile's, else on. Where a switch has no subnet the fabric
-// knows no addresses to hold a port without addresses to (fabric.SwitchSpec.Subnets).
-func guards(port *fabric.Port, profile *fabric.Profile, sw *fabric.Switch) datapath.GuardSet {
-	var of fabric.Guards
-	if profile != nil {
-		of = profile.Spec.Guards
-	}
-	own := port.Spec.Guards
 	var set datapath.GuardSet
 	for _, g := range []struct {
-		own, profile *bool
-		bit          datapath.GuardSet
+		on  bool
+		bit datapath.GuardSet
 	}{
-		{own.MAC, of.MAC, datapath.GuardMAC},
-		{own.IP, of.IP, datapath.GuardIP},
-		{own.ARP, of.ARP, datapath.GuardARP},
-		{own.DHCPServer, of.DHCPServer, datapath.GuardDHCPServer},
-		{own.RA, of.RA, datapath.GuardRA},
-		{own.L2Control, of.L2Control, datapath.GuardL2Control},
-		{own.VXLAN, of.VXLAN, datapath.GuardVXLAN},
+		{of.MAC, datapath.GuardMAC},
+		{of.IP, datapath.GuardIP},
+		{of.ARP, datapath.GuardARP},
+		{of.DHCPServer, datapath.GuardDHCPServer},
+		{of.RA, datapath.GuardRA},
+		{of.L2Control, datapath.GuardL2Control},
+		{of.VXLAN, datapath.GuardVXLAN},
 	} {
-		if g.own == nil {
-			g.own = g.profile
-		}
-		if g.own == nil || *g.own {
+		if g.on {
 			set |= g.bit
 		}
 	}
-	if len(sw.Spec.Subnets) == 0 && len(port.Spec.Addresses) == 0 {
-		set &^= datapath.GuardIP | datapath.GuardARP
-	}
 	return set
+}
+
+// settings is the revision of the port's settings: the latest of the records they come from.
+func (w *wanted) settings(port *fabric.Port, sw *fabric.Switch) fabric.Revision {
+	name := port.Spec.Profile
+	if name == "" {
+		name = sw.Spec.Profile
+	}
+	r := max(port.Metadata.Revision, sw.Metadata.Revision)
+	if profile := w.snap.Profiles[name]; profile != nil {
+		r = max(r, profile.Metadata.Revision)
+	}
+	return r
 }
