@@ -44,19 +44,23 @@ func Resources() []Resource {
 }
 
 // ResourceOf finds the resource a kind or a word means ("Switch", "switch", "switches", "sw"). The error wraps
-// fabric.ErrInvalid and names the words there are.
+// fabric.ErrInvalid and names the nearest kind.
 func ResourceOf(word string) (Resource, error) {
-	w := strings.ToLower(word)
 	for _, r := range Resources() {
-		if w == r.Singular || w == r.Plural || slices.Contains(r.Short, w) {
+		if slices.Contains(r.Short, strings.ToLower(word)) {
 			return r, nil
 		}
 	}
-	var words []string
-	for _, r := range Resources() {
-		words = append(words, r.Plural)
+	kind, err := fabric.ParseKind(word)
+	if err != nil {
+		return Resource{}, err
 	}
-	return Resource{}, fmt.Errorf("there is no kind %q; the kinds are %s: %w", word, strings.Join(words, ", "), fabric.ErrInvalid)
+	for _, r := range Resources() {
+		if r.Kind == kind {
+			return r, nil
+		}
+	}
+	return Resource{}, fmt.Errorf("kind %s has no path in the API: %w", kind, fabric.ErrInvalid)
 }
 
 // Path is where the objects of the kind are, or one of them when a name is given.

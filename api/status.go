@@ -82,3 +82,22 @@ type Version struct {
 	Host    fabric.HostID `json:"host"`
 	API     string        `json:"api"`
 }
+
+// InForce says how far each live host is with a revision.
+type InForce struct {
+	Revision fabric.Revision `json:"revision"`
+	// Done is true when every live host has the revision in force.
+	Done  bool        `json:"done"`
+	Hosts []HostReach `json:"hosts"`
+}
+
+// HostReach is how far one host is.
+type HostReach struct {
+	Host       fabric.HostID   `json:"host"`
+	Generation fabric.Revision `json:"generation"`
+	// InForce is true when the generation is at least the revision that was asked for.
+	InForce bool `json:"inForce"`
+	// Alive is false for a host that reports nothing; it is not waited for.
+	Alive    bool     `json:"alive"`
+	Problems []string `json:"problems,omitempty"`
+}

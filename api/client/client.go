@@ -1,0 +1,153 @@
+// Package client calls the host API of an agent: over its unix socket on the same machine, or over mutual TLS from
+// anywhere. Errors keep their identity: errors.Is(err, fabric.ErrNotFound) holds for what the server meant by it.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"syscall"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/weftnet/weft/api"
+)
+
+// Options say where the API is. Socket wins over Address.
+type Options struct {
+	// Socket is the path of an agent's unix socket.
+	Socket string
+	// Address is the host:port of an agent's mTLS API; TLS has the fabric's CA and the caller's certificate.
+	Address string
+	TLS     *tls.Config
+}
+
+// Client is a connection to one agent; it is safe for concurrent use.
+type Client struct {
+	base  string
+	where string
+	http  *http.Client
+}
+
+// New prepares a client; nothing is connected until the first call.
+func New(o Options) (*Client, error) {
+	transport := &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: 5 * time.Second}
+	c := &Client{http: &http.Client{Transport: transport}}
+	dialer := &net.Dialer{Timeout: 5 * time.Second}
+	switch {
+	case o.Socket != "":
+		c.base, c.where = "http://weft", o.Socket
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, "unix", o.Socket)
+		}
+	case o.Address != "" && o.TLS != nil:
+		c.base, c.where = "https://"+o.Address, o.Address
+		transport.DialContext = dialer.DialContext
+		transport.TLSClientConfig = o.TLS
+		transport.ForceAttemptHTTP2 = true
+	case o.Address != "":
+		return nil, fmt.Errorf("reach the agent at %s: a certificate of the fabric is needed for anything but the unix socket", o.Address)
+	default:
+		return nil, errors.New("reach an agent: neither a socket nor an address was given")
+	}
+	return c, nil
+}
+
+// Close lets go of idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Where is the socket or address that is called.
+func (c *Client) Where() string { return c.where }
+
+// call sends in as JSON (nothing when nil) and reads the answer into out (nothing when nil).
+func (c *Client) call(ctx context.Context, method, path string, in, out any) error {
+	resp, err := c.send(ctx, method, path, in)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if out == nil {
+		_, err = io.Copy(io.Discard, resp.Body)
+		return err
+	}
+	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
+		return fmt.Errorf("read the answer of %s to %s %s: %w", c.where, method, path, err)
+	}
+	return nil
+}
+
+// send returns a successful response, whose body the caller closes, or the server's error.
+func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	var body io.Reader
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return nil, fmt.Errorf("write the request %s %s: %w", method, path, err)
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("write the request %s %s: %w", method, path, err)
+	}
+	req.Header.Set("Accept", "application/json")
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.unreachable(ctx, err)
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, c.failure(resp)
+	}
+	return resp, nil
+}
+
+// failure reads the server's error.
+func (c *Client) failure(resp *http.Response) error {
+	b, _ := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	e := &api.Error{Status: resp.StatusCode}
+	if json.Unmarshal(b, e) != nil || e.Message == "" {
+		e.Message = fmt.Sprintf("%s answered %s, which is not the answer of a weft agent", c.where, resp.Status)
+		e.Code = api.CodeInternal
+	}
+	return e
+}
+
+// unreachable says why no answer came, and what to do.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("wait for an answer of %s: %w", c.where, context.Cause(ctx))
+	}
+	e := &api.Error{Code: api.CodeUnavailable, Next: "see that the agent runs there: systemctl status weft, or in a lab: weft lab status"}
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		e.Code = api.CodeForbidden
+		e.Message = fmt.Sprintf("reach the agent on %s: your user may not", c.where)
+		e.Next = "run it with sudo, or join the group weft: sudo usermod -aG weft $USER"
+	case errors.Is(err, fs.ErrNotExist):
+		e.Message = fmt.Sprintf("reach the agent on %s: there is no such socket", c.where)
+		e.Next = "start the agent: sudo systemctl start weft, or a lab: sudo weft lab up"
+	case errors.Is(err, syscall.ECONNREFUSED):
+		e.Message = fmt.Sprintf("reach the agent on %s: nobody listens", c.where)
+	default:
+		var op *net.OpError
+		cause := err
+		if errors.As(err, &op) && op.Err != nil {
+			cause = op.Err
+		}
+		e.Message = fmt.Sprintf("reach the agent on %s: %v", c.where, cause)
+	}
+	return e
+}

@@ -1,0 +1,71 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+)
+
+// Status is the whole fabric on one page.
+func (c *Client) Status(ctx context.Context) (api.Status, error) {
+	var s api.Status
+	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
+}
+
+// InForce waits until every live host has put the revision in force, at most until ctx ends, and returns how far each is.
+func (c *Client) InForce(ctx context.Context, r fabric.Revision) (api.InForce, error) {
+	var f api.InForce
+	return f, c.call(ctx, http.MethodGet, "/v1/inforce?revision="+strconv.FormatInt(int64(r), 10), nil, &f)
+}
+
+// Version is what the agent runs.
+func (c *Client) Version(ctx context.Context) (api.Version, error) {
+	var v api.Version
+	return v, c.call(ctx, http.MethodGet, "/v1/version", nil, &v)
+}
+
+// Doctor examines the host that is called.
+func (c *Client) Doctor(ctx context.Context) ([]api.Finding, error) {
+	var l api.List[api.Finding]
+	err := c.call(ctx, http.MethodGet, "/v1/doctor", nil, &l)
+	return l.Items, err
+}
+
+// Move starts a live migration and returns it as granted; watch the moves for its progress.
+func (c *Client) Move(ctx context.Context, r api.MoveRequest) (*fabric.Move, error) {
+	var m fabric.Move
+	return &m, c.call(ctx, http.MethodPost, "/v1/moves", r, &m)
+}
+
+// AbortMove gives a move up; fabric.ErrConflict when the guest has stopped already.
+func (c *Client) AbortMove(ctx context.Context, id fabric.MoveID) (*fabric.Move, error) {
+	var m fabric.Move
+	return &m, c.call(ctx, http.MethodDelete, "/v1/moves/"+url.PathEscape(string(id)), nil, &m)
+}
+
+// Register tells a server host about the caller's host.
+func (c *Client) Register(ctx context.Context, h *fabric.Host) error {
+	return c.call(ctx, http.MethodPost, "/v1/report/register", h, nil)
+}
+
+// ReportStatus tells a server host how the caller's host is; it must be repeated before the lease runs out.
+func (c *Client) ReportStatus(ctx context.Context, host fabric.HostID, s fabric.HostStatus) error {
+	return c.call(ctx, http.MethodPost, "/v1/report/status", api.StatusReport{Host: host, Status: s}, nil)
+}
+
+// ReportLocation asks a server host for one compare-and-swap of a location, and returns the record after it.
+// fabric.ErrStaleEpoch or fabric.ErrConflict when somebody else was first.
+func (c *Client) ReportLocation(ctx context.Context, r api.LocationReport) (fabric.Location, error) {
+	var l fabric.Location
+	return l, c.call(ctx, http.MethodPost, "/v1/report/location", r, &l)
+}
+
+// ReportMove asks a server host to write a move's status, and returns the record after it.
+func (c *Client) ReportMove(ctx context.Context, r api.MoveReport) (*fabric.Move, error) {
+	var m fabric.Move
+	return &m, c.call(ctx, http.MethodPost, "/v1/report/move", r, &m)
+}

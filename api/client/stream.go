@@ -1,0 +1,63 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strconv"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+)
+
+// maxLine is the longest line of a stream, in bytes.
+const maxLine = api.MaxBody
+
+// Watch calls each with every object of the kinds (all when none are given), then with every change, until ctx ends or
+// each returns an error, which is returned.
+func (c *Client) Watch(ctx context.Context, kinds []fabric.Kind, each func(api.WatchedChange) error) error {
+	q := url.Values{}
+	for _, k := range kinds {
+		q.Add("kind", string(k))
+	}
+	return stream(ctx, c, "/v1/watch?"+q.Encode(), each)
+}
+
+// Events calls each with the fabric's events, oldest first; with follow it goes on until ctx ends.
+func (c *Client) Events(ctx context.Context, follow bool, each func(fabric.Event) error) error {
+	return stream(ctx, c, "/v1/events?follow="+strconv.FormatBool(follow), each)
+}
+
+// stream reads lines of JSON.
+func stream[T any](ctx context.Context, c *Client, path string, each func(T) error) error {
+	resp, err := c.send(ctx, http.MethodGet, path, nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	lines.Buffer(make([]byte, 64<<10), maxLine)
+	for lines.Scan() {
+		if len(lines.Bytes()) == 0 { // a keep-alive
+			continue
+		}
+		var v T
+		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
+			return fmt.Errorf("read the stream %s of %s: %w", path, c.where, err)
+		}
+		if err := each(v); err != nil {
+			return err
+		}
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err := lines.Err(); err != nil && err != io.EOF {
+		return &api.Error{Code: api.CodeUnavailable, Message: fmt.Sprintf("the stream %s of %s broke off: %v", path, c.where, err), Next: "run the command again"}
+	}
+	return nil
+}

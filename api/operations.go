@@ -1,0 +1,134 @@
+package api
+
+import (
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// Access is what a caller must be allowed to do for an operation.
+type Access string
+
+// The kinds of access; see ADR 0006 for who has which.
+const (
+	Read   Access = "read"   // look
+	Write  Access = "write"  // change the wanted state of the fabric
+	Local  Access = "local"  // change what is plugged in on the host that is asked
+	Report Access = "report" // a host's word about itself
+)
+
+// accessKey is where an operation's access is in its OpenAPI extensions.
+const accessKey = "x-weft-access"
+
+// AccessOf is the access an operation needs; Write, the strongest, when it does not say.
+func AccessOf(op *huma.Operation) Access {
+	if a, ok := op.Extensions[accessKey].(Access); ok {
+		return a
+	}
+	return Write
+}
+
+// operation fills in what all operations share.
+func operation(id, method, path, tag string, access Access, summary string) huma.Operation {
+	return huma.Operation{
+		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
+		MaxBodyBytes: MaxBody, Extensions: map[string]any{accessKey: access},
+	}
+}
+
+// ListOf is the operation that lists objects of a resource.
+func ListOf(r Resource) huma.Operation {
+	return operation("list-"+r.Plural, http.MethodGet, r.Path(""), r.Plural, Read, "List "+r.Plural+", with their status")
+}
+
+// GetOf is the operation that reads one object of a resource.
+func GetOf(r Resource) huma.Operation {
+	return operation("get-"+r.Singular, http.MethodGet, r.Path("{name}"), r.Plural, Read, "Read one "+r.Singular+", with its status")
+}
+
+// DeleteOf is the operation that deletes one object of a resource.
+func DeleteOf(r Resource) huma.Operation {
+	return operation("delete-"+r.Singular, http.MethodDelete, r.Path("{name}"), r.Plural, Write, "Delete a "+r.Singular+"; refused while something uses it")
+}
+
+// ApplyObjects writes objects.
+func ApplyObjects() huma.Operation {
+	op := operation("apply", http.MethodPost, "/v1/apply", "fabric", Write, "Make objects be as given: all of them in one transaction, or none")
+	op.SkipValidateBody = true // fabric's own validation names fields and remedies
+	return op
+}
+
+// AttachPort and DetachPort act on devices of the host that is asked.
+func AttachPort() huma.Operation {
+	return operation("attach-port", http.MethodPost, "/v1/ports/{name}/attach", "ports", Local, "Bind a port to a device of this host")
+}
+
+// DetachPort takes a port off its device.
+func DetachPort() huma.Operation {
+	return operation("detach-port", http.MethodPost, "/v1/ports/{name}/detach", "ports", Local, "Take a port off its device on this host")
+}
+
+// GetStatus reads the fabric on one page.
+func GetStatus() huma.Operation {
+	return operation("status", http.MethodGet, "/v1/status", "fabric", Read, "The whole fabric on one page, with every problem and its next step")
+}
+
+// GetInForce waits for a revision.
+func GetInForce() huma.Operation {
+	return operation("in-force", http.MethodGet, "/v1/inforce", "fabric", Read, "Wait until every live host has a revision in force, at most 25 s, and say how far each is")
+}
+
+// GetVersion reads what runs.
+func GetVersion() huma.Operation {
+	return operation("version", http.MethodGet, "/v1/version", "fabric", Read, "What the agent runs")
+}
+
+// GetDoctor examines the host.
+func GetDoctor() huma.Operation {
+	return operation("doctor", http.MethodGet, "/v1/doctor", "fabric", Read, "Examine this host; each finding has its remedy")
+}
+
+// GetEvents streams events.
+func GetEvents() huma.Operation {
+	return operation("events", http.MethodGet, "/v1/events", "streams", Read, "What happened, oldest first: one JSON object a line, or server-sent events where Accept asks for them")
+}
+
+// GetWatch streams changes.
+func GetWatch() huma.Operation {
+	return operation("watch", http.MethodGet, "/v1/watch", "streams", Read, "Every object, then every change: one JSON object a line, or server-sent events where Accept asks for them")
+}
+
+// StartMove starts a live migration.
+func StartMove() huma.Operation {
+	return operation("start-move", http.MethodPost, "/v1/moves", "moves", Write, "Start a live migration of a VM with all its ports")
+}
+
+// AbortMove gives a move up.
+func AbortMove() huma.Operation {
+	return operation("abort-move", http.MethodDelete, "/v1/moves/{name}", "moves", Write, "Give a move up; refused once the guest has stopped")
+}
+
+// TracePacket follows one packet.
+func TracePacket() huma.Operation {
+	return operation("trace", http.MethodPost, "/v1/trace", "tracing", Read, "Send a probe from a port and say where it went and why; it is caught before it reaches a guest")
+}
+
+// ReportHost, ReportStatus, ReportLocation and ReportMove are a host's words about itself.
+func ReportHost() huma.Operation {
+	return operation("report-host", http.MethodPost, "/v1/report/register", "reports", Report, "A host registers itself")
+}
+
+// ReportHostStatus reports a host's status.
+func ReportHostStatus() huma.Operation {
+	return operation("report-status", http.MethodPost, "/v1/report/status", "reports", Report, "A host's status; leased, so it must be repeated")
+}
+
+// ReportPortLocation asks for a compare-and-swap of a location.
+func ReportPortLocation() huma.Operation {
+	return operation("report-location", http.MethodPost, "/v1/report/location", "reports", Report, "One compare-and-swap of the location of a port that the host holds or was granted")
+}
+
+// ReportMoveStatus reports how far a move is.
+func ReportMoveStatus() huma.Operation {
+	return operation("report-move", http.MethodPost, "/v1/report/move", "reports", Report, "How far a move is, by one of its two hosts")
+}
