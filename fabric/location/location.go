@@ -1,0 +1,181 @@
+// Package location answers which host holds a port, and lets a host take, keep or give up a port without two of them
+// ever holding it: every write is one transaction that compares what it was decided on, and every change of holder raises
+// the epoch that the data plane checks (ADR 0005).
+package location
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Store is where location and move records live. Reads are linearizable.
+type Store interface {
+	// Snapshot is everything as of one revision.
+	Snapshot(ctx context.Context) (*fabric.Snapshot, error)
+	// UpdateLocations writes the location records, and the move when it is not nil, in one transaction that compares each
+	// record's revision: 0 means that it must not exist yet. A mismatch is fabric.ErrConflict and writes nothing.
+	UpdateLocations(ctx context.Context, move *fabric.Move, locations ...fabric.Location) error
+}
+
+// Ledger keeps the locations of a fabric.
+type Ledger struct {
+	store Store
+}
+
+// New returns the ledger kept in the store.
+func New(store Store) *Ledger { return &Ledger{store: store} }
+
+// attempts bounds how often a write is decided anew because somebody else wrote in between. Each loss means that another
+// writer got through, so the bound is reached only under a storm of writes to one record.
+const attempts = 32
+
+// decide computes what to write from what is there; nothing to write means that it is already so.
+type decide func(*fabric.Snapshot) (*fabric.Move, []fabric.Location, error)
+
+// update reads, decides and writes until nobody wrote in between.
+func (l *Ledger) update(ctx context.Context, what string, fn decide) error {
+	var conflict error
+	for range attempts {
+		snap, err := l.store.Snapshot(ctx)
+		if err != nil {
+			return fmt.Errorf("%s: read the records: %w", what, err)
+		}
+		move, locations, err := fn(snap)
+		if err != nil {
+			return fmt.Errorf("%s: %w", what, err)
+		}
+		if move == nil && len(locations) == 0 {
+			return nil
+		}
+		conflict = l.store.UpdateLocations(ctx, move, locations...)
+		if conflict == nil {
+			return nil
+		}
+		if !errors.Is(conflict, fabric.ErrConflict) {
+			return fmt.Errorf("%s: write the records: %w", what, conflict)
+		}
+	}
+	return fmt.Errorf("%s: others wrote the record %d times in between: try again: %w", what, attempts, conflict)
+}
+
+// Claim makes the host the holder of a port that nobody holds, and returns the record. A port that the host holds already
+// stays as it is. Errors: fabric.ErrNotFound (no such port or host), fabric.ErrConflict (another host holds it, or a move
+// is taking it elsewhere).
+func (l *Ledger) Claim(ctx context.Context, port fabric.PortID, host fabric.HostID) (fabric.Location, error) {
+	var out fabric.Location
+	err := l.update(ctx, fmt.Sprintf("claim port %s for host %s", port, host), func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
+		loc, err := record(s, port)
+		if err != nil {
+			return nil, nil, err
+		}
+		if s.Hosts[host] == nil {
+			return nil, nil, fmt.Errorf("there is no host %s: see 'weft get hosts': %w", host, fabric.ErrNotFound)
+		}
+		if loc.Host == host {
+			out = loc
+			return nil, nil, nil
+		}
+		if loc.Host != "" {
+			return nil, nil, held(s, loc, host)
+		}
+		out = fabric.Location{Port: port, Switch: loc.Switch, Host: host, Epoch: loc.Epoch + 1, Revision: loc.Revision}
+		return nil, []fabric.Location{out}, nil
+	})
+	if err != nil {
+		return fabric.Location{}, err
+	}
+	return out, nil
+}
+
+// Release gives a port up that the host holds in the epoch; the record keeps the epoch, so that the next holder's is
+// higher. A port that the host no longer holds, at the same epoch, is released already. Errors: fabric.ErrStaleEpoch
+// (somebody holds it in another epoch), fabric.ErrConflict (a move of the port is running).
+func (l *Ledger) Release(ctx context.Context, port fabric.PortID, host fabric.HostID, epoch fabric.Epoch) error {
+	what := fmt.Sprintf("release port %s from host %s at epoch %d", port, host, epoch)
+	return l.update(ctx, what, func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
+		loc, err := record(s, port)
+		if err != nil {
+			return nil, nil, err
+		}
+		if loc.Host == "" && loc.Epoch == epoch {
+			return nil, nil, nil
+		}
+		if loc.Host != host || loc.Epoch != epoch {
+			return nil, nil, stale(loc, epoch)
+		}
+		if loc.Grant != nil {
+			return nil, nil, fmt.Errorf("move %s is taking the port to %s: wait for it, or abort it: %w", loc.Grant.Move, loc.Grant.To, fabric.ErrConflict)
+		}
+		loc.Host, loc.From = "", ""
+		return nil, []fabric.Location{loc}, nil
+	})
+}
+
+// EndRelay says that the host, the source of the last move of the port, sends no late packets on any more. It succeeds
+// when that is so already, or when the port has moved on. A running move is ended by Advance to settled instead.
+func (l *Ledger) EndRelay(ctx context.Context, port fabric.PortID, host fabric.HostID) error {
+	return l.update(ctx, fmt.Sprintf("end the relay of port %s at host %s", port, host), func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
+		loc, err := record(s, port)
+		if err != nil || loc.From != host {
+			return nil, nil, err
+		}
+		loc.From = ""
+		return nil, []fabric.Location{loc}, nil
+	})
+}
+
+// record is the location of a port; one with revision 0 and no host when nobody ever held it.
+func record(s *fabric.Snapshot, port fabric.PortID) (fabric.Location, error) {
+	p := s.Ports[port]
+	if p == nil {
+		return fabric.Location{}, fmt.Errorf("there is no port %s: see 'weft get ports': %w", port, fabric.ErrNotFound)
+	}
+	if loc, ok := s.Locations[port]; ok {
+		return loc, nil
+	}
+	return fabric.Location{Port: port, Switch: p.Spec.Switch}, nil
+}
+
+// held says that another host has the port, and how it can be had.
+func held(s *fabric.Snapshot, loc fabric.Location, wants fabric.HostID) error {
+	if loc.Grant != nil {
+		return fmt.Errorf("host %s holds it at epoch %d and move %s is taking it to %s: wait for the move, or abort it: %w",
+			loc.Host, loc.Epoch, loc.Grant.Move, loc.Grant.To, fabric.ErrConflict)
+	}
+	vm := Machine(s.Ports[loc.Port])
+	return fmt.Errorf("host %s holds it at epoch %d: move it with 'weft migrate %s --to %s', or detach it on %s first: %w",
+		loc.Host, loc.Epoch, vm, wants, loc.Host, fabric.ErrConflict)
+}
+
+// stale says which epoch is in force instead.
+func stale(loc fabric.Location, epoch fabric.Epoch) error {
+	holder := "nobody holds it"
+	if loc.Host != "" {
+		holder = fmt.Sprintf("host %s holds it", loc.Host)
+	}
+	return fmt.Errorf("%s at epoch %d, not at %d: read the location again and act on that: %w", holder, loc.Epoch, epoch, fabric.ErrStaleEpoch)
+}
+
+// Machine is the name of the machine that a port belongs to.
+func Machine(p *fabric.Port) string {
+	if p.Spec.VM != "" {
+		return p.Spec.VM
+	}
+	return p.Metadata.Name
+}
+
+// PortsOf are the ports of a machine, in the order of their names.
+func PortsOf(s *fabric.Snapshot, vm string) []fabric.PortID {
+	var ports []fabric.PortID
+	for id, p := range s.Ports {
+		if Machine(p) == vm {
+			ports = append(ports, id)
+		}
+	}
+	slices.Sort(ports)
+	return ports
+}
