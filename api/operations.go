@@ -9,12 +9,13 @@ import (
 // Access is what a caller must be allowed to do for an operation.
 type Access string
 
-// The kinds of access; see ADR 0006 for who has which.
+// The kinds of access.
 const (
 	Read   Access = "read"   // look
 	Write  Access = "write"  // change the wanted state of the fabric
 	Local  Access = "local"  // change what is plugged in on the host that is asked
 	Report Access = "report" // a host's word about itself
+	Probe  Access = "probe"  // record and send probes on the host that is asked
 )
 
 // accessKey is where an operation's access is in its OpenAPI extensions.
@@ -110,7 +111,7 @@ func AbortMove() huma.Operation {
 
 // TracePacket follows one packet.
 func TracePacket() huma.Operation {
-	return operation("trace", http.MethodPost, "/v1/trace", "tracing", Read, "Send a probe from a port and say where it went and why; it is caught before it reaches a guest")
+	return operation("trace", http.MethodPost, "/v1/trace", "tracing", Probe, "Send a probe from a port and say where it went and why; it is caught before it reaches a guest")
 }
 
 // ReportHost, ReportStatus, ReportLocation and ReportMove are a host's words about itself.
@@ -131,4 +132,24 @@ func ReportPortLocation() huma.Operation {
 // ReportMoveStatus reports how far a move is.
 func ReportMoveStatus() huma.Operation {
 	return operation("report-move", http.MethodPost, "/v1/report/move", "reports", Report, "How far a move is, by one of its two hosts")
+}
+
+// ArmProbe makes the host record a session.
+func ArmProbe() huma.Operation {
+	return operation("arm-probe", http.MethodPost, "/v1/probes/arm", "tracing", Probe, "Record every stage of a frame with the session's label on this host, and catch it before a guest")
+}
+
+// InjectProbe sends a probe.
+func InjectProbe() huma.Operation {
+	return operation("inject-probe", http.MethodPost, "/v1/probes/inject", "tracing", Probe, "Send a frame into a port of this host, as if its guest had; only a frame that an armed session will catch")
+}
+
+// CollectProbe reads what the host recorded.
+func CollectProbe() huma.Operation {
+	return operation("collect-probe", http.MethodPost, "/v1/probes/hops", "tracing", Probe, "What this host has recorded for a session so far")
+}
+
+// DisarmProbe ends a session.
+func DisarmProbe() huma.Operation {
+	return operation("disarm-probe", http.MethodPost, "/v1/probes/disarm", "tracing", Probe, "End a session on this host; to disarm what is not armed succeeds")
 }

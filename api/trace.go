@@ -48,3 +48,10 @@ func (r TraceRequest) Address() (a netip.Addr, ok bool) {
 	a, err := netip.ParseAddr(r.Destination)
 	return a, err == nil
 }
+
+// Injection is a frame to send into a port as if its guest had sent it.
+type Injection struct {
+	Port fabric.PortID `json:"port"`
+	// Frame is the frame from its Ethernet header on, at most 64 KiB.
+	Frame []byte `json:"frame" maxLength:"87384"`
+}

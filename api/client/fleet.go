@@ -8,6 +8,7 @@ import (
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // Status is the whole fabric on one page.
@@ -45,6 +46,34 @@ func (c *Client) Move(ctx context.Context, r api.MoveRequest) (*fabric.Move, err
 func (c *Client) AbortMove(ctx context.Context, id fabric.MoveID) (*fabric.Move, error) {
 	var m fabric.Move
 	return &m, c.call(ctx, http.MethodDelete, "/v1/moves/"+url.PathEscape(string(id)), nil, &m)
+}
+
+// Trace sends a probe from a port and says where it went and why.
+func (c *Client) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, error) {
+	var p tracing.Path
+	return &p, c.call(ctx, http.MethodPost, "/v1/trace", r, &p)
+}
+
+// Arm makes the host that is called record a session; see tracing.Fabric.
+func (c *Client) Arm(ctx context.Context, s tracing.Session) error {
+	return c.call(ctx, http.MethodPost, "/v1/probes/arm", s, nil)
+}
+
+// Inject sends a frame into a port of the host that is called.
+func (c *Client) Inject(ctx context.Context, port fabric.PortID, frame []byte) error {
+	return c.call(ctx, http.MethodPost, "/v1/probes/inject", api.Injection{Port: port, Frame: frame}, nil)
+}
+
+// Hops returns what the host that is called has recorded for a session so far.
+func (c *Client) Hops(ctx context.Context, s tracing.Session) ([]tracing.Hop, error) {
+	var l api.List[tracing.Hop]
+	err := c.call(ctx, http.MethodPost, "/v1/probes/hops", s, &l)
+	return l.Items, err
+}
+
+// Disarm ends a session on the host that is called.
+func (c *Client) Disarm(ctx context.Context, s tracing.Session) error {
+	return c.call(ctx, http.MethodPost, "/v1/probes/disarm", s, nil)
 }
 
 // Register tells a server host about the caller's host.
