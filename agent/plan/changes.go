@@ -138,10 +138,10 @@ func newer(want, have datapath.FDB) bool { return want != have && want.Epoch >= 
 
 // empty reports whether a change does nothing.
 func empty(c datapath.Change) bool {
-	return c.Put.Local == datapath.Local{} && entries(c.Put) == 0 && entries(c.Delete) == 0
+	return c.Put.Local == datapath.Local{} && Entries(c.Put) == 0 && Entries(c.Delete) == 0
 }
 
-// entries counts what a state holds.
-func entries(s datapath.State) int {
+// Entries counts what a state holds.
+func Entries(s datapath.State) int {
 	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood)
 }
