@@ -4,10 +4,16 @@
 package main
 
 import (
+	"context"
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
+	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // options are the command's flags.
@@ -16,32 +22,108 @@ type options struct {
 	Quick bool
 	// Output is table or json.
 	Output string
+	// Only names the measures to take; empty means all.
+	Only []string
 	// Rounds is how often every peer gets its slice of a measure; Slice is the length of one.
 	Rounds int
 	Slice  time.Duration
 }
 
 func main() {
-	if _, err := parse(os.Args[1:]); err != nil {
+	if err := bench(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(2)
+		os.Exit(1)
 	}
+}
+
+// bench runs the command; an interrupt ends it early, with everything removed.
+func bench(args []string) error {
+	o, err := parse(args)
+	if err != nil {
+		return err
+	}
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("the benchmark makes network namespaces: run it as root")
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
+	defer cancel()
+	results, err := takeAll(ctx, o, func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) })
+	if err != nil {
+		return err
+	}
+	for _, r := range results {
+		fmt.Printf("%-18s", r.Name)
+		for _, p := range r.peers() {
+			s := spreadOf(r.Values[p])
+			fmt.Printf("  %s %.4g (%.4g-%.4g)", p, s.Median, s.Min, s.Max)
+		}
+		fmt.Println()
+	}
+	return nil
 }
 
 // parse reads the flags.
 func parse(args []string) (options, error) {
 	var o options
+	var only string
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.BoolVar(&o.Quick, "quick", false, "fewer and shorter slices, under a minute in all")
 	flags.StringVar(&o.Output, "o", "table", "output: table or json")
+	flags.StringVar(&only, "only", "", "take only these measures, separated by commas")
+	flags.IntVar(&o.Rounds, "rounds", 0, "slices of each measure for each peer (default 5, quick 3)")
+	flags.DurationVar(&o.Slice, "slice", 0, "length of one slice (default 1s, quick 300ms)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
 	if o.Output != "table" && o.Output != "json" {
 		return o, fmt.Errorf("-o %s: choose table or json", o.Output)
 	}
-	if o.Rounds, o.Slice = 5, time.Second; o.Quick {
-		o.Rounds, o.Slice = 3, 300*time.Millisecond
+	for name := range strings.SplitSeq(only, ",") {
+		if name == "" {
+			continue
+		}
+		if !slices.ContainsFunc(measures, func(m measure) bool { return m.Name == name }) {
+			return o, fmt.Errorf("-only %s: there is no such measure; there are %s", name, names())
+		}
+		o.Only = append(o.Only, name)
 	}
+	o.complete()
 	return o, nil
+}
+
+// complete gives the settings that were left out their values.
+func (o *options) complete() {
+	rounds, slice := 5, time.Second
+	if o.Quick {
+		rounds, slice = 3, 300*time.Millisecond
+	}
+	if o.Rounds <= 0 {
+		o.Rounds = rounds
+	}
+	if o.Slice <= 0 {
+		o.Slice = slice
+	}
+}
+
+// chosen are the measures to take.
+func (o options) chosen() []measure {
+	if len(o.Only) == 0 {
+		return measures
+	}
+	var chosen []measure
+	for _, m := range measures {
+		if slices.Contains(o.Only, m.Name) {
+			chosen = append(chosen, m)
+		}
+	}
+	return chosen
+}
+
+// names lists all measures.
+func names() string {
+	var all []string
+	for _, m := range measures {
+		all = append(all, m.Name)
+	}
+	return strings.Join(all, ", ")
 }

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// measure is one figure, taken of every peer.
+type measure struct {
+	// Name is the measure's short name, unique; Text says what is counted.
+	Name, Text, Unit string
+	// Segmented: taken after the underlay was made to cut frames to the MTU.
+	Segmented bool
+	lane      lane
+	back      bool // the lane's guests change places
+	run       func(context.Context, ends, time.Duration) (float64, error)
+}
+
+// measures in the order they are taken: forced segmentation is switched on once, and stays.
+var measures = []measure{
+	{Name: "udp64", Text: "64-byte UDP across hosts, delivered", Unit: "pps", lane: cross, run: packetRate},
+	{Name: "udp64-local", Text: "64-byte UDP on one host, delivered", Unit: "pps", lane: local, run: packetRate},
+	{Name: "cpu", Text: "kernel CPU time per delivered packet at 100k pps", Unit: "ns", lane: cross, run: packetCost},
+	{Name: "rr", Text: "TCP request/response, 1 byte", Unit: "1/s", lane: cross, run: requestRate},
+	{Name: "crr", Text: "TCP connect/request/response", Unit: "1/s", lane: cross, run: connectionRate},
+	{Name: "tcp", Text: "TCP bulk, veth to veth", Unit: "bit/s", lane: cross, run: bulk},
+	{Name: "tcp-to-tap", Text: "TCP bulk, veth to tap", Unit: "bit/s", lane: tap, run: bulk},
+	{Name: "tcp-from-tap", Text: "TCP bulk, tap to veth", Unit: "bit/s", lane: tap, back: true, run: bulk},
+	{Name: "tcp-seg", Text: "TCP bulk, veth to veth, segmented underlay", Unit: "bit/s", Segmented: true, lane: cross, run: bulk},
+	{Name: "tcp-to-tap-seg", Text: "TCP bulk, veth to tap, segmented underlay", Unit: "bit/s", Segmented: true, lane: tap, run: bulk},
+	{Name: "tcp-from-tap-seg", Text: "TCP bulk, tap to veth, segmented underlay", Unit: "bit/s", Segmented: true, lane: tap, back: true, run: bulk},
+}
+
+// result is what one measure gave.
+type result struct {
+	measure
+	// Values are the figures of each peer, one per round; a peer without the lane is absent.
+	Values map[string][]float64
+}
+
+// take runs the measure on all sites, slice by slice in turn, so that whatever disturbs the machine disturbs all alike.
+func (m measure) take(ctx context.Context, sites []*site, o options) (result, error) {
+	r := result{measure: m, Values: map[string][]float64{}}
+	for round := range o.Rounds {
+		for i := range sites {
+			s := sites[(i+round)%len(sites)] // nobody is always first
+			e, ok := s.ends(m)
+			if !ok {
+				continue
+			}
+			value, err := m.run(ctx, e, o.Slice)
+			if err != nil {
+				return r, fmt.Errorf("measure %s on %s: %w", m.Name, s.peer, err)
+			}
+			r.Values[s.peer] = append(r.Values[s.peer], value)
+		}
+	}
+	return r, nil
+}
+
+// ends are the guests a measure uses on this site.
+func (s *site) ends(m measure) (ends, bool) {
+	e, ok := s.lanes[m.lane]
+	if ok && m.back {
+		e = e.reversed(s.sender[m.lane])
+	}
+	return e, ok
+}
+
+// takeAll builds every peer's site, takes the measures, and removes the sites, whatever happens.
+func takeAll(ctx context.Context, o options, progress func(string)) (results []result, err error) {
+	if err := sweep(); err != nil {
+		return nil, fmt.Errorf("remove what an earlier benchmark left: %w", err)
+	}
+	sites, err := build()
+	defer func() {
+		for _, s := range sites {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err != nil {
+		return nil, err
+	}
+	segmented := false
+	for _, m := range o.chosen() {
+		if m.Segmented && !segmented {
+			segmented = true
+			for _, s := range sites {
+				if err := s.segment(); err != nil {
+					return nil, err
+				}
+			}
+		}
+		progress(m.Text)
+		r, err := m.take(ctx, sites, o)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, r)
+	}
+	return results, nil
+}
+
+// build builds the sites of all peers; those that stand are returned even with an error.
+func build() (sites []*site, err error) {
+	for i, builder := range []func(int) (*site, error){buildRaw, buildBridge} {
+		s, err := builder(i)
+		if err != nil {
+			return sites, fmt.Errorf("build %s: %w", s.peer, err)
+		}
+		sites = append(sites, s)
+	}
+	return sites, nil
+}
+
+// spread is the middle and the edges of several figures.
+type spread struct {
+	Median, Min, Max float64
+}
+
+// spreadOf sums up; no figures give zeros.
+func spreadOf(values []float64) spread {
+	if len(values) == 0 {
+		return spread{}
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1]}
+}
+
+// Over is weft's figure over a peer's, round by round: both slices of a ratio stood side by side in time.
+func (r result) Over(peer string) (spread, bool) {
+	ours, theirs := r.Values[weft], r.Values[peer]
+	n := min(len(ours), len(theirs))
+	ratios := make([]float64, n)
+	for i := range ratios {
+		ratios[i] = ours[i] / theirs[i]
+	}
+	return spreadOf(ratios), n > 0
+}
+
+// peers are the names of all peers, the given ones first.
+func (r result) peers() []string { return slices.Sorted(maps.Keys(r.Values)) }
