@@ -57,18 +57,29 @@ func settled(want, have map[string]datapath.Port) map[string]datapath.Port {
 	return ports
 }
 
-// settle is what is wanted of one port. A port that nobody holds any more (epoch 0) closes whatever its epoch was, and so
-// does one that was staged by a grant that is gone: closing is always safe where no guest runs.
+// settle is what is wanted of one port, given what the kernel has. What comes from an older snapshot than the kernel's entry
+// changes nothing, with two exceptions that only close: a port that nobody holds any more (epoch 0), and one that was staged
+// by a grant that is gone.
 func settle(next, now datapath.Port) datapath.Port {
 	switch {
+	case next.Epoch == 0:
+	case older(next, now):
+		if now.Gate != datapath.Staged || next.Gate != datapath.Closed {
+			return now
+		}
 	case next.Epoch == now.Epoch && next.Gate == datapath.Staged && now.Gate == datapath.Open:
 		next.Gate = datapath.Open
-	case next.Epoch == 0, next.Epoch >= now.Epoch:
-	case now.Gate == datapath.Staged && next.Gate == datapath.Closed:
-	default:
-		return now
 	}
 	return next
+}
+
+// older reports whether next is of an older snapshot than now. Settings only get newer, so an epoch that went down under
+// newer settings is that of a port that was deleted and made again.
+func older(next, now datapath.Port) bool {
+	if next.Epoch == now.Epoch {
+		return next.Generation < now.Generation
+	}
+	return next.Epoch < now.Epoch && next.Generation <= now.Generation
 }
 
 // closing takes away the devices that carry no port any more, and closes those that are to pass less than now or to carry
@@ -144,4 +155,22 @@ func empty(c datapath.Change) bool {
 // Entries counts what a state holds.
 func Entries(s datapath.State) int {
 	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood)
+}
+
+// Reborn removes from have what an earlier life of a port has left with a later epoch than its present one: a port that is
+// deleted and made again begins its epochs anew, and its entries would otherwise never be replaced. before and after are
+// wanted states of two snapshots, the second newer beyond doubt; after an epoch that went down between them, and only
+// then, the entry in the kernel is of the earlier life.
+func Reborn(before, after, have datapath.State) datapath.Change {
+	gone := datapath.State{}
+	for key, next := range after.FDB {
+		now, there := have.FDB[key]
+		if was, known := before.FDB[key]; there && known && next.Epoch < was.Epoch && next.Epoch < now.Epoch {
+			if gone.FDB == nil {
+				gone.FDB = map[datapath.FDBKey]datapath.FDB{}
+			}
+			gone.FDB[key] = now
+		}
+	}
+	return datapath.Change{Delete: gone}
 }

@@ -65,6 +65,13 @@ func devices(s datapath.State) map[fabric.PortID]int {
 func TestChangesOfRandomStates(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		want, have := states.Draw(t, "want"), states.Draw(t, "have")
+		taken := map[fabric.PortID]bool{} // a plan has each port on one device; the kernel may hold anything
+		for device, p := range want.Ports {
+			if taken[p.Name] {
+				delete(want.Ports, device)
+			}
+			taken[p.Name] = true
+		}
 		now, before, after := have, widest(have), widest(want)
 		manyBefore, manyAfter := devices(have), devices(want)
 		for i, step := range plan.Changes(want, have) {
@@ -104,7 +111,7 @@ func fresh(want, have datapath.State) bool {
 	}
 	for device, now := range have.Ports {
 		if next, ok := want.Ports[device]; ok && next.Name == now.Name &&
-			(next.Epoch < now.Epoch || next.Gate == datapath.Staged && now.Gate == datapath.Open) {
+			(next.Epoch < now.Epoch || next.Generation < now.Generation || next.Gate == datapath.Staged && now.Gate == datapath.Open) {
 			return false
 		}
 	}
@@ -172,6 +179,42 @@ func TestAnOlderEpochNeitherOpensNorMovesAPort(t *testing.T) {
 	}
 }
 
+func TestSettingsNeverGoBack(t *testing.T) {
+	strict := datapath.Port{Name: "a", VNI: 7, Gate: datapath.Open, Epoch: 1, Generation: 9, Guards: datapath.GuardMAC}
+	loose := datapath.Port{Name: "a", VNI: 7, Gate: datapath.Open, Epoch: 1, Generation: 8}
+	have := datapath.State{Ports: map[string]datapath.Port{"tap0": strict}}
+	want := datapath.State{Ports: map[string]datapath.Port{"tap0": loose}}
+	if steps := plan.Changes(want, have); len(steps) != 0 {
+		t.Fatalf("an older snapshot opened the port further: %+v", steps)
+	}
+}
+
+func TestAPortThatIsMadeAgainBeginsItsEpochsAnew(t *testing.T) {
+	key := datapath.FDBKey{VNI: 7, MAC: fabric.MAC{2, 0, 0, 0, 0, 1}}
+	h2, h3 := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("10.0.0.3")
+	state := func(peer netip.Addr, epoch fabric.Epoch, generation fabric.Revision, gate datapath.Gate) datapath.State {
+		return datapath.State{
+			Ports: map[string]datapath.Port{"tap0": {Name: "a", VNI: 7, Gate: gate, Epoch: epoch, Generation: generation}},
+			FDB:   map[datapath.FDBKey]datapath.FDB{key: {Peer: peer, Epoch: epoch}},
+		}
+	}
+	before, after := state(h2, 5, 10, datapath.Open), state(h3, 1, 20, datapath.Closed)
+	now := apply(before, plan.Reborn(before, after, before))
+	for _, step := range plan.Changes(after, now) {
+		now = apply(now, step)
+	}
+	if now.FDB[key].Peer != h3 || now.Ports["tap0"].Gate != datapath.Closed {
+		t.Fatalf("the earlier life is still there: %+v", now)
+	}
+	if c := plan.Reborn(before, before, before); plan.Entries(c.Delete) != 0 {
+		t.Fatalf("nothing was made again, yet %+v is removed", c.Delete)
+	}
+	ahead := state(h3, 6, 10, datapath.Open) // the kernel knows of a later move than both snapshots
+	if c := plan.Reborn(before, before, ahead); plan.Entries(c.Delete) != 0 {
+		t.Fatalf("a later epoch was taken for an earlier life: %+v", c.Delete)
+	}
+}
+
 // states are random, but drawn from so few values that want and have overlap in every way.
 var states = rapid.Custom(func(t *rapid.T) datapath.State {
 	vni := rapid.Map(rapid.IntRange(1, 3), func(i int) fabric.VNI { return fabric.VNI(i) })
@@ -185,6 +228,8 @@ var states = rapid.Custom(func(t *rapid.T) datapath.State {
 			Gate:   datapath.Gate(rapid.IntRange(0, 3).Draw(t, "gate")),
 			Guards: datapath.GuardSet(rapid.IntRange(0, 1).Draw(t, "guards")),
 			Epoch:  fabric.Epoch(rapid.IntRange(0, 3).Draw(t, "epoch")),
+
+			Generation: fabric.Revision(rapid.IntRange(1, 2).Draw(t, "generation")),
 		}
 	})
 	entry := rapid.Custom(func(t *rapid.T) datapath.FDB {

@@ -107,7 +107,7 @@ func (w *wanted) stations() {
 		}
 		for _, a := range port.Spec.Addresses {
 			key := datapath.NeighborKey{VNI: vni, Addr: a}
-			if mac, taken := w.state.Neighbors[key]; !taken || older(port.Spec.MAC, mac) {
+			if mac, taken := w.state.Neighbors[key]; !taken || lower(port.Spec.MAC, mac) {
 				w.state.Neighbors[key] = port.Spec.MAC
 			}
 		}
@@ -193,5 +193,5 @@ func prefer(a, b datapath.FDB) bool {
 	return a.Relay && !b.Relay
 }
 
-// older is a total order of MACs.
-func older(a, b fabric.MAC) bool { return string(a[:]) < string(b[:]) }
+// lower is a total order of MACs.
+func lower(a, b fabric.MAC) bool { return string(a[:]) < string(b[:]) }
