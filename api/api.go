@@ -10,6 +10,9 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
+// Socket is where an agent's unix socket is unless its configuration says otherwise.
+const Socket = "/run/weft/agent.sock"
+
 // MaxBody is the largest request body the API reads, in bytes.
 const MaxBody = 8 << 20
 

@@ -49,3 +49,8 @@ func TraceID(traceparent string) string {
 	}
 	return traceparent[3:35]
 }
+
+// Over reports whether a move has come to its end, good or bad.
+func Over(p fabric.Phase) bool {
+	return p == fabric.MoveSettled || p == fabric.MoveFailed || p == fabric.MoveAborted
+}

@@ -32,7 +32,9 @@ func AccessOf(op *huma.Operation) Access {
 // operation fills in what all operations share.
 func operation(id, method, path, tag string, access Access, summary string) huma.Operation {
 	return huma.Operation{
-		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
+		// What agents tell one another is read leniently: the other one may be a release newer and know more fields.
+		SkipValidateBody: access == Report || access == Probe,
+		OperationID:      id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
 		MaxBodyBytes: MaxBody, Extensions: map[string]any{accessKey: access},
 	}
 }

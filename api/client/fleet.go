@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"time"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -17,10 +18,44 @@ func (c *Client) Status(ctx context.Context) (api.Status, error) {
 	return s, c.call(ctx, http.MethodGet, "/v1/status", nil, &s)
 }
 
+// healthPause is the time between two looks at the status while waiting for it.
+const healthPause = 200 * time.Millisecond
+
+// WaitHealthy waits until the status has no problems, or ctx ends; then it returns the cause of that.
+func (c *Client) WaitHealthy(ctx context.Context) (api.Status, error) {
+	tick := time.NewTicker(healthPause)
+	defer tick.Stop()
+	for {
+		if s, err := c.Status(ctx); err == nil && s.Healthy {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return api.Status{}, context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
 // InForce waits until every live host has put the revision in force, at most until ctx ends, and returns how far each is.
 func (c *Client) InForce(ctx context.Context, r fabric.Revision) (api.InForce, error) {
 	var f api.InForce
 	return f, c.call(ctx, http.MethodGet, "/v1/inforce?revision="+strconv.FormatInt(int64(r), 10), nil, &f)
+}
+
+// WaitInForce waits until every live host has the revision in force, or ctx ends; then it returns how far they were, with
+// the error that says so.
+func (c *Client) WaitInForce(ctx context.Context, r fabric.Revision) (api.InForce, error) {
+	var last api.InForce
+	for {
+		f, err := c.InForce(ctx, r)
+		if err != nil {
+			return last, err
+		}
+		if last = f; f.Done {
+			return f, nil
+		}
+	}
 }
 
 // Version is what the agent runs.
