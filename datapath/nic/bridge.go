@@ -18,6 +18,9 @@ func FacadeName(sw fabric.SwitchID) string { return shorten("sw-", string(sw)) }
 // TapName is the device the lab and the adopters give a guest's tap: tap-NAME, shortened like FacadeName.
 func TapName(port fabric.PortID) string { return shorten("tap-", string(port)) }
 
+// VethName is the device the lab gives the host's end of a container-like guest's veth: veth-NAME, shortened likewise.
+func VethName(port fabric.PortID) string { return shorten("veth-", string(port)) }
+
 // Facade makes the switch's façade bridge and returns its name. The façade is only a place to put taps on: it stays
 // administratively down, because a down bridge forwards nothing and a raised one would forward past the core.
 func Facade(sw fabric.SwitchID, mtu int) (string, error) {

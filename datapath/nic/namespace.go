@@ -96,20 +96,15 @@ func (n Namespace) Do(fn func() error) error {
 	if n.Name == "" {
 		return fn()
 	}
-	done := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so that no other goroutine inherits its namespace.
-		runtime.LockOSThread()
+	return onLockedThread(func() error {
 		if err := n.enter(); err != nil {
-			done <- err
-			return
+			return err
 		}
-		done <- fn()
-	}()
-	return <-done
+		return fn()
+	})
 }
 
-// Start starts the command in the namespace. The command must not set Pdeathsig: its parent thread ends with this call.
+// Start starts the command in the namespace. The command must not set Pdeathsig: its parent is a thread that may end with this call.
 func (n Namespace) Start(cmd *exec.Cmd) error {
 	return n.Do(func() error {
 		if err := cmd.Start(); err != nil {
@@ -169,22 +164,41 @@ func bindNewNamespace(path string) error {
 		return err
 	}
 	file.Close()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked, see Do
+	err = onLockedThread(func() error {
 		handle, err := netns.New()
 		if err != nil {
-			done <- err
-			return
+			return err
 		}
 		defer handle.Close()
-		done <- unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
-	}()
-	if err := <-done; err != nil {
+		return unix.Mount("/proc/thread-self/ns/net", path, "none", unix.MS_BIND, "")
+	})
+	if err != nil {
 		os.Remove(path)
-		return err
 	}
-	return nil
+	return err
+}
+
+// onLockedThread runs fn, which changes the thread's namespace, on a thread that nobody else uses meanwhile, and changes
+// back. A thread that cannot change back is not given back: it ends with the goroutine. It must change back even so, since
+// the first thread of a process cannot end, and would keep the namespace alive and the process listed in it.
+func onLockedThread(fn func() error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		home, err := netns.Get()
+		if err != nil {
+			runtime.UnlockOSThread()
+			done <- fmt.Errorf("look at the namespace of this thread: %w", err)
+			return
+		}
+		defer home.Close()
+		err = fn()
+		if netns.Set(home) == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
 }
 
 // lockNamespaceDir makes the directory a shared mount of its own under a lock, exactly as `ip netns add` does, so that a

@@ -7,11 +7,13 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/fabric"
@@ -75,6 +77,32 @@ func TestNamespaceIsListedEnteredAndGone(t *testing.T) {
 	}
 	if err := n.Do(func() error { return nil }); err == nil || !strings.Contains(err.Error(), n.Name) {
 		t.Fatalf("entering what is gone: %v", err)
+	}
+}
+
+func TestNoThreadStaysInTheNamespace(t *testing.T) {
+	n := space(t, "threads")
+	var group errgroup.Group
+	for range 100 { // the scheduler puts some of these on the first thread of the process, which cannot end
+		group.Go(func() error {
+			return n.Do(func() error { _, err := os.ReadDir("/proc/self/task"); return err })
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.Stat("/run/netns/" + n.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks, err := filepath.Glob("/proc/self/task/*/ns/net")
+	if err != nil || len(tasks) == 0 {
+		t.Fatalf("%v, %v", tasks, err)
+	}
+	for _, task := range tasks {
+		if have, err := os.Stat(task); err == nil && os.SameFile(have, want) {
+			t.Errorf("%s stayed in the namespace", task)
+		}
 	}
 }
 
