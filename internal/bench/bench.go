@@ -22,6 +22,8 @@ type options struct {
 	Quick bool
 	// Output is table or json.
 	Output string
+	// Document is the file whose figures are replaced; empty writes none.
+	Document string
 	// Only names the measures to take; empty means all.
 	Only []string
 	// Rounds is how often every peer gets its slice of a measure; Slice is the length of one.
@@ -47,19 +49,32 @@ func bench(args []string) error {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer cancel()
-	results, err := takeAll(ctx, o, func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) })
+	r := report{Command: "go run ./internal/bench " + strings.Join(args, " "), Date: time.Now(), Options: o}
+	r.Command = strings.TrimSpace(r.Command)
+	if r.Machine, err = thisMachine(); err != nil {
+		return err
+	}
+	r.Results, err = takeAll(ctx, o, func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) })
 	if err != nil {
 		return err
 	}
-	for _, r := range results {
-		fmt.Printf("%-18s", r.Name)
-		for _, p := range r.peers() {
-			s := spreadOf(r.Values[p])
-			fmt.Printf("  %s %.4g (%.4g-%.4g)", p, s.Median, s.Min, s.Max)
-		}
-		fmt.Println()
+	return r.write(o)
+}
+
+// write prints the report and puts it into the document.
+func (r report) write(o options) error {
+	print := r.Table
+	if o.Output == "json" {
+		print = r.JSON
 	}
-	return nil
+	if err := print(os.Stdout); err != nil || o.Document == "" {
+		return err
+	}
+	wrote, err := r.Document(o.Document)
+	if wrote {
+		fmt.Fprintln(os.Stderr, "written to", o.Document)
+	}
+	return err
 }
 
 // parse reads the flags.
@@ -70,6 +85,7 @@ func parse(args []string) (options, error) {
 	flags.BoolVar(&o.Quick, "quick", false, "fewer and shorter slices, under a minute in all")
 	flags.StringVar(&o.Output, "o", "table", "output: table or json")
 	flags.StringVar(&only, "only", "", "take only these measures, separated by commas")
+	flags.StringVar(&o.Document, "document", "", "replace the figures in this file (default docs/benchmarks.md for a whole run)")
 	flags.IntVar(&o.Rounds, "rounds", 0, "slices of each measure for each peer (default 5, quick 3)")
 	flags.DurationVar(&o.Slice, "slice", 0, "length of one slice (default 1s, quick 300ms)")
 	if err := flags.Parse(args); err != nil {
@@ -96,6 +112,9 @@ func (o *options) complete() {
 	rounds, slice := 5, time.Second
 	if o.Quick {
 		rounds, slice = 3, 300*time.Millisecond
+	}
+	if o.Document == "" && !o.Quick && len(o.Only) == 0 {
+		o.Document = "docs/benchmarks.md"
 	}
 	if o.Rounds <= 0 {
 		o.Rounds = rounds

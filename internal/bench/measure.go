@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"time"
 )
@@ -25,8 +24,9 @@ var measures = []measure{
 	{Name: "udp64", Text: "64-byte UDP across hosts, delivered", Unit: "pps", lane: cross, run: packetRate},
 	{Name: "udp64-local", Text: "64-byte UDP on one host, delivered", Unit: "pps", lane: local, run: packetRate},
 	{Name: "cpu", Text: "kernel CPU time per delivered packet at 100k pps", Unit: "ns", lane: cross, run: packetCost},
-	{Name: "rr", Text: "TCP request/response, 1 byte", Unit: "1/s", lane: cross, run: requestRate},
-	{Name: "crr", Text: "TCP connect/request/response", Unit: "1/s", lane: cross, run: connectionRate},
+	{Name: "rr", Text: "TCP request/response, 1 byte, both guests on one core", Unit: "1/s", lane: cross, run: requestRate},
+	{Name: "rr-apart", Text: "TCP request/response, 1 byte, a core for each guest", Unit: "1/s", lane: cross, run: requestRateApart},
+	{Name: "crr", Text: "TCP connect/request/response, both guests on one core", Unit: "1/s", lane: cross, run: connectionRate},
 	{Name: "tcp", Text: "TCP bulk, veth to veth", Unit: "bit/s", lane: cross, run: bulk},
 	{Name: "tcp-to-tap", Text: "TCP bulk, veth to tap", Unit: "bit/s", lane: tap, run: bulk},
 	{Name: "tcp-from-tap", Text: "TCP bulk, tap to veth", Unit: "bit/s", lane: tap, back: true, run: bulk},
@@ -119,7 +119,9 @@ func build() (sites []*site, err error) {
 
 // spread is the middle and the edges of several figures.
 type spread struct {
-	Median, Min, Max float64
+	Median float64 `json:"median"`
+	Min    float64 `json:"min"`
+	Max    float64 `json:"max"`
 }
 
 // spreadOf sums up; no figures give zeros.
@@ -142,6 +144,3 @@ func (r result) Over(peer string) (spread, bool) {
 	}
 	return spreadOf(ratios), n > 0
 }
-
-// peers are the names of all peers, the given ones first.
-func (r result) peers() []string { return slices.Sorted(maps.Keys(r.Values)) }

@@ -16,6 +16,7 @@ const bulkBuffer = 128 << 10
 // transfer is a TCP load between two guests: the client in ends.from, the server in ends.to.
 type transfer struct {
 	ends     ends
+	core     int // the server's; the client is on senderCore
 	listener int
 	port     int
 	count    atomic.Uint64 // what the measured side has completed
@@ -34,7 +35,7 @@ func (t *transfer) run(ctx context.Context, d time.Duration, server, client func
 	defer unix.Close(t.listener)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	serverDone := run(t.ends.to, receiverCore, func() error { return t.side(cancel, server) })
+	serverDone := run(t.ends.to, t.core, func() error { return t.side(cancel, server) })
 	clientDone := run(t.ends.from, senderCore, func() error { return t.side(cancel, client) })
 	defer func() {
 		t.stop.Store(true)
@@ -48,7 +49,11 @@ func (t *transfer) run(ctx context.Context, d time.Duration, server, client func
 	if err := wait(ctx, d); err != nil {
 		return 0, err
 	}
-	return float64(t.count.Load()-before) / time.Since(start).Seconds(), nil
+	n, took := t.count.Load()-before, time.Since(start)
+	if n == 0 {
+		return 0, errNothing
+	}
+	return float64(n) / took.Seconds(), nil
 }
 
 // side runs one side. A failure before the end stops the measure; after it, the other side may have closed first.
@@ -61,7 +66,7 @@ func (t *transfer) side(cancel context.CancelCauseFunc, fn func() error) error {
 
 // bulk is how many bits per second one TCP stream brings from guest to guest.
 func bulk(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e}
+	t := &transfer{ends: e, core: receiverCore}
 	bytes, err := t.run(ctx, d, t.takeAll, t.sendAll)
 	return 8 * bytes, err
 }
@@ -103,9 +108,16 @@ func (t *transfer) sendAll() error {
 	return nil
 }
 
-// requestRate is how many one-byte requests per second are answered over one connection.
+// requestRate is how many one-byte requests per second are answered over one connection, with both guests on one core, so
+// that the figure is the way there and back and not the time it takes to wake an idle core.
 func requestRate(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e}
+	t := &transfer{ends: e, core: senderCore}
+	return t.run(ctx, d, t.answerOne, t.ask)
+}
+
+// requestRateApart is requestRate with a core for each guest: every request and every answer wakes the other core.
+func requestRateApart(ctx context.Context, e ends, d time.Duration) (float64, error) {
+	t := &transfer{ends: e, core: receiverCore}
 	return t.run(ctx, d, t.answerOne, t.ask)
 }
 
@@ -182,9 +194,10 @@ func (t *transfer) exchange(fd int) error {
 	}
 }
 
-// connectionRate is how many connections per second are opened, used for one request and closed, one after another.
+// connectionRate is how many connections per second are opened, used for one request and closed, one after another
+// and on one core.
 func connectionRate(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e}
+	t := &transfer{ends: e, core: senderCore}
 	return t.run(ctx, d, t.answerAll, t.askAnew)
 }
 

@@ -140,6 +140,9 @@ func (b *blaster) pace(start time.Time, sent int) {
 	}
 }
 
+// errNothing: a path that carries nothing has no figure.
+var errNothing = errors.New("nothing arrived at the other guest")
+
 // span is what happened while datagrams were sent at an even pace.
 type span struct {
 	delivered uint64
@@ -173,6 +176,9 @@ func blast(ctx context.Context, e ends, rate int, d time.Duration) (counted span
 	end, err := s.Delivered()
 	busyEnd, busyErr := kernelTime()
 	counted.delivered, counted.busy = end-delivered, busyEnd-busy
+	if counted.delivered == 0 && err == nil {
+		err = errNothing
+	}
 	return counted, errors.Join(err, busyErr)
 }
 
@@ -189,9 +195,6 @@ const pacedRate = 100_000
 // own stacks included.
 func packetCost(ctx context.Context, e ends, d time.Duration) (float64, error) {
 	s, err := blast(ctx, e, pacedRate, d)
-	if err == nil && s.delivered == 0 {
-		err = errors.New("no packet arrived")
-	}
 	return float64(s.busy.Nanoseconds()) / float64(s.delivered), err
 }
 

@@ -1,0 +1,237 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/datapath/nic"
+)
+
+// own are the namespaces this process's benchmarks have made.
+func own(tb testing.TB) []nic.Namespace {
+	tb.Helper()
+	all, err := nic.Namespaces(strings.TrimSuffix(newSite("", 0).prefix, "0-"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return all
+}
+
+// needRoot fails where namespaces cannot be made.
+func needRoot(tb testing.TB) {
+	tb.Helper()
+	if os.Geteuid() != 0 {
+		tb.Fatal("these tests make network namespaces: run them as root (make test)")
+	}
+}
+
+// nothingLeft fails when a namespace, device or file of a benchmark is still there.
+func nothingLeft(tb testing.TB, links []string) {
+	tb.Helper()
+	if left := own(tb); len(left) > 0 {
+		tb.Errorf("left behind: %v", left)
+	}
+	if now := rootLinks(tb); !slices.Equal(now, links) {
+		tb.Errorf("devices of the machine before %v, after %v", links, now)
+	}
+}
+
+func rootLinks(tb testing.TB) []string {
+	tb.Helper()
+	links, err := nic.Links()
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return links
+}
+
+func TestEveryMeasureDeliversAndLeavesNothing(t *testing.T) {
+	needRoot(t)
+	links := rootLinks(t)
+	results, err := takeAll(t.Context(), options{Rounds: 1, Slice: 60 * time.Millisecond}, func(what string) { t.Log(what) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(results) != len(measures) {
+		t.Fatalf("%d results of %d measures", len(results), len(measures))
+	}
+	for _, r := range results {
+		for _, peer := range []string{raw, bridge} {
+			if peer == raw && r.lane == tap {
+				continue
+			}
+			if v := r.Values[peer]; len(v) != 1 || v[0] <= 0 {
+				t.Errorf("%s on %s: %v", r.Name, peer, v)
+			}
+		}
+	}
+	nothingLeft(t, links)
+}
+
+func TestInterruptRemovesEverything(t *testing.T) {
+	needRoot(t)
+	links := rootLinks(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	_, err := takeAll(ctx, options{Rounds: 3, Slice: time.Minute}, func(string) {
+		if len(own(t)) == 0 {
+			t.Error("the sites do not stand while a measure is taken")
+		}
+		time.AfterFunc(50*time.Millisecond, cancel) // in the midst of the first slice
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("the error of an interrupted run is %v", err)
+	}
+	nothingLeft(t, links)
+}
+
+func TestDeadPathIsAnErrorNotAFigure(t *testing.T) {
+	needRoot(t)
+	s, err := buildRaw(9)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	e := s.lanes[cross]
+	if err := e.to.Do(func() error { return nic.SetDown("eth0") }); err != nil {
+		t.Fatal(err)
+	}
+	for name, measure := range map[string]func(context.Context, ends, time.Duration) (float64, error){"udp64": packetRate, "tcp": bulk} {
+		if v, err := measure(t.Context(), e, 60*time.Millisecond); err == nil {
+			t.Errorf("%s over a dead cable gives %v", name, v)
+		}
+	}
+}
+
+func TestSpreadIsMedianAndEdges(t *testing.T) {
+	for _, c := range []struct {
+		values []float64
+		want   spread
+	}{
+		{nil, spread{}},
+		{[]float64{7}, spread{7, 7, 7}},
+		{[]float64{9, 1, 4}, spread{4, 1, 9}},
+		{[]float64{4, 1, 2, 9}, spread{3, 1, 9}},
+	} {
+		if got := spreadOf(c.values); got != c.want {
+			t.Errorf("%v: %v, want %v", c.values, got, c.want)
+		}
+	}
+}
+
+func TestRatioIsTakenRoundByRound(t *testing.T) {
+	r := result{Values: map[string][]float64{weft: {10, 40, 90}, bridge: {10, 20, 30}}}
+	if got, ok := r.Over(bridge); !ok || got != (spread{2, 1, 3}) {
+		t.Errorf("ratio %v", got)
+	}
+	if _, ok := r.Over(raw); ok {
+		t.Error("a ratio over a peer without figures")
+	}
+}
+
+func TestCounterIsReadByName(t *testing.T) {
+	const text = "Ip: Forwarding\nIp: 1\nUdp: InDatagrams NoPorts InErrors\nUdp: 11 12 13\n"
+	if n, err := counter(text, "Udp:", "InErrors"); err != nil || n != 13 {
+		t.Errorf("%d, %v", n, err)
+	}
+	if _, err := counter(text, "Udp:", "Nothing"); err == nil {
+		t.Error("a counter that is not there was read")
+	}
+}
+
+func TestDocumentKeepsWhatIsWrittenByHand(t *testing.T) {
+	r := report{Results: []result{{
+		measure: measures[0],
+		Values:  map[string][]float64{raw: {500e3}, bridge: {200e3}, weft: {340e3}},
+	}}}
+	path := filepath.Join(t.TempDir(), "benchmarks.md")
+	if wrote, err := r.Document(path); wrote || err != nil {
+		t.Errorf("a document that is not there: %v, %v", wrote, err)
+	}
+	for range 2 { // the second time replaces what the first wrote
+		if _, err := os.Stat(path); err != nil {
+			err = os.WriteFile(path, []byte("by hand\n"+documentBegin+"old\n"+documentEnd+"below\n"), 0o644)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if wrote, err := r.Document(path); !wrote || err != nil {
+			t.Fatalf("%v, %v", wrote, err)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"by hand\n<!--", "340.0 kpps", "| 1.60 | 1.70 (1.70–1.70) | reached |", "| 0.72 | 0.68 (0.68–0.68) | **missed** |", "-->\nbelow\n"} {
+		if strings.Count(string(text), want) != 1 {
+			t.Errorf("%q is not there once in:\n%s", want, text)
+		}
+	}
+	if strings.Contains(string(text), "old") {
+		t.Error("the old figures are still there")
+	}
+	if err := os.WriteFile(path, []byte("no marks"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Document(path); err == nil || !strings.Contains(err.Error(), "figures: begin") {
+		t.Errorf("a document without marks: %v", err)
+	}
+}
+
+func TestJSONHasRatiosAndEveryValue(t *testing.T) {
+	r := report{Results: []result{{measure: measures[0], Values: map[string][]float64{bridge: {2, 4}, weft: {3, 8}}}}}
+	var text strings.Builder
+	if err := r.JSON(&text); err != nil {
+		t.Fatal(err)
+	}
+	var got struct {
+		Items []struct {
+			Name   string
+			Values map[string][]float64
+			Ratios map[string]struct{ Median, Min, Max float64 }
+		}
+	}
+	if err := json.Unmarshal([]byte(text.String()), &got); err != nil {
+		t.Fatal(err)
+	}
+	if len(got.Items) != 1 || got.Items[0].Name != "udp64" || got.Items[0].Ratios[bridge].Median != 1.75 || len(got.Items[0].Values[weft]) != 2 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestGoalsNameMeasures(t *testing.T) {
+	for _, g := range goals {
+		if !slices.ContainsFunc(measures, func(m measure) bool { return m.Name == g.measure }) {
+			t.Errorf("a goal for %s, which is not measured", g.measure)
+		}
+	}
+}
+
+func TestFlagsAreChecked(t *testing.T) {
+	for name, args := range map[string][]string{
+		"unknown output":  {"-o", "xml"},
+		"unknown measure": {"-only", "udp64,speed"},
+	} {
+		if _, err := parse(args); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	o, err := parse([]string{"-quick", "-only", "rr"})
+	if err != nil || o.Rounds != 3 || len(o.chosen()) != 1 || o.Document != "" {
+		t.Errorf("%+v, %v", o, err)
+	}
+	if o, err = parse(nil); err != nil || o.Document == "" || len(o.chosen()) != len(measures) {
+		t.Errorf("%+v, %v", o, err)
+	}
+}

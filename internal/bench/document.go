@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+)
+
+// The generated part of docs/benchmarks.md stands between these lines; the rest is written by hand.
+const (
+	documentBegin = "<!-- figures: begin; written by `make bench` -->\n"
+	documentEnd   = "<!-- figures: end -->\n"
+)
+
+// Document replaces the figures in the file; the text around them stays. A file that is not there is left out, since the
+// benchmark may run outside the source tree; it reports whether it wrote.
+func (r report) Document(path string) (wrote bool, err error) {
+	old, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	before, rest, begins := strings.Cut(string(old), documentBegin)
+	_, after, ends := strings.Cut(rest, documentEnd)
+	if !begins || !ends {
+		return false, fmt.Errorf("write figures into %s: the lines %q and %q are not there; put them where the figures belong",
+			path, strings.TrimSpace(documentBegin), strings.TrimSpace(documentEnd))
+	}
+	text := before + documentBegin + r.markdown() + documentEnd + after
+	temporary := path + ".new"
+	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {
+		return false, err
+	}
+	return true, os.Rename(temporary, path)
+}
+
+// markdown is the figures as a document.
+func (r report) markdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s; `%s`, %s; %d slices of %v each, median (min–max).\n\n",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Command, r.Date.Format("2006-01-02"), r.Options.Rounds, r.Options.Slice)
+	fmt.Fprintf(&b, "| | %s | %s | %s | %s / %s | %s / %s |\n|---|---|---|---|---|---|---|\n", raw, bridge, weft, weft, bridge, weft, raw)
+	for _, m := range r.Results {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(m.row(), " | "))
+	}
+	b.WriteString("\n| asked for | over | at least | measured | |\n|---|---|---|---|---|\n")
+	for _, g := range goals {
+		b.WriteString(r.goalRow(g))
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// goalRow says whether the median reached what was asked for.
+func (r report) goalRow(g goal) string {
+	for _, m := range r.Results {
+		s, ok := m.Over(g.over)
+		if m.Name != g.measure || !ok {
+			continue
+		}
+		verdict := "reached"
+		if s.Median < g.least {
+			verdict = "**missed**"
+		}
+		return fmt.Sprintf("| %s | %s | %.2f | %.2f (%.2f–%.2f) | %s |\n", m.Text, g.over, g.least, s.Median, s.Min, s.Max, verdict)
+	}
+	return ""
+}
