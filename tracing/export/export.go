@@ -40,6 +40,14 @@ type Options struct {
 	Logger   *slog.Logger
 }
 
+// A collector that does not answer holds up a batch for giveUp at most; spans that end meanwhile wait in the queue, which is
+// room for far more than operations make in that time.
+const (
+	answerWithin = 3 * time.Second
+	giveUp       = 10 * time.Second
+	queue        = 8192
+)
+
 // Telemetry is an open way out for spans.
 type Telemetry struct {
 	provider *sdktrace.TracerProvider
@@ -82,7 +90,7 @@ func Open(ctx context.Context, o Options) (_ *Telemetry, err error) {
 		sdktrace.WithResource(agentResource(o.Host, o.Version)), sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())),
 	}
 	for _, out := range t.outs {
-		options = append(options, sdktrace.WithBatcher(out, sdktrace.WithBatchTimeout(time.Second)))
+		options = append(options, sdktrace.WithBatcher(out, sdktrace.WithBatchTimeout(time.Second), sdktrace.WithMaxQueueSize(queue)))
 	}
 	t.provider = sdktrace.NewTracerProvider(options...)
 	return t, nil
@@ -136,16 +144,24 @@ func collector(endpoint string) (otlptrace.Client, error) {
 	}
 	switch u.Scheme {
 	case "grpc":
-		return otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(u.Host), otlptracegrpc.WithInsecure()), nil
+		return otlptracegrpc.NewClient(append(grpcOptions(u.Host), otlptracegrpc.WithInsecure())...), nil
 	case "grpcs":
-		return otlptracegrpc.NewClient(otlptracegrpc.WithEndpoint(u.Host)), nil
+		return otlptracegrpc.NewClient(grpcOptions(u.Host)...), nil
 	case "http", "https":
 		if u.Path == "" || u.Path == "/" {
 			u.Path = "/v1/traces"
 		}
-		return otlptracehttp.NewClient(otlptracehttp.WithEndpointURL(u.String())), nil
+		return otlptracehttp.NewClient(otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithTimeout(answerWithin),
+			otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: giveUp / 20, MaxInterval: giveUp / 5, MaxElapsedTime: giveUp})), nil
 	}
 	return nil, fmt.Errorf("send spans to %q: %q is not grpc, grpcs, http or https: %w", endpoint, u.Scheme, fabric.ErrInvalid)
+}
+
+func grpcOptions(host string) []otlptracegrpc.Option {
+	return []otlptracegrpc.Option{
+		otlptracegrpc.WithEndpoint(host), otlptracegrpc.WithTimeout(answerWithin),
+		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: giveUp / 20, MaxInterval: giveUp / 5, MaxElapsedTime: giveUp}),
+	}
 }
 
 // agentResource says which agent a span is from. Names: OpenTelemetry semantic conventions 1.44, service and host.

@@ -1,7 +1,10 @@
 package export
 
 import (
+	"net/http"
+	"net/http/httptest"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -38,10 +41,8 @@ func TestAPathIsOneTraceAtTheCollector(t *testing.T) {
 	ctx, asked := telemetry.Provider().Tracer("test").Start(t.Context(), "trace")
 	defer asked.End()
 	p := path()
-	if err := telemetry.Path(ctx, p); err != nil {
-		t.Fatal(err)
-	}
-	if len(r.spans) != 6 { // of 7 spans the two visits have one name
+	telemetry.Path(ctx, p)
+	if len(r.spans) != 7 {
 		t.Fatalf("%d spans arrived: %v", len(r.spans), r.spans)
 	}
 	root, out, in, end := r.spans["packet"], r.spans["underlay.out"], r.spans["underlay.in"], r.spans["port.out"]
@@ -56,7 +57,7 @@ func TestAPathIsOneTraceAtTheCollector(t *testing.T) {
 	if asked := asked.SpanContext().SpanID(); string(root.Links[0].SpanId) != string(asked[:]) {
 		t.Error("the root does not link to what asked for it")
 	}
-	visit := r.spans["visit"] // the second one
+	visit := r.spans["visit@h2"]
 	if string(visit.ParentSpanId) != string(out.SpanId) || string(in.ParentSpanId) != string(visit.SpanId) {
 		t.Error("the visit to h2 does not hang below the hop that sent the frame there")
 	}
@@ -76,6 +77,22 @@ func TestAPathIsOneTraceAtTheCollector(t *testing.T) {
 	}
 	if len(want) != 0 {
 		t.Errorf("port.out lacks %v", want)
+	}
+}
+
+func TestACollectorThatNeverAnswersDoesNotHoldUpATrace(t *testing.T) {
+	done := make(chan struct{})
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-done }))
+	defer server.Close()
+	defer close(done)
+	dir := t.TempDir()
+	telemetry := open(t, Options{Endpoint: server.URL, Dir: dir})
+	telemetry.Path(t.Context(), path())
+	if n := len(fileSpans(t, filepath.Join(dir, "spans.jsonl"))); n != 7 {
+		t.Errorf("%d spans are in the file", n)
+	}
+	if sent, lost := telemetry.Outcomes(); sent != 7 || lost != 7 {
+		t.Errorf("%d sent, %d lost", sent, lost)
 	}
 }
 
