@@ -27,7 +27,7 @@ import (
 
 // Options say where spans go. The zero value keeps none and costs next to nothing.
 type Options struct {
-	// Host and Version are those of the agent.
+	// Host and Version are those of the agent; the command line has no host.
 	Host    fabric.HostID
 	Version string
 	// Endpoint of a collector: grpc://HOST:4317, grpcs://HOST:4317, http://HOST:4318 or https://HOST:4318; HOST:PORT alone is
@@ -164,12 +164,16 @@ func grpcOptions(host string) []otlptracegrpc.Option {
 	}
 }
 
-// agentResource says which agent a span is from. Names: OpenTelemetry semantic conventions 1.44, service and host.
+// agentResource says which agent a span is from; without a host it is the command line's. Names: OpenTelemetry semantic
+// conventions 1.44, service and host.
 func agentResource(host fabric.HostID, version string) *resource.Resource {
-	attributes := []attribute.KeyValue{
-		attribute.String("service.name", "weft-agent"),
-		attribute.String("service.instance.id", string(host)),
-		attribute.String("host.name", string(host)),
+	attributes := []attribute.KeyValue{attribute.String("service.name", "weft")}
+	if host != "" {
+		attributes = []attribute.KeyValue{
+			attribute.String("service.name", "weft-agent"),
+			attribute.String("service.instance.id", string(host)),
+			attribute.String("host.name", string(host)),
+		}
 	}
 	if version != "" {
 		attributes = append(attributes, attribute.String("service.version", version))
