@@ -17,7 +17,11 @@ import (
 func (l *Ledger) Grant(ctx context.Context, move *fabric.Move) (*fabric.Move, error) {
 	var out *fabric.Move
 	what := fmt.Sprintf("grant move %s of %s to host %s", move.Metadata.Name, move.Spec.VM, move.Spec.To)
-	err := l.update(ctx, what, func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
+	err := l.update(ctx, what, func(ctx context.Context) (*fabric.Move, []fabric.Location, error) {
+		s, err := l.store.Snapshot(ctx)
+		if err != nil {
+			return nil, nil, err
+		}
 		if known := s.Moves[fabric.MoveID(move.Metadata.Name)]; known != nil {
 			out = clone(known)
 			return nil, nil, same(known, move)
@@ -76,10 +80,7 @@ func complete(s *fabric.Snapshot, move *fabric.Move) (*fabric.Move, error) {
 func grants(s *fabric.Snapshot, m *fabric.Move) ([]fabric.Location, error) {
 	locations := make([]fabric.Location, 0, len(m.Spec.Ports))
 	for _, p := range m.Spec.Ports {
-		loc, err := record(s, p)
-		if err != nil {
-			return nil, err
-		}
+		loc := s.Locations[p]
 		if loc.Grant != nil {
 			return nil, fmt.Errorf("port %s is at host %s at epoch %d and move %s is taking it to %s: wait for that move, or abort it: %w",
 				p, loc.Host, loc.Epoch, loc.Grant.Move, loc.Grant.To, fabric.ErrConflict)

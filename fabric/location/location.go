@@ -12,8 +12,13 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// Store is where location and move records live. Reads are linearizable.
+// Store is where location and move records live. Reads are linearizable; two reads may see two revisions.
 type Store interface {
+	// Get returns an object with its revision in the metadata, or fabric.ErrNotFound.
+	Get(ctx context.Context, kind fabric.Kind, name string) (fabric.Object, error)
+	// GetLocation returns the location of a port; one with no host and revision 0 when nobody ever held it, and
+	// fabric.ErrNotFound when there is no such port.
+	GetLocation(ctx context.Context, port fabric.PortID) (fabric.Location, error)
 	// Snapshot is everything as of one revision.
 	Snapshot(ctx context.Context) (*fabric.Snapshot, error)
 	// UpdateLocations writes the location records, and the move when it is not nil, in one transaction that compares each
@@ -33,33 +38,40 @@ func New(store Store) *Ledger { return &Ledger{store: store} }
 // writer got through, so the bound is reached only under a storm of writes to one record.
 const attempts = 32
 
-// decide computes what to write from what is there; nothing to write means that it is already so.
-type decide func(*fabric.Snapshot) (*fabric.Move, []fabric.Location, error)
+// decide reads and computes what to write; nothing to write means that it is already so.
+type decide func(ctx context.Context) (*fabric.Move, []fabric.Location, error)
 
-// update reads, decides and writes until nobody wrote in between.
+// errAgain: what was read does not belong together, because somebody wrote in between.
+var errAgain = errors.New("the records changed while they were read")
+
+// update decides and writes until nobody wrote in between.
 func (l *Ledger) update(ctx context.Context, what string, fn decide) error {
-	var conflict error
+	var last error
 	for range attempts {
-		snap, err := l.store.Snapshot(ctx)
-		if err != nil {
-			return fmt.Errorf("%s: read the records: %w", what, err)
-		}
-		move, locations, err := fn(snap)
-		if err != nil {
+		move, locations, err := fn(ctx)
+		switch {
+		case errors.Is(err, errAgain):
+			last = err
+			continue
+		case err != nil:
 			return fmt.Errorf("%s: %w", what, err)
-		}
-		if move == nil && len(locations) == 0 {
+		case move == nil && len(locations) == 0:
 			return nil
 		}
-		conflict = l.store.UpdateLocations(ctx, move, locations...)
-		if conflict == nil {
-			return nil
-		}
-		if !errors.Is(conflict, fabric.ErrConflict) {
-			return fmt.Errorf("%s: write the records: %w", what, conflict)
+		last = l.store.UpdateLocations(ctx, move, locations...)
+		if !errors.Is(last, fabric.ErrConflict) {
+			return wrap(what, last)
 		}
 	}
-	return fmt.Errorf("%s: others wrote the record %d times in between: try again: %w", what, attempts, conflict)
+	return fmt.Errorf("%s: others wrote the record %d times in between: try again: %w", what, attempts, errors.Join(last, fabric.ErrConflict))
+}
+
+// wrap says what was tried when it failed.
+func wrap(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // Claim makes the host the holder of a port that nobody holds, and returns the record. A port that the host holds already
@@ -67,20 +79,20 @@ func (l *Ledger) update(ctx context.Context, what string, fn decide) error {
 // is taking it elsewhere).
 func (l *Ledger) Claim(ctx context.Context, port fabric.PortID, host fabric.HostID) (fabric.Location, error) {
 	var out fabric.Location
-	err := l.update(ctx, fmt.Sprintf("claim port %s for host %s", port, host), func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
-		loc, err := record(s, port)
+	err := l.update(ctx, fmt.Sprintf("claim port %s for host %s", port, host), func(ctx context.Context) (*fabric.Move, []fabric.Location, error) {
+		loc, err := l.location(ctx, port)
 		if err != nil {
 			return nil, nil, err
-		}
-		if s.Hosts[host] == nil {
-			return nil, nil, fmt.Errorf("there is no host %s: see 'weft get hosts': %w", host, fabric.ErrNotFound)
 		}
 		if loc.Host == host {
 			out = loc
 			return nil, nil, nil
 		}
 		if loc.Host != "" {
-			return nil, nil, held(s, loc, host)
+			return nil, nil, l.held(ctx, loc, host)
+		}
+		if _, err := l.store.Get(ctx, fabric.KindHost, string(host)); err != nil {
+			return nil, nil, fmt.Errorf("host %s is not registered: see 'weft get hosts': %w", host, err)
 		}
 		out = fabric.Location{Port: port, Switch: loc.Switch, Host: host, Epoch: loc.Epoch + 1, Revision: loc.Revision}
 		return nil, []fabric.Location{out}, nil
@@ -96,8 +108,8 @@ func (l *Ledger) Claim(ctx context.Context, port fabric.PortID, host fabric.Host
 // (somebody holds it in another epoch), fabric.ErrConflict (a move of the port is running).
 func (l *Ledger) Release(ctx context.Context, port fabric.PortID, host fabric.HostID, epoch fabric.Epoch) error {
 	what := fmt.Sprintf("release port %s from host %s at epoch %d", port, host, epoch)
-	return l.update(ctx, what, func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
-		loc, err := record(s, port)
+	return l.update(ctx, what, func(ctx context.Context) (*fabric.Move, []fabric.Location, error) {
+		loc, err := l.location(ctx, port)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -118,8 +130,8 @@ func (l *Ledger) Release(ctx context.Context, port fabric.PortID, host fabric.Ho
 // EndRelay says that the host, the source of the last move of the port, sends no late packets on any more. It succeeds
 // when that is so already, or when the port has moved on. A running move is ended by Advance to settled instead.
 func (l *Ledger) EndRelay(ctx context.Context, port fabric.PortID, host fabric.HostID) error {
-	return l.update(ctx, fmt.Sprintf("end the relay of port %s at host %s", port, host), func(s *fabric.Snapshot) (*fabric.Move, []fabric.Location, error) {
-		loc, err := record(s, port)
+	return l.update(ctx, fmt.Sprintf("end the relay of port %s at host %s", port, host), func(ctx context.Context) (*fabric.Move, []fabric.Location, error) {
+		loc, err := l.location(ctx, port)
 		if err != nil || loc.From != host {
 			return nil, nil, err
 		}
@@ -128,25 +140,25 @@ func (l *Ledger) EndRelay(ctx context.Context, port fabric.PortID, host fabric.H
 	})
 }
 
-// record is the location of a port; one with revision 0 and no host when nobody ever held it.
-func record(s *fabric.Snapshot, port fabric.PortID) (fabric.Location, error) {
-	p := s.Ports[port]
-	if p == nil {
-		return fabric.Location{}, fmt.Errorf("there is no port %s: see 'weft get ports': %w", port, fabric.ErrNotFound)
+// location reads the location of a port.
+func (l *Ledger) location(ctx context.Context, port fabric.PortID) (fabric.Location, error) {
+	loc, err := l.store.GetLocation(ctx, port)
+	if errors.Is(err, fabric.ErrNotFound) {
+		return fabric.Location{}, fmt.Errorf("there is no port %s: see 'weft get ports': %w", port, err)
 	}
-	if loc, ok := s.Locations[port]; ok {
-		return loc, nil
-	}
-	return fabric.Location{Port: port, Switch: p.Spec.Switch}, nil
+	return loc, err
 }
 
 // held says that another host has the port, and how it can be had.
-func held(s *fabric.Snapshot, loc fabric.Location, wants fabric.HostID) error {
+func (l *Ledger) held(ctx context.Context, loc fabric.Location, wants fabric.HostID) error {
 	if loc.Grant != nil {
 		return fmt.Errorf("host %s holds it at epoch %d and move %s is taking it to %s: wait for the move, or abort it: %w",
 			loc.Host, loc.Epoch, loc.Grant.Move, loc.Grant.To, fabric.ErrConflict)
 	}
-	vm := Machine(s.Ports[loc.Port])
+	vm := string(loc.Port)
+	if o, err := l.store.Get(ctx, fabric.KindPort, vm); err == nil {
+		vm = Machine(o.(*fabric.Port))
+	}
 	return fmt.Errorf("host %s holds it at epoch %d: move it with 'weft migrate %s --to %s', or detach it on %s first: %w",
 		loc.Host, loc.Epoch, vm, wants, loc.Host, fabric.ErrConflict)
 }

@@ -80,3 +80,37 @@ func (m *memory) UpdateLocations(_ context.Context, move *fabric.Move, locations
 	}
 	return nil
 }
+
+func (m *memory) Get(_ context.Context, kind fabric.Kind, name string) (fabric.Object, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch kind {
+	case fabric.KindMove:
+		if o := m.snap.Moves[fabric.MoveID(name)]; o != nil {
+			c := *o
+			return &c, nil
+		}
+	case fabric.KindHost:
+		if o := m.snap.Hosts[fabric.HostID(name)]; o != nil {
+			return o, nil
+		}
+	case fabric.KindPort:
+		if o := m.snap.Ports[fabric.PortID(name)]; o != nil {
+			return o, nil
+		}
+	}
+	return nil, fmt.Errorf("%s %s: %w", kind, name, fabric.ErrNotFound)
+}
+
+func (m *memory) GetLocation(_ context.Context, port fabric.PortID) (fabric.Location, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.snap.Ports[port]
+	if p == nil {
+		return fabric.Location{}, fmt.Errorf("port %s: %w", port, fabric.ErrNotFound)
+	}
+	if l, ok := m.snap.Locations[port]; ok {
+		return l, nil
+	}
+	return fabric.Location{Port: port, Switch: p.Spec.Switch}, nil
+}
