@@ -312,3 +312,20 @@ func FuzzAssemble(f *testing.F) {
 		_ = p.Complete()
 	})
 }
+
+func BenchmarkAssemble(b *testing.B) {
+	hops := relayed()
+	b.ReportAllocs()
+	for b.Loop() {
+		Assemble(7, 0x1234, hops, vteps)
+	}
+	b.ReportMetric(float64(len(hops)*b.N)/b.Elapsed().Seconds(), "hops/s")
+}
+
+func BenchmarkLabel(b *testing.B) {
+	frame := make([]byte, 98)
+	frame[12], frame[13], frame[14], frame[23] = 0x08, 0x00, 0x45, 17
+	for b.Loop() {
+		Label(1, 2, frame)
+	}
+}
