@@ -169,15 +169,16 @@ func checkPrefix(f *Findings, path string, p netip.Prefix) {
 // unknown says that a word is none of those known, and which one was probably meant.
 func unknown(what, got string, known []string) string {
 	text := fmt.Sprintf("unknown %s %s", what, quote(got))
-	if near := nearest(got, known); near != "" {
+	if near := Nearest(got, known); near != "" {
 		return fmt.Sprintf("%s; did you mean %q?", text, near)
 	}
 	known = slices.Sorted(slices.Values(known))
 	return fmt.Sprintf("%s; known are %s", text, strings.Join(known, ", "))
 }
 
-// nearest returns the known word within two edits of got, ignoring case; empty when there is none.
-func nearest(got string, known []string) string {
+// Nearest returns the known word within two edits of got, ignoring case: what a misspelt word probably meant. It is empty
+// when there is none.
+func Nearest(got string, known []string) string {
 	if len(got) > MaxName {
 		return ""
 	}

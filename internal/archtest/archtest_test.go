@@ -23,7 +23,7 @@ var rows = map[string]int{
 	"fabric/location": 3, "datapath/nic": 3, "datapath/datapathtest": 5, "tracing/packet": 3, "tracing/export": 3,
 	"migration/qmp": 3,
 	"policy":        2, "tracing": 2, "extension": 2, "fabric/store": 2, "fabric/members": 2, "fabric/identity": 2,
-	"fabric/store/server": 2,
+	"fabric/store/server": 2, "fabric/store/storetest": 3,
 	"fabric":              1,
 	"internal/archtest":   0, "internal/tally": 0,
 	"internal/gen/stages": 2, "internal/gen/openapi": 6, "internal/lab/impair": 4,

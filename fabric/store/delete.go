@@ -1,0 +1,225 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Delete removes an object with everything that belongs to it, and returns the revision of the removal. An object that
+// others need is kept: fabric.ErrConflict with the list of who needs it. fabric.ErrNotFound when it does not exist.
+func (s *Store) Delete(ctx context.Context, kind fabric.Kind, name string) (fabric.Revision, error) {
+	doing := fmt.Sprintf("delete %s %s", word(kind), name)
+	for attempt := range attempts {
+		if err := s.pause(ctx, attempt); err != nil {
+			return 0, fmt.Errorf("%s: %w", doing, err)
+		}
+		d := &deleting{s.newDraft(ctx)}
+		if err := d.one(kind, name); err != nil {
+			return 0, fmt.Errorf("%s: %w", doing, err)
+		}
+		rev, done, err := d.commit(doing)
+		if err != nil {
+			return 0, err
+		}
+		if done {
+			return fabric.Revision(rev), nil
+		}
+	}
+	return 0, fmt.Errorf("%s: others wrote the same records %d times in between: try again: %w", doing, attempts, fabric.ErrConflict)
+}
+
+// deleting is one attempt at a delete.
+type deleting struct {
+	*draft
+}
+
+func (d *deleting) one(kind fabric.Kind, name string) error {
+	if err := fabric.CheckName(name); err != nil {
+		return err
+	}
+	o, err := d.object(kind, name)
+	if err != nil {
+		return err
+	}
+	if o == nil {
+		return fmt.Errorf("there is none, see 'weft get': %w", fabric.ErrNotFound)
+	}
+	switch o := o.(type) {
+	case *fabric.Host:
+		err = d.host(o)
+	case *fabric.Switch:
+		err = d.sw(o)
+	case *fabric.Port:
+		err = d.port(o)
+	case *fabric.Profile:
+		err = d.profile(name)
+	case *fabric.Move:
+		err = d.move(o)
+	}
+	if err != nil {
+		return err
+	}
+	return d.remove(objectKey(o))
+}
+
+// host is kept while a port wants it or is held there.
+func (d *deleting) host(h *fabric.Host) error {
+	id := fabric.HostID(h.Metadata.Name)
+	users, err := d.portsWhere(func(p *fabric.Port) bool { return p.Spec.Host == id })
+	if err != nil {
+		return err
+	}
+	records, err := d.scan(locationPrefix, false)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		l, err := decodeLocation(r)
+		if err != nil {
+			return fmt.Errorf("it cannot be told whether a port is held there: %w", err)
+		}
+		if l.Host == id || l.From == id || l.Grant != nil && l.Grant.To == id {
+			users = append(users, string(l.Port))
+		}
+	}
+	if len(users) > 0 {
+		return fmt.Errorf("it is wanted by, or holds, %s: migrate or delete them first: %w", some("port", "ports", users), fabric.ErrConflict)
+	}
+	d.untouched(locationPrefix)
+	return d.remove(indexVTEP(h.Spec.VTEP))
+}
+
+// sw is kept while it has ports.
+func (d *deleting) sw(s *fabric.Switch) error {
+	id := fabric.SwitchID(s.Metadata.Name)
+	ports, err := d.scan(portsOf(id), true)
+	if err != nil {
+		return err
+	}
+	if len(ports) > 0 {
+		names := make([]string, len(ports))
+		for i, r := range ports {
+			names[i] = strings.TrimPrefix(r.key, portsOf(id))
+		}
+		return fmt.Errorf("it has %s: delete them first: %w", some("port", "ports", names), fabric.ErrConflict)
+	}
+	d.empty(portsOf(id))
+	all, err := d.allSubnets()
+	if err != nil {
+		return err
+	}
+	if _, ok := all[s.Metadata.Name]; ok {
+		delete(all, s.Metadata.Name)
+		value, err := json.Marshal(all)
+		if err != nil {
+			return fmt.Errorf("encode the record of all subnets: %w", err)
+		}
+		if err := d.put(subnetsKey, value); err != nil {
+			return err
+		}
+	}
+	return d.remove(indexVNI(s.Spec.VNI))
+}
+
+// port is kept while a move takes it elsewhere; its location goes with it.
+func (d *deleting) port(p *fabric.Port) error {
+	name := p.Metadata.Name
+	loc, err := d.get(locationKey(p.Spec.Switch, fabric.PortID(name)))
+	if err != nil {
+		return err
+	}
+	if loc.revision != 0 {
+		if l, err := decodeLocation(loc); err == nil && l.Grant != nil {
+			return fmt.Errorf("move %s is taking it to host %s: wait for the move, or abort it: %w", l.Grant.Move, l.Grant.To, fabric.ErrConflict)
+		}
+		if err := d.remove(loc.key); err != nil {
+			return err
+		}
+	}
+	for _, addr := range p.Spec.Addresses {
+		if err := d.remove(indexAddress(p.Spec.Switch, addr)); err != nil {
+			return err
+		}
+	}
+	return errors.Join(d.remove(indexMAC(p.Spec.MAC)), d.remove(indexPort(name)))
+}
+
+// profile is kept while a port or switch names it.
+func (d *deleting) profile(name string) error {
+	ports, err := d.portsWhere(func(p *fabric.Port) bool { return p.Spec.Profile == name })
+	if err != nil {
+		return err
+	}
+	records, err := d.scan(kindPrefix(fabric.KindSwitch), false)
+	if err != nil {
+		return err
+	}
+	var switches []string
+	for _, r := range records {
+		o, err := decodeObject(r)
+		if err != nil {
+			return fmt.Errorf("it cannot be told whether a switch uses it: %w", err)
+		}
+		if s := as[*fabric.Switch](o); s.Spec.Profile == name {
+			switches = append(switches, s.Metadata.Name)
+		}
+	}
+	if len(ports)+len(switches) > 0 {
+		users := slices.DeleteFunc([]string{some("switch", "switches", switches), some("port", "ports", ports)}, func(s string) bool { return s == "" })
+		return fmt.Errorf("it is used by %s: give them another profile first: %w", strings.Join(users, " and "), fabric.ErrConflict)
+	}
+	d.untouched(kindPrefix(fabric.KindSwitch))
+	return nil
+}
+
+// move is kept while it runs.
+func (d *deleting) move(m *fabric.Move) error {
+	switch m.Status.Phase {
+	case fabric.MoveSettled, fabric.MoveFailed, fabric.MoveAborted:
+		return nil
+	}
+	return fmt.Errorf("it is %s: wait until it is settled, or abort it: %w", m.Status.Phase, fabric.ErrConflict)
+}
+
+// portsWhere names the ports that match, and makes the commit depend on no port having been written since.
+func (d *deleting) portsWhere(match func(*fabric.Port) bool) ([]string, error) {
+	records, err := d.scan(kindPrefix(fabric.KindPort), false)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, r := range records {
+		o, err := decodeObject(r)
+		if err != nil {
+			return nil, fmt.Errorf("it cannot be told whether a port uses it: %w", err)
+		}
+		if p := as[*fabric.Port](o); match(p) {
+			names = append(names, p.Metadata.Name)
+		}
+	}
+	d.untouched(kindPrefix(fabric.KindPort))
+	return names, nil
+}
+
+// some lists up to ten names: "3 ports (a, b, c)"; empty for none.
+func some(one, many string, names []string) string {
+	const shown = 10
+	slices.Sort(names)
+	names = slices.Compact(names)
+	switch n := len(names); {
+	case n == 0:
+		return ""
+	case n == 1:
+		return fmt.Sprintf("%s %s", one, names[0])
+	case n > shown:
+		return fmt.Sprintf("%d %s (%s and %d more)", n, many, strings.Join(names[:shown], ", "), n-shown)
+	default:
+		return fmt.Sprintf("%d %s (%s)", n, many, strings.Join(names, ", "))
+	}
+}

@@ -1,0 +1,188 @@
+// Package store keeps the fabric's wanted state in etcd: one record per object, one transaction per change, values that
+// must be unique held by index records, and a snapshot that follows every change and is never trusted to a watch alone.
+// It is the only package that knows etcd's client.
+package store
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/zap"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// ErrUnavailable: etcd did not answer, or answered that it cannot serve. What was in force stays in force.
+var ErrUnavailable = errors.New("etcd is not available")
+
+// Options say where etcd is.
+type Options struct {
+	// Endpoints are the members' client URLs, https://10.240.0.1:2379; at least one.
+	Endpoints []string
+	// TLS is this host's client configuration.
+	TLS *tls.Config
+	// Logger gets repairs, holds and lost connections; discarded when nil.
+	Logger *slog.Logger
+	// Timeout bounds one request; 5 s when 0.
+	Timeout time.Duration
+}
+
+// Store reads and writes the fabric's records. It is safe for concurrent use.
+type Store struct {
+	client    *clientv3.Client
+	log       *slog.Logger
+	endpoints string
+	timing    timing
+	random    func(n uint32) uint32 // chance comes in as a value: 0 ≤ result < n
+
+	mu     sync.Mutex
+	leases map[fabric.HostID]*lease
+	hold   string // why a Follow of this store holds; empty when none does
+}
+
+// timing gathers every duration, so that tests can shorten them.
+type timing struct {
+	request  time.Duration // one request
+	progress time.Duration // between questions whether the watch missed something, and probes of history
+	stale    time.Duration // silence after which a watch is given up
+	compare  time.Duration // between full compares by digest
+	retry    time.Duration // before a broken watch is tried again, at least
+	hold     time.Duration // between looks whether a hold is over
+	lease    time.Duration // life of a status that is not reported again
+}
+
+var defaultTiming = timing{
+	request: 5 * time.Second, progress: 4 * time.Second, stale: 12 * time.Second, compare: time.Minute,
+	retry: 200 * time.Millisecond, hold: 2 * time.Second, lease: 10 * time.Second,
+}
+
+// Open prepares the connection and returns at once: etcd need not be there yet. Close it after use.
+func Open(_ context.Context, o Options) (*Store, error) {
+	if len(o.Endpoints) == 0 {
+		return nil, fmt.Errorf("open store: no etcd endpoint: give at least one as https://address:2379: %w", fabric.ErrInvalid)
+	}
+	for _, e := range o.Endpoints {
+		if !strings.HasPrefix(e, "https://") {
+			return nil, fmt.Errorf("open store: endpoint %q: write https://address:2379, etcd is reached over TLS only: %w", e, fabric.ErrInvalid)
+		}
+	}
+	if o.TLS == nil {
+		return nil, fmt.Errorf("open store: no client certificate for etcd at %s: %w", strings.Join(o.Endpoints, ", "), fabric.ErrInvalid)
+	}
+	s := &Store{
+		log: o.Logger, endpoints: strings.Join(o.Endpoints, ", "), timing: defaultTiming,
+		random: rand.Uint32N, leases: map[fabric.HostID]*lease{},
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if o.Timeout > 0 {
+		s.timing.request = o.Timeout
+	}
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: o.Endpoints, TLS: o.TLS, Logger: zap.NewNop(), MaxCallSendMsgSize: 2 * maxRequest,
+		DialTimeout: s.timing.request, DialKeepAliveTime: 5 * time.Second, DialKeepAliveTimeout: 3 * time.Second,
+		PermitWithoutStream: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open store at %s: %w", s.endpoints, err)
+	}
+	s.client = client
+	return s, nil
+}
+
+// Close withdraws the statuses that were reported through this store and ends the connection. Follows must have ended.
+func (s *Store) Close() error {
+	s.withdraw()
+	if err := s.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+		return fmt.Errorf("close store at %s: %w", s.endpoints, err)
+	}
+	return nil
+}
+
+// Get returns one object, with its revision in the metadata; fabric.ErrNotFound when it does not exist.
+func (s *Store) Get(ctx context.Context, kind fabric.Kind, name string) (fabric.Object, error) {
+	d := s.newDraft(ctx)
+	o, err := d.object(kind, name)
+	if err != nil {
+		return nil, err
+	}
+	if o == nil {
+		return nil, fmt.Errorf("%s %s: %w", word(kind), name, fabric.ErrNotFound)
+	}
+	return o, nil
+}
+
+// List returns all objects of a kind, in the order of their names. A record that cannot be read is an error.
+func (s *Store) List(ctx context.Context, kind fabric.Kind) ([]fabric.Object, error) {
+	records, err := s.newDraft(ctx).scan(kindPrefix(kind), false)
+	if err != nil {
+		return nil, err
+	}
+	objects := make([]fabric.Object, 0, len(records))
+	for _, r := range records {
+		o, err := decodeObject(r)
+		if err != nil {
+			return nil, err
+		}
+		objects = append(objects, o)
+	}
+	return objects, nil
+}
+
+// Snapshot reads everything at one revision, linearizably.
+func (s *Store) Snapshot(ctx context.Context) (*fabric.Snapshot, error) {
+	t := newTable(nil)
+	if err := t.load(ctx, s); err != nil {
+		return nil, err
+	}
+	return t.snapshot(), nil
+}
+
+// call bounds one request.
+func (s *Store) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, s.timing.request)
+}
+
+// failed says what a failed request means and what to do about it.
+func (s *Store) failed(doing string, err error) error {
+	code := status.Code(err)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%s: %w", doing, err)
+	case errors.Is(err, rpctypes.ErrNoSpace), strings.Contains(err.Error(), "database space exceeded"):
+		return fmt.Errorf("%s: etcd at %s is full (alarm NOSPACE) and takes no writes: compact and defragment it, then disarm the alarm with etcdctl: %w",
+			doing, s.endpoints, errors.Join(ErrUnavailable, err))
+	case errors.Is(err, rpctypes.ErrTooManyOps), errors.Is(err, rpctypes.ErrRequestTooLarge):
+		return fmt.Errorf("%s: the change is too large for one transaction of etcd at %s: apply fewer objects at once, or raise its --max-txn-ops and --max-request-bytes: %w",
+			doing, s.endpoints, errors.Join(fabric.ErrInvalid, err))
+	case code == codes.PermissionDenied, code == codes.Unauthenticated:
+		return fmt.Errorf("%s: etcd at %s does not allow this host to do that: %w", doing, s.endpoints, err)
+	case ambiguous(err):
+		return fmt.Errorf("%s: etcd at %s did not answer: check that a majority of its members runs and that this host reaches them: %w",
+			doing, s.endpoints, errors.Join(ErrUnavailable, err))
+	}
+	return fmt.Errorf("%s: etcd at %s: %w", doing, s.endpoints, err)
+}
+
+// ambiguous reports whether a request may or may not have been carried out.
+func ambiguous(err error) bool {
+	switch status.Code(err) {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Unknown:
+		return true
+	}
+	return errors.Is(err, context.DeadlineExceeded)
+}

@@ -1,0 +1,187 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/fabric/store/storetest"
+)
+
+func meta(name string) fabric.Metadata { return fabric.Metadata{Name: name} }
+
+func head(k fabric.Kind) fabric.TypeMeta {
+	return fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: k}
+}
+
+func newHost(name, vtep string) *fabric.Host {
+	return &fabric.Host{TypeMeta: head(fabric.KindHost), Metadata: meta(name), Spec: fabric.HostSpec{VTEP: netip.MustParseAddr(vtep), UnderlayMTU: 1500}}
+}
+
+func newSwitch(name string, subnets ...string) *fabric.Switch {
+	s := &fabric.Switch{TypeMeta: head(fabric.KindSwitch), Metadata: meta(name), Spec: fabric.SwitchSpec{Type: fabric.Private}}
+	for _, p := range subnets {
+		s.Spec.Subnets = append(s.Spec.Subnets, netip.MustParsePrefix(p))
+	}
+	return s
+}
+
+func newPort(name string, sw fabric.SwitchID) *fabric.Port {
+	return &fabric.Port{TypeMeta: head(fabric.KindPort), Metadata: meta(name), Spec: fabric.PortSpec{Switch: sw}}
+}
+
+func apply(tb testing.TB, s *store.Store, objects ...fabric.Object) store.ApplyResult {
+	tb.Helper()
+	r, err := s.Apply(tb.Context(), objects, store.ApplyOptions{})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return r
+}
+
+func outcomes(r store.ApplyResult) string {
+	var words []string
+	for _, o := range r.Objects {
+		words = append(words, string(o.Outcome))
+	}
+	return strings.Join(words, " ")
+}
+
+func TestApplyCreatesConfiguresAndLeavesAlone(t *testing.T) {
+	s := storetest.Start(t).Open(t)
+	r := apply(t, s, newPort("web-1", "blue"), newSwitch("blue", "10.10.0.0/24", "fd00:10::/64"), newHost("h1", "10.240.0.1"))
+	if outcomes(r) != "created created created" {
+		t.Fatalf("first apply: %s", outcomes(r))
+	}
+	sw, port := r.Objects[1].Object.(*fabric.Switch), r.Objects[0].Object.(*fabric.Port)
+	if sw.Spec.VNI != 10001 {
+		t.Errorf("VNI %d, want 10001", sw.Spec.VNI)
+	}
+	want := []netip.Addr{netip.MustParseAddr("10.10.0.2"), netip.MustParseAddr("fd00:10::2")}
+	if !slices.Equal(port.Spec.Addresses, want) || !strings.HasPrefix(port.Spec.MAC.String(), "52:54:00:") || port.Spec.VM != "web-1" {
+		t.Errorf("port %+v, want addresses %v and a MAC of 52:54:00", port.Spec, want)
+	}
+	again := apply(t, s, newPort("web-1", "blue"), newSwitch("blue", "10.10.0.0/24", "fd00:10::/64"))
+	if outcomes(again) != "unchanged unchanged" || again.Revision != r.Revision {
+		t.Errorf("second apply: %s at %d, want unchanged at %d", outcomes(again), again.Revision, r.Revision)
+	}
+	if got := again.Objects[0].Object.(*fabric.Port); got.Spec.MAC != port.Spec.MAC || got.Metadata.Revision != r.Revision {
+		t.Errorf("unchanged port %+v differs from %+v", got, port)
+	}
+	changed := newPort("web-1", "blue")
+	changed.Metadata.Labels = map[string]string{"tier": "web"}
+	third := apply(t, s, changed)
+	if outcomes(third) != "configured" || third.Revision <= r.Revision {
+		t.Errorf("third apply: %s at %d", outcomes(third), third.Revision)
+	}
+	o, err := s.Get(t.Context(), fabric.KindPort, "web-1")
+	if err != nil || o.Meta().Labels["tier"] != "web" || o.Meta().Revision != third.Revision || o.(*fabric.Port).Spec.MAC != port.Spec.MAC {
+		t.Errorf("stored port %+v (%v)", o, err)
+	}
+}
+
+func TestDryRunWritesNothing(t *testing.T) {
+	s := storetest.Start(t).Open(t)
+	r, err := s.Apply(t.Context(), []fabric.Object{newSwitch("blue")}, store.ApplyOptions{DryRun: true})
+	if err != nil || outcomes(r) != "created" || r.Objects[0].Object.(*fabric.Switch).Spec.VNI != 10001 {
+		t.Errorf("dry run: %+v (%v)", r, err)
+	}
+	if _, err := s.Get(t.Context(), fabric.KindSwitch, "blue"); !errors.Is(err, fabric.ErrNotFound) {
+		t.Errorf("after a dry run the switch is there: %v", err)
+	}
+}
+
+func TestSnapshotHoldsEverything(t *testing.T) {
+	s := storetest.Start(t).Open(t)
+	r := apply(t, s, newHost("h1", "10.240.0.1"), newSwitch("blue", "10.10.0.0/24"), newPort("a", "blue"), newPort("b", "blue"))
+	snap, err := s.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if snap.Revision < r.Revision || len(snap.Ports) != 2 || snap.Switches["blue"] == nil || snap.Hosts["h1"] == nil || len(snap.Problems) != 0 || snap.Incarnation == "" {
+		t.Errorf("snapshot %+v", snap)
+	}
+}
+
+// follow runs Follow until the test ends and hands out every state.
+func follow(tb testing.TB, s *store.Store) <-chan *fabric.Snapshot {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	states, done := make(chan *fabric.Snapshot, 1000), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := s.Follow(ctx, func(snap *fabric.Snapshot) { states <- snap }); err != nil {
+			tb.Error(err)
+		}
+	}()
+	tb.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return states
+}
+
+// await returns the first state that is as wanted.
+func await(tb testing.TB, states <-chan *fabric.Snapshot, what string, wanted func(*fabric.Snapshot) bool) *fabric.Snapshot {
+	tb.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		select {
+		case snap := <-states:
+			if wanted(snap) {
+				return snap
+			}
+		case <-deadline:
+			tb.Fatalf("no state with %s within 30 s", what)
+		}
+	}
+}
+
+func TestFollowSeesEveryChange(t *testing.T) {
+	e := storetest.Start(t)
+	s := e.Open(t)
+	states := follow(t, s)
+	await(t, states, "nothing", func(snap *fabric.Snapshot) bool { return len(snap.Ports) == 0 })
+	r := apply(t, s, newSwitch("blue"), newPort("a", "blue"))
+	await(t, states, "port a", func(snap *fabric.Snapshot) bool { return snap.Ports["a"] != nil && snap.Revision == r.Revision })
+	if _, err := s.Delete(t.Context(), fabric.KindPort, "a"); err != nil {
+		t.Fatal(err)
+	}
+	await(t, states, "no port", func(snap *fabric.Snapshot) bool { return len(snap.Ports) == 0 && snap.Switches["blue"] != nil })
+	if err := s.UpdateLocations(t.Context(), nil, fabric.Location{Port: "a", Switch: "blue", Host: "h1", Epoch: 1}); !errors.Is(err, fabric.ErrNotFound) {
+		t.Errorf("the location of a deleted port was written: %v", err)
+	}
+}
+
+func TestStatusesAppearAndGo(t *testing.T) {
+	e := storetest.Start(t)
+	s, other := e.Open(t), e.Open(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	waited := make(chan error, 1)
+	go func() { waited <- s.WaitInForce(ctx, 7, []fabric.HostID{"h1", "h2"}) }()
+	for _, h := range []fabric.HostID{"h1", "h2"} {
+		if err := other.ReportStatus(ctx, h, fabric.HostStatus{Generation: 7, Ready: true, Ports: []fabric.PortStatus{{Name: "a", RxPackets: 5}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-waited; err != nil {
+		t.Error(err)
+	}
+	all, err := s.Statuses(ctx)
+	if err != nil || len(all) != 2 || !all["h1"].Ready || all["h1"].Ports[0].RxPackets != 0 {
+		t.Errorf("statuses %+v (%v)", all, err)
+	}
+	short, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	err = s.WaitInForce(short, 8, []fabric.HostID{"h1", "h3"})
+	if err == nil || !strings.Contains(err.Error(), "host h1 is at 7") || !strings.Contains(err.Error(), "host h3 does not report") {
+		t.Errorf("error %v does not name the hosts that are behind", err)
+	}
+}

@@ -1,0 +1,114 @@
+// Package storetest runs a real etcd member with the fabric's own certificates for the length of a test, and opens stores
+// on it.
+package storetest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/fabric/identity"
+	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/fabric/store/server"
+)
+
+// Etcd is a member on a loopback port, with its data in the test's directory.
+type Etcd struct {
+	// DataDir holds the data; copy it while the member is stopped to make a backup.
+	DataDir string
+	// Endpoint is the client URL.
+	Endpoint string
+	// Identity is the certificate of the member, which is also good for clients.
+	Identity *identity.Identity
+
+	options server.Options
+	member  *server.Server
+}
+
+// Start runs a member until the test ends.
+func Start(tb testing.TB) *Etcd {
+	tb.Helper()
+	ca, err := identity.NewCA("test", time.Now())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	cert, err := ca.Issue(identity.Request{
+		Name: "h1", Roles: []identity.Role{identity.RoleServer}, Now: time.Now(),
+		Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	dir := tb.TempDir()
+	if err := cert.Save(filepath.Join(dir, "tls")); err != nil {
+		tb.Fatal(err)
+	}
+	files := identity.FilesIn(filepath.Join(dir, "tls"))
+	id, err := identity.Load(files, time.Now())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	e := &Etcd{DataDir: filepath.Join(dir, "etcd"), Identity: id}
+	e.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", freePort(tb))
+	e.options = server.Options{
+		Name: "h1", DataDir: e.DataDir, ClientURL: e.Endpoint, PeerURL: fmt.Sprintf("https://127.0.0.1:%d", freePort(tb)),
+		CAFile: files.CA, CertFile: files.Cert, KeyFile: files.Key,
+	}
+	e.Restart(tb)
+	tb.Cleanup(e.Stop)
+	return e
+}
+
+// Restart starts the member again after Stop, with the data that is in DataDir.
+func (e *Etcd) Restart(tb testing.TB) {
+	tb.Helper()
+	member, err := server.Start(e.options)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	e.member = member
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := member.Wait(ctx); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// Stop ends the member; its data stays.
+func (e *Etcd) Stop() { e.member.Close() }
+
+// Open opens a store on the member until the test ends.
+func (e *Etcd) Open(tb testing.TB) *store.Store {
+	tb.Helper()
+	return e.OpenAt(tb, e.Endpoint)
+}
+
+// OpenAt opens a store that reaches the member through other endpoints, such as a proxy's.
+func (e *Etcd) OpenAt(tb testing.TB, endpoints ...string) *store.Store {
+	tb.Helper()
+	s, err := store.Open(context.Background(), store.Options{Endpoints: endpoints, TLS: e.Identity.Client()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			tb.Error(err)
+		}
+	})
+	return s
+}
+
+// freePort asks the kernel for a loopback port that is free now.
+func freePort(tb testing.TB) int {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
