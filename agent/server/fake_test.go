@@ -1,0 +1,151 @@
+package server_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/tracing"
+)
+
+// memory is the parts of an agent in memory, for what the protocol makes of them. What the parts do is tested with them.
+type memory struct {
+	mu       sync.Mutex
+	snap     *fabric.Snapshot
+	statuses map[fabric.HostID]fabric.HostStatus
+	changed  chan struct{}
+	fail     error
+	applied  []fabric.Object
+	reported []fabric.HostID
+}
+
+func newMemory() *memory {
+	m := &memory{changed: make(chan struct{}), statuses: map[fabric.HostID]fabric.HostStatus{}}
+	m.snap = &fabric.Snapshot{
+		Revision: 1, Hosts: map[fabric.HostID]*fabric.Host{}, Switches: map[fabric.SwitchID]*fabric.Switch{}, Ports: map[fabric.PortID]*fabric.Port{},
+		Profiles: map[string]*fabric.Profile{}, Groups: map[string]*fabric.Group{}, Moves: map[fabric.MoveID]*fabric.Move{}, Locations: map[fabric.PortID]fabric.Location{},
+	}
+	return m
+}
+
+// change writes the wanted state or the statuses, and wakes those who follow.
+func (m *memory) change(do func(*fabric.Snapshot)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	next := *m.snap
+	next.Revision++
+	next.Switches, next.Ports, next.Hosts = maps.Clone(next.Switches), maps.Clone(next.Ports), maps.Clone(next.Hosts)
+	next.Locations, next.Moves = maps.Clone(next.Locations), maps.Clone(next.Moves)
+	m.statuses = maps.Clone(m.statuses)
+	do(&next)
+	m.snap = &next
+	close(m.changed)
+	m.changed = make(chan struct{})
+}
+
+func (m *memory) now() (*fabric.Snapshot, map[fabric.HostID]fabric.HostStatus, chan struct{}, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.snap, m.statuses, m.changed, m.fail
+}
+
+func (m *memory) Apply(_ context.Context, objects []fabric.Object, o store.ApplyOptions) (store.ApplyResult, error) {
+	if _, _, _, err := m.now(); err != nil {
+		return store.ApplyResult{}, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.applied = objects
+	res := store.ApplyResult{Revision: 7}
+	for _, obj := range objects {
+		res.Objects = append(res.Objects, store.Applied{Object: obj, Outcome: store.Created})
+	}
+	return res, nil
+}
+
+func (m *memory) Delete(_ context.Context, kind fabric.Kind, name string) (fabric.Revision, error) {
+	return 0, fmt.Errorf("delete %s %s: ports a, b are plugged in: %w", kind, name, fabric.ErrConflict)
+}
+
+func (m *memory) Snapshot(context.Context) (*fabric.Snapshot, error) {
+	snap, _, _, err := m.now()
+	return snap, err
+}
+
+func (m *memory) Follow(ctx context.Context, each func(*fabric.Snapshot)) error {
+	for {
+		snap, _, changed, _ := m.now()
+		each(snap)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+func (m *memory) Statuses(context.Context) (map[fabric.HostID]fabric.HostStatus, error) {
+	_, st, _, err := m.now()
+	return st, err
+}
+
+func (m *memory) FollowStatuses(ctx context.Context, each func(map[fabric.HostID]fabric.HostStatus)) error {
+	for {
+		_, st, changed, _ := m.now()
+		each(st)
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-changed:
+		}
+	}
+}
+
+func (m *memory) Alive() map[fabric.HostID]bool {
+	return map[fabric.HostID]bool{"h1": true, "h2": true}
+}
+func (m *memory) Latest() *fabric.Snapshot { snap, _, _, _ := m.now(); return snap }
+func (m *memory) Etcd(context.Context) (api.Etcd, error) {
+	return api.Etcd{Members: []api.EtcdMember{{Name: "h1", Healthy: true, Leader: true}}}, nil
+}
+
+func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error) {
+	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
+}
+func (m *memory) Detach(context.Context, fabric.PortID) error { return nil }
+
+func (m *memory) Doctor(context.Context) ([]api.Finding, error) { panic("doctor fell ill") }
+func (m *memory) Ready(context.Context) error                   { return errors.New("the first snapshot has not come") }
+func (m *memory) Events(_ context.Context, _ bool, each func(fabric.Event) error) error {
+	return each(fabric.Event{Host: "h1", Type: "port.active", Message: "port a is active"})
+}
+
+func (m *memory) Trace(_ context.Context, r api.TraceRequest) (*tracing.Path, error) {
+	return &tracing.Path{Verdict: tracing.Delivered, Mode: tracing.ModeProbe, Label: 1 << 63, Hops: []tracing.Step{}}, nil
+}
+func (m *memory) Arm(_ context.Context, s tracing.Session) error {
+	if s.Label != 1<<63 {
+		return fmt.Errorf("label %d: %w", s.Label, fabric.ErrInvalid)
+	}
+	return nil
+}
+func (m *memory) Inject(context.Context, fabric.PortID, []byte) error              { return nil }
+func (m *memory) Hops(context.Context, tracing.Session) ([]tracing.Hop, error)     { return nil, nil }
+func (m *memory) Disarm(context.Context, tracing.Session) error                    { return nil }
+func (m *memory) ReportHost(context.Context, *fabric.Host) error                   { return nil }
+func (m *memory) ReportMove(context.Context, api.MoveReport) (*fabric.Move, error) { return nil, nil }
+func (m *memory) ReportLocation(context.Context, api.LocationReport) (fabric.Location, error) {
+	return fabric.Location{}, fmt.Errorf("claim: %w", fabric.ErrStaleEpoch)
+}
+
+func (m *memory) ReportStatus(_ context.Context, host fabric.HostID, _ fabric.HostStatus) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reported = append(m.reported, host)
+	return nil
+}

@@ -1,0 +1,206 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/store"
+)
+
+// named is the input of operations on one object.
+type named struct {
+	Name string `path:"name" maxLength:"63" doc:"Name of the object"`
+}
+
+// answer is an output with a body.
+type answer[T any] struct{ Body T }
+
+func (s *Server) objectOperations() {
+	kind(s, fabric.KindHost, func(v *view) []fabric.Host { return v.hosts() })
+	kind(s, fabric.KindSwitch, func(v *view) []fabric.Switch { return v.switches() })
+	kind(s, fabric.KindPort, func(v *view) []fabric.Port { return v.ports() })
+	kind(s, fabric.KindProfile, func(v *view) []fabric.Profile { return sorted(v.snap.Profiles) })
+	kind(s, fabric.KindGroup, func(v *view) []fabric.Group { return sorted(v.snap.Groups) })
+	kind(s, fabric.KindMove, func(v *view) []fabric.Move { return sorted(v.snap.Moves) })
+	register(s, api.ApplyObjects(), s.apply)
+}
+
+// kind registers list, get and delete of one kind.
+func kind[T any, P interface {
+	*T
+	fabric.Object
+}](s *Server, k fabric.Kind, list func(*view) []T) {
+	r, err := api.ResourceOf(string(k))
+	if err != nil {
+		panic(err) // a kind of this release that api.Resources does not list is a defect of the build
+	}
+	register(s, api.ListOf(r), func(ctx context.Context, _ *struct{}) (*answer[api.List[T]], error) {
+		v, err := s.view(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return &answer[api.List[T]]{api.List[T]{Items: list(v), Revision: v.snap.Revision}}, nil
+	})
+	register(s, api.GetOf(r), func(ctx context.Context, in *named) (*answer[P], error) {
+		v, err := s.view(ctx)
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range list(v) {
+			if P(&o).Meta().Name == in.Name {
+				return &answer[P]{&o}, nil
+			}
+		}
+		return nil, missing(r, in.Name)
+	})
+	if !r.Settable {
+		return
+	}
+	register(s, api.DeleteOf(r), func(ctx context.Context, in *named) (*answer[api.ApplyResult], error) {
+		return s.delete(ctx, r, in.Name)
+	})
+}
+
+// missing is the answer for an object that does not exist.
+func missing(r api.Resource, name string) *api.Error {
+	return &api.Error{
+		Code: api.CodeNotFound, Object: r.Singular + "/" + name,
+		Message: fmt.Sprintf("there is no %s %q", r.Singular, name), Next: "see what there is: weft get " + r.Plural,
+	}
+}
+
+// apply writes objects in one transaction.
+func (s *Server) apply(ctx context.Context, in *struct{ Body api.ApplyRequest }) (*answer[api.ApplyResult], error) {
+	if err := s.mayWrite(ctx); err != nil {
+		return nil, err
+	}
+	if len(in.Body.Objects) == 0 {
+		return nil, &api.Error{Code: api.CodeInvalid, Field: "objects", Message: "apply: there are no objects in the request", Next: `send {"objects": [{"apiVersion": "weft/v1", "kind": "Switch", …}]}`}
+	}
+	objects, err := decode(ctx, in.Body.Objects)
+	if err != nil {
+		return nil, err
+	}
+	res, err := s.o.Objects.Apply(ctx, objects, store.ApplyOptions{DryRun: in.Body.DryRun})
+	if err != nil && len(objects) == 1 {
+		return nil, about(fabric.Ref(objects[0]), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := api.ApplyResult{Revision: res.Revision, DryRun: in.Body.DryRun, TraceID: traceID(ctx), Items: make([]api.Applied, len(res.Objects))}
+	for i, o := range res.Objects {
+		b, err := json.Marshal(o.Object)
+		if err != nil {
+			return nil, fmt.Errorf("write %s %s as JSON: %w", o.Object.Type().Kind, o.Object.Meta().Name, err)
+		}
+		out.Items[i] = api.Applied{Kind: o.Object.Type().Kind, Name: o.Object.Meta().Name, Outcome: api.Outcome(o.Outcome), Object: b}
+	}
+	return &answer[api.ApplyResult]{out}, nil
+}
+
+// decode reads the objects strictly and notes the operation that wrote them in each, so that a watcher gets the cause with
+// the content.
+func decode(ctx context.Context, raw []json.RawMessage) ([]fabric.Object, error) {
+	parent := traceparent(ctx)
+	objects := make([]fabric.Object, 0, len(raw))
+	for i, b := range raw {
+		o, err := api.Decode(b)
+		if err != nil {
+			return nil, fmt.Errorf("object %d of the request: %w", i+1, err)
+		}
+		if r, err := api.ResourceOf(string(o.Type().Kind)); err != nil || !r.Settable {
+			return nil, &api.Error{
+				Code: api.CodeInvalid, Object: fabric.Ref(o), Next: "apply switches, ports, profiles and groups",
+				Message: fmt.Sprintf("object %d of the request: %s: %ss are written by the hosts themselves", i+1, fabric.Ref(o), strings.ToLower(string(o.Type().Kind))),
+			}
+		}
+		o.Meta().Trace = parent
+		objects = append(objects, o)
+	}
+	return objects, nil
+}
+
+// delete removes one object.
+func (s *Server) delete(ctx context.Context, r api.Resource, name string) (*answer[api.ApplyResult], error) {
+	if err := s.mayWrite(ctx); err != nil {
+		return nil, err
+	}
+	rev, err := s.o.Objects.Delete(ctx, r.Kind, name)
+	if err != nil {
+		return nil, about(r.Singular+"/"+name, err)
+	}
+	return &answer[api.ApplyResult]{api.ApplyResult{
+		Revision: rev, TraceID: traceID(ctx), Items: []api.Applied{{Kind: r.Kind, Name: name, Outcome: api.Deleted}},
+	}}, nil
+}
+
+// mayWrite refuses writes on a host that is no server: its etcd certificate is for reading, and its host certificate
+// must not become a way to change the fabric.
+func (s *Server) mayWrite(ctx context.Context) error {
+	if s.o.Objects == nil {
+		return absent("keep the wanted state")
+	}
+	if s.o.Writes {
+		return nil
+	}
+	e := &api.Error{Code: api.CodeUnavailable, Message: fmt.Sprintf("host %s is not a server host: it cannot write to etcd", s.o.Self)}
+	e.Next = "ask a server host: weft --host NAME …; weft get hosts -o wide shows which they are"
+	return e
+}
+
+// absent is the answer of a part that this host was not given.
+func absent(what string) *api.Error {
+	return &api.Error{Code: api.CodeUnavailable, Message: "this agent does not " + what, Next: "ask another host: weft --host NAME …"}
+}
+
+// view reads the wanted state and what the hosts say. Without etcd it is what this host knew last.
+func (s *Server) view(ctx context.Context) (*view, error) {
+	v := &view{statuses: map[fabric.HostID]fabric.HostStatus{}}
+	if s.o.Fleet != nil {
+		v.alive = s.o.Fleet.Alive()
+	}
+	if s.o.Objects == nil {
+		return nil, absent("know the wanted state")
+	}
+	ask, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	snap, err := s.o.Objects.Snapshot(ask)
+	if err == nil {
+		v.snap = snap
+		if s.o.Statuses != nil {
+			if v.statuses, err = s.o.Statuses.Statuses(ask); err != nil {
+				v.stale = err
+			}
+		}
+		return v, nil
+	}
+	if ctx.Err() != nil || s.o.Fleet == nil || s.o.Fleet.Latest() == nil {
+		return nil, &api.Error{Code: api.CodeUnavailable, Message: "read the fabric from etcd: " + err.Error(), Next: "weft status shows which members answer; traffic goes on meanwhile"}
+	}
+	v.snap, v.stale = s.o.Fleet.Latest(), err
+	return v, nil
+}
+
+// traceparent is the W3C form of the operation's span, empty when it is not traced.
+func traceparent(ctx context.Context) string {
+	carrier := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(ctx, carrier)
+	return carrier.Get("traceparent")
+}
+
+// traceID is the operation's trace, empty when it is not traced.
+func traceID(ctx context.Context) string {
+	if sc := trace.SpanContextFromContext(ctx); sc.HasTraceID() {
+		return sc.TraceID().String()
+	}
+	return ""
+}

@@ -1,0 +1,182 @@
+// Package server answers the host API of one agent: on a unix socket for users of the same machine, told apart by their
+// peer credentials, and over mutual TLS for everybody else. It decides who may do what and how errors look; what is asked
+// for is done by the agent and the store, behind the small interfaces of this file.
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/tracing"
+)
+
+// Objects is the wanted state of the fabric; *store.Store is one.
+type Objects interface {
+	Apply(ctx context.Context, objects []fabric.Object, o store.ApplyOptions) (store.ApplyResult, error)
+	Delete(ctx context.Context, kind fabric.Kind, name string) (fabric.Revision, error)
+	Snapshot(ctx context.Context) (*fabric.Snapshot, error)
+	Follow(ctx context.Context, each func(*fabric.Snapshot)) error
+}
+
+// Statuses is what the hosts last said about themselves; *store.Store is one.
+type Statuses interface {
+	Statuses(ctx context.Context) (map[fabric.HostID]fabric.HostStatus, error)
+	FollowStatuses(ctx context.Context, each func(map[fabric.HostID]fabric.HostStatus)) error
+}
+
+// Plugs are the ports' devices on this host.
+type Plugs interface {
+	// Attach returns when the port is in force on the device, or says why it cannot be.
+	Attach(ctx context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error)
+	Detach(ctx context.Context, port fabric.PortID) error
+}
+
+// Fleet is what this host knows of the others without asking them.
+type Fleet interface {
+	// Alive are the hosts that gossip says are there, this one included.
+	Alive() map[fabric.HostID]bool
+	Etcd(ctx context.Context) (api.Etcd, error)
+	// Latest is the newest wanted state this host knows, there even when etcd is not; nil before the first.
+	Latest() *fabric.Snapshot
+}
+
+// Moves starts and ends live migrations.
+type Moves interface {
+	Start(ctx context.Context, r api.MoveRequest) (*fabric.Move, error)
+	Abort(ctx context.Context, id fabric.MoveID) (*fabric.Move, error)
+}
+
+// Prober follows packets.
+type Prober interface {
+	// Trace follows one probe through the fabric, wherever its port is.
+	Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, error)
+	// Arm, Inject, Hops and Disarm act on this host only; see tracing.Fabric. Inject refuses a frame that no armed session
+	// will catch, or a host's certificate would be a way to speak for any guest.
+	Arm(ctx context.Context, s tracing.Session) error
+	Inject(ctx context.Context, port fabric.PortID, frame []byte) error
+	Hops(ctx context.Context, s tracing.Session) ([]tracing.Hop, error)
+	Disarm(ctx context.Context, s tracing.Session) error
+}
+
+// Host is this host itself.
+type Host interface {
+	Doctor(ctx context.Context) ([]api.Finding, error)
+	// Events calls each with what happened here, oldest first; with follow it goes on until ctx ends.
+	Events(ctx context.Context, follow bool, each func(fabric.Event) error) error
+	// Ready says what is missing before the host does its work; nil when nothing is.
+	Ready(ctx context.Context) error
+}
+
+// Reports takes hosts' words about themselves; the server has checked that each speaks of itself.
+type Reports interface {
+	ReportHost(ctx context.Context, h *fabric.Host) error
+	ReportStatus(ctx context.Context, host fabric.HostID, s fabric.HostStatus) error
+	ReportLocation(ctx context.Context, r api.LocationReport) (fabric.Location, error)
+	ReportMove(ctx context.Context, r api.MoveReport) (*fabric.Move, error)
+}
+
+// Options wire a server. A nil part makes its operations answer that this host does not do that.
+type Options struct {
+	Self    fabric.HostID
+	Version string
+	// Socket is the path of the unix socket; Group, "weft" when empty, may use it besides root.
+	Socket, Group string
+	// Listen is the address of the mTLS API; none when empty. TLS asks for and verifies certificates of the fabric's CA.
+	Listen string
+	TLS    *tls.Config
+	// Writes is true where the store may write: on a server host.
+	Writes bool
+
+	Objects  Objects
+	Statuses Statuses
+	Plugs    Plugs
+	Fleet    Fleet
+	Moves    Moves
+	Prober   Prober
+	Host     Host
+	Reports  Reports
+	// Metrics answers /metrics on the unix socket.
+	Metrics http.Handler
+	Logger  *slog.Logger
+}
+
+// Server answers the host API.
+type Server struct {
+	o    Options
+	api  huma.API
+	http http.Handler
+}
+
+// New builds a server; Run makes it listen.
+func New(o Options) *Server {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Group == "" {
+		o.Group = "weft"
+	}
+	s := &Server{o: o}
+	mux := http.NewServeMux()
+	s.api = humago.New(mux, config())
+	s.api.UseMiddleware(s.authorize, s.trace)
+	s.operations()
+	s.plain(mux)
+	finish(s.api.OpenAPI())
+	s.http = s.recover(texts(mux))
+	return s
+}
+
+// operations registers everything that is in the OpenAPI document.
+func (s *Server) operations() {
+	s.objectOperations()
+	s.fleetOperations()
+	s.hostOperations()
+	s.traceOperations()
+	s.streamOperations()
+	s.reportOperations()
+}
+
+// Handler answers requests whose caller Run's listeners would have established; tests and the lab use it directly.
+func (s *Server) Handler() http.Handler { return s.http }
+
+// Run listens and answers until ctx ends, then lets running requests finish for at most a second.
+func (s *Server) Run(ctx context.Context) error {
+	listeners, err := s.listen()
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for _, l := range listeners {
+		srv := &http.Server{
+			Handler: s.http, ConnContext: s.identify, ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),
+			ReadHeaderTimeout: 5 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		}
+		g.Go(func() error {
+			if err := srv.Serve(l); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("answer the API on %s: %w", l.Addr(), err)
+			}
+			return nil
+		})
+		g.Go(func() error {
+			<-ctx.Done()
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if srv.Shutdown(last) != nil {
+				return srv.Close() // streams do not end by themselves
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}

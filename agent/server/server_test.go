@@ -1,0 +1,389 @@
+package server_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/agent/server"
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/identity"
+	"github.com/weftnet/weft/tracing"
+)
+
+// serve runs a server with everything in memory, on a unix socket and on mTLS, until the test ends.
+func serve(tb testing.TB, m *memory, change func(*server.Options)) server.Options {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "weft-api") // a socket's path is short: TempDir's may not be
+	if err != nil {
+		tb.Fatal(err)
+	}
+	o := server.Options{
+		Self: "h1", Version: "v1", Socket: filepath.Join(dir, "agent.sock"), Writes: true, Objects: m, Statuses: m, Plugs: m, Fleet: m, Prober: m, Host: m, Reports: m,
+	}
+	if change != nil {
+		change(&o)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- server.New(o).Run(ctx) }()
+	tb.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Errorf("the server ended with %v", err)
+		}
+		os.RemoveAll(dir)
+	})
+	await(tb, "the socket", func() bool {
+		c, err := net.Dial("unix", o.Socket)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	return o
+}
+
+// await waits until a condition holds.
+func await(tb testing.TB, what string, holds func() bool) {
+	tb.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(10 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			tb.Fatalf("%s did not come within 10 s", what)
+		}
+	}
+}
+
+func dial(tb testing.TB, o client.Options) *client.Client {
+	tb.Helper()
+	c, err := client.New(o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(c.Close)
+	return c
+}
+
+// raw sends any request to the socket and returns status, headers and error.
+func raw(tb testing.TB, socket, method, path, contentType, body string) (*http.Response, api.Error) {
+	tb.Helper()
+	hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	}}}
+	req, err := http.NewRequest(method, "http://weft"+path, io.MultiReader(strings.NewReader(body))) // MultiReader hides the length: chunked
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := hc.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var e api.Error
+	b, _ := io.ReadAll(resp.Body)
+	if resp.StatusCode >= 300 && json.Unmarshal(b, &e) != nil {
+		tb.Errorf("%s %s answered %d with %q, which is not the error shape", method, path, resp.StatusCode, b)
+	}
+	return resp, e
+}
+
+func TestWhatNoOperationTakesIsToldInOneShape(t *testing.T) {
+	o := serve(t, newMemory(), nil)
+	large := `{"objects":["` + strings.Repeat("x", api.MaxBody) + `"]}`
+	for _, c := range []struct {
+		name, method, path, contentType, body string
+		status                                int
+		message, next                         string
+	}{
+		{"a path that does not exist", "GET", "/v1/bridges", "", "", 404, "the API has no /v1/bridges", "see /openapi.json for what there is"},
+		{"a method the path does not take", "PUT", "/v1/switches", "application/json", "{}", 405, "/v1/switches does not take PUT; it takes GET, HEAD", "see /openapi.json"},
+		{"YAML", "POST", "/v1/apply", "application/yaml", "kind: Switch", 415, "POST /v1/apply: the body is application/yaml, but the API reads application/json", "convert it, or give the YAML file to: weft apply -f FILE"},
+		{"more than 8 MiB", "POST", "/v1/apply", "application/json", large, 413, "the request is larger than 8 MiB", "split it into several requests"},
+		{"torn JSON", "POST", "/v1/apply", "application/json", `{"objects":[`, 422, "the body is not what the operation takes: unexpected end of JSON input", "the fields of every request are in /openapi.json"},
+		{"no body", "POST", "/v1/apply", "application/json", "", 400, "request body is required", "the fields of every request are in /openapi.json"},
+		{"an unknown parameter", "GET", "/v1/switches?sort=name", "", "", 422, "query.sort: unknown query parameter", "the fields of every request are in /openapi.json"},
+		{"an unknown field", "POST", "/v1/moves", "application/json", `{"vm":"a","to":"h2","speed":9}`, 422, "speed: unexpected property", "the fields of every request are in /openapi.json"},
+		{"no objects", "POST", "/v1/apply", "application/json", `{"objects":[]}`, 422, "apply: there are no objects in the request", `send {"objects": [{"apiVersion": "weft/v1", "kind": "Switch", …}]}`},
+		{"a host that a user makes up", "POST", "/v1/apply", "application/json", `{"objects":[{"apiVersion":"weft/v1","kind":"Host","metadata":{"name":"h9"},"spec":{"vtep":"10.0.0.9","underlayMTU":1500,"api":""}}]}`, 422, "object 1 of the request: host/h9: hosts are written by the hosts themselves", "apply switches, ports, profiles and groups"},
+		{"an object that does not exist", "GET", "/v1/switches/blue", "", "", 404, `there is no switch "blue"`, "see what there is: weft get switches"},
+		{"a switch in use", "DELETE", "/v1/switches/blue", "", "", 409, "delete Switch blue: ports a, b are plugged in: conflict", ""},
+		{"a defect", "GET", "/v1/doctor", "", "", 500, "GET /v1/doctor met a defect of weft", "please report it with the agent's log: journalctl -u weft"},
+		{"not ready", "GET", "/readyz", "", "", 503, "not ready: the first snapshot has not come", "weft doctor"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			resp, e := raw(t, o.Socket, c.method, c.path, c.contentType, c.body)
+			if resp.StatusCode != c.status || e.Message != c.message || e.Next != c.next {
+				t.Errorf("%d\n%q\n%q\nwant %d\n%q\n%q", resp.StatusCode, e.Message, e.Next, c.status, c.message, c.next)
+			}
+			if ct := resp.Header.Get("Content-Type"); ct != "application/json" {
+				t.Errorf("content type %q", ct)
+			}
+			if c.status == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
+				t.Errorf("Allow: %q", resp.Header.Get("Allow"))
+			}
+		})
+	}
+}
+
+func TestErrorsKeepTheirIdentityAcrossTheConnection(t *testing.T) {
+	m := newMemory()
+	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	ctx := t.Context()
+	if _, err := c.Get(ctx, fabric.KindSwitch, "blue"); !errors.Is(err, fabric.ErrNotFound) {
+		t.Errorf("get of nothing: %v", err)
+	}
+	if _, err := c.Delete(ctx, fabric.KindSwitch, "blue"); !errors.Is(err, fabric.ErrConflict) {
+		t.Errorf("delete in use: %v", err)
+	}
+	if _, err := c.ReportLocation(ctx, api.LocationReport{}); !errors.Is(err, api.ErrForbidden) {
+		t.Errorf("a user who reports as a host: %v", err)
+	}
+	if _, err := c.Move(ctx, api.MoveRequest{VM: "a", To: "h2"}); !errors.Is(err, api.ErrUnavailable) {
+		t.Errorf("a part that is absent: %v", err)
+	}
+	if _, err := c.Apply(ctx, []fabric.Object{&fabric.Switch{}}, false); !errors.Is(err, fabric.ErrInvalid) {
+		t.Errorf("an object without a kind: %v", err)
+	}
+}
+
+func TestApplyNotesTheCommandsTrace(t *testing.T) {
+	m := newMemory()
+	o := serve(t, m, nil)
+	parent := "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	req := `{"objects":[{"apiVersion":"weft/v1","kind":"Switch","metadata":{"name":"blue"},"spec":{"type":"private"}}]}`
+	hc := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "unix", o.Socket)
+	}}}
+	hr, _ := http.NewRequest("POST", "http://weft/v1/apply", strings.NewReader(req))
+	hr.Header.Set("Traceparent", parent)
+	resp, err := hc.Do(hr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var res api.ApplyResult
+	if err := json.NewDecoder(resp.Body).Decode(&res); err != nil {
+		t.Fatal(err)
+	}
+	if res.TraceID != parent[3:35] || res.Revision != 7 || res.Items[0].Outcome != api.Created {
+		t.Errorf("answer %+v", res)
+	}
+	if got := m.applied[0].Meta().Trace; !strings.HasPrefix(got, parent[:36]) {
+		t.Errorf("the record's trace is %q, want the command's %q", got, parent)
+	}
+}
+
+func TestInForceWaitsForHostsThatReport(t *testing.T) {
+	m := newMemory()
+	m.change(func(s *fabric.Snapshot) {
+		for _, h := range []fabric.HostID{"h1", "h2", "h3"} {
+			s.Hosts[h] = &fabric.Host{Metadata: fabric.Metadata{Name: string(h)}}
+		}
+		m.statuses["h1"] = fabric.HostStatus{Generation: 9}
+		m.statuses["h2"] = fabric.HostStatus{Generation: 4}
+	})
+	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	type answer struct {
+		api.InForce
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		f, err := c.InForce(t.Context(), 5)
+		got <- answer{f, err}
+	}()
+	select {
+	case a := <-got:
+		t.Fatalf("answered while h2 was at 4: %+v", a)
+	case <-time.After(50 * time.Millisecond):
+	}
+	m.change(func(*fabric.Snapshot) { m.statuses["h2"] = fabric.HostStatus{Generation: 5} })
+	a := <-got
+	if a.err != nil || !a.Done || len(a.Hosts) != 3 {
+		t.Fatalf("%+v", a)
+	}
+	if away := a.Hosts[2]; away.Alive || away.InForce {
+		t.Errorf("h3 reports nothing, but is said to be %+v", away)
+	}
+}
+
+func TestWatchTellsObjectsThenChanges(t *testing.T) {
+	m := newMemory()
+	blue := &fabric.Switch{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch}, Metadata: fabric.Metadata{Name: "blue", Revision: 2}}
+	m.change(func(s *fabric.Snapshot) { s.Switches["blue"] = blue })
+	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	var said []string
+	enough := errors.New("enough")
+	err := c.Watch(ctx, []fabric.Kind{fabric.KindSwitch}, func(w api.WatchedChange) error {
+		said = append(said, strings.TrimSuffix(string(w.Type)+" "+w.Name, " "))
+		switch len(said) {
+		case 2:
+			m.change(func(s *fabric.Snapshot) { delete(s.Switches, "blue") })
+		case 3:
+			return enough
+		}
+		return nil
+	})
+	if want := "put blue, synced, delete blue"; !errors.Is(err, enough) || strings.Join(said, ", ") != want {
+		t.Errorf("the watch said %q and ended with %v, want %q", said, err, want)
+	}
+}
+
+func TestSixtyFourBitsSurviveJSON(t *testing.T) {
+	m := newMemory()
+	m.change(func(s *fabric.Snapshot) {
+		s.Ports["a"] = &fabric.Port{Metadata: fabric.Metadata{Name: "a"}}
+		s.Locations["a"] = fabric.Location{Port: "a", Host: "h1", Epoch: 1}
+	})
+	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	if err := c.Arm(t.Context(), tracing.Session{ID: 1, Label: 1 << 63, TTL: time.Second}); err != nil {
+		t.Errorf("arm: %v", err)
+	}
+	p, err := c.Trace(t.Context(), api.TraceRequest{Source: "a", Destination: "10.0.0.1", Protocol: "icmp"})
+	if err != nil || p.Label != 1<<63 {
+		t.Errorf("trace: label %d, %v", p.Label, err)
+	}
+}
+
+func TestTheSocketIsForRootAndTheGroup(t *testing.T) {
+	o := serve(t, newMemory(), nil)
+	st, err := os.Stat(o.Socket)
+	if err != nil || st.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, %v; want 0660", st.Mode(), err)
+	}
+	if err := server.New(o).Run(t.Context()); err == nil || !strings.Contains(err.Error(), "another agent answers there") {
+		t.Errorf("a second agent on the same socket: %v", err)
+	}
+}
+
+func TestASocketLeftBehindIsReplaced(t *testing.T) {
+	serve(t, newMemory(), func(o *server.Options) {
+		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: o.Socket, Net: "unix"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.SetUnlinkOnClose(false)
+		l.Close()
+	})
+}
+
+func TestCertificatesDecideWhoMayDoWhat(t *testing.T) {
+	m := newMemory()
+	now := time.Now()
+	ca, err := identity.NewCA("test", now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue := func(name string, role identity.Role) *identity.Identity {
+		cert, err := ca.Issue(identity.Request{Name: name, Roles: []identity.Role{role}, Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")}, Now: now})
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(t.TempDir(), name)
+		if err := cert.Save(dir); err != nil {
+			t.Fatal(err)
+		}
+		id, err := identity.Load(identity.FilesIn(dir), now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	probe, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := probe.Addr().String()
+	probe.Close()
+	serve(t, m, func(o *server.Options) { o.Listen, o.TLS = address, issue("h1", identity.RoleServer).Server() })
+
+	host := dial(t, client.Options{Address: address, TLS: issue("h2", identity.RoleHost).Client()})
+	operator := dial(t, client.Options{Address: address, TLS: issue("ann", identity.RoleOperator).Client()})
+	sw := &fabric.Switch{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch}, Metadata: fabric.Metadata{Name: "blue"}, Spec: fabric.SwitchSpec{Type: fabric.Private}}
+	ctx := t.Context()
+	await(t, "the mTLS API", func() bool { _, err := host.Version(ctx); return err == nil })
+	for _, c := range []struct {
+		claim string
+		err   error
+		want  error
+	}{
+		{"a host may look", second(host.Status(ctx)), nil},
+		{"a host may report about itself", host.ReportStatus(ctx, "h2", fabric.HostStatus{}), nil},
+		{"a host may not report about another", host.ReportStatus(ctx, "h1", fabric.HostStatus{}), api.ErrForbidden},
+		{"a host may not change the fabric", second(host.Apply(ctx, []fabric.Object{sw}, false)), api.ErrForbidden},
+		{"a host may not plug in on another", second(host.Attach(ctx, "a", api.Attachment{Device: "tap0", Kind: api.Tap})), api.ErrForbidden},
+		{"an operator may change the fabric", second(operator.Apply(ctx, []fabric.Object{sw}, false)), nil},
+		{"an operator may not report as a host", operator.ReportStatus(ctx, "h2", fabric.HostStatus{}), api.ErrForbidden},
+	} {
+		if !errors.Is(c.err, c.want) {
+			t.Errorf("%s: %v", c.claim, c.err)
+		}
+	}
+	if len(m.reported) != 1 || m.reported[0] != "h2" {
+		t.Errorf("reports that arrived: %v, want one by h2", m.reported)
+	}
+	for name, conf := range map[string]*tls.Config{
+		"no certificate": {InsecureSkipVerify: true},
+		"TLS 1.2": func() *tls.Config {
+			c := issue("bob", identity.RoleOperator).Client()
+			c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12
+			return c
+		}(),
+	} {
+		if _, err := dial(t, client.Options{Address: address, TLS: conf}).Version(ctx); err == nil {
+			t.Errorf("a caller with %s was answered", name)
+		}
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestWithoutEtcdTheLastKnowledgeIsShown(t *testing.T) {
+	m := newMemory()
+	m.change(func(s *fabric.Snapshot) {
+		s.Hosts["h1"] = &fabric.Host{Metadata: fabric.Metadata{Name: "h1"}}
+		m.fail = errors.New("etcd is not available")
+	})
+	st, err := dial(t, client.Options{Socket: serve(t, m, nil).Socket}).Status(t.Context())
+	if err != nil || st.Healthy || len(st.Hosts) != 1 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	if p := st.Problems[0]; p.Object != "etcd" || !strings.Contains(p.Message, "what it knew last") || p.Next == "" {
+		t.Errorf("first problem %+v", p)
+	}
+}
+
+func TestTheCommittedDocumentIsTheServedOne(t *testing.T) {
+	want, err := server.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, err := os.ReadFile("../../docs/reference/openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(have) != string(want) {
+		t.Error("docs/reference/openapi.json is not what the server serves; run: go generate ./agent/server")
+	}
+}

@@ -1,0 +1,95 @@
+package server
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
+
+func (s *Server) traceOperations() {
+	register(s, api.TracePacket(), s.tracePacket)
+	register(s, api.ArmProbe(), s.arm)
+	register(s, api.InjectProbe(), s.inject)
+	register(s, api.CollectProbe(), s.hops)
+	register(s, api.DisarmProbe(), s.disarm)
+}
+
+// tracePacket follows one probe through the fabric.
+func (s *Server) tracePacket(ctx context.Context, in *struct{ Body api.TraceRequest }) (*answer[*tracing.Path], error) {
+	if s.o.Prober == nil {
+		return nil, absent("trace packets")
+	}
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := traceable(v, in.Body); err != nil {
+		return nil, err
+	}
+	path, err := s.o.Prober.Trace(ctx, in.Body)
+	if err != nil {
+		return nil, about("port/"+string(in.Body.Source), err)
+	}
+	return &answer[*tracing.Path]{path}, nil
+}
+
+// traceable checks that both ends exist and that there is somewhere to send from.
+func traceable(v *view, r api.TraceRequest) error {
+	ports := api.Resource{Singular: "port", Plural: "ports"}
+	if _, ok := v.snap.Ports[r.Source]; !ok {
+		return missing(ports, string(r.Source))
+	}
+	if _, isAddress := r.Address(); !isAddress {
+		if _, ok := v.snap.Ports[fabric.PortID(r.Destination)]; !ok {
+			e := missing(ports, r.Destination)
+			e.Next += "; an address works too"
+			return e
+		}
+	}
+	if v.snap.Locations[r.Source].Host == "" {
+		return &api.Error{
+			Code: api.CodeConflict, Object: "port/" + string(r.Source),
+			Message: fmt.Sprintf("trace from port %s: it is plugged in nowhere", r.Source),
+			Next:    fmt.Sprintf("start its guest, in a lab with: weft lab vm %s --host HOST --switch SWITCH", r.Source),
+		}
+	}
+	return nil
+}
+
+func (s *Server) arm(ctx context.Context, in *struct{ Body tracing.Session }) (*struct{}, error) {
+	if s.o.Prober == nil {
+		return nil, absent("trace packets")
+	}
+	return nil, s.o.Prober.Arm(ctx, in.Body)
+}
+
+func (s *Server) inject(ctx context.Context, in *struct{ Body api.Injection }) (*struct{}, error) {
+	if s.o.Prober == nil {
+		return nil, absent("trace packets")
+	}
+	return nil, s.o.Prober.Inject(ctx, in.Body.Port, in.Body.Frame)
+}
+
+func (s *Server) hops(ctx context.Context, in *struct{ Body tracing.Session }) (*answer[api.List[tracing.Hop]], error) {
+	if s.o.Prober == nil {
+		return nil, absent("trace packets")
+	}
+	hops, err := s.o.Prober.Hops(ctx, in.Body)
+	if err != nil {
+		return nil, err
+	}
+	if hops == nil {
+		hops = []tracing.Hop{}
+	}
+	return &answer[api.List[tracing.Hop]]{api.List[tracing.Hop]{Items: hops}}, nil
+}
+
+func (s *Server) disarm(ctx context.Context, in *struct{ Body tracing.Session }) (*struct{}, error) {
+	if s.o.Prober == nil {
+		return nil, absent("trace packets")
+	}
+	return nil, s.o.Prober.Disarm(ctx, in.Body)
+}

@@ -1,0 +1,202 @@
+package server
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+)
+
+// view is the wanted state together with what the hosts say: what answers are computed from.
+type view struct {
+	snap     *fabric.Snapshot
+	statuses map[fabric.HostID]fabric.HostStatus
+	alive    map[fabric.HostID]bool
+	// stale says why the view is this host's last knowledge and not etcd's; nil when it is etcd's.
+	stale error
+}
+
+// sorted copies the objects of one kind in the order of their names, so that nobody writes into a snapshot.
+func sorted[K cmp.Ordered, T any](objects map[K]*T) []T {
+	out := make([]T, 0, len(objects))
+	for _, k := range slices.Sorted(maps.Keys(objects)) {
+		out = append(out, *objects[k])
+	}
+	return out
+}
+
+// hosts are all hosts with their status; one that reports nothing says so.
+func (v *view) hosts() []fabric.Host {
+	out := sorted(v.snap.Hosts)
+	for i := range out {
+		id := fabric.HostID(out[i].Metadata.Name)
+		st, reports := v.statuses[id]
+		st.Alive = v.alive[id]
+		if !reports {
+			st.Problems = []string{"the agent does not report; " + onHost(id, "systemctl status weft")}
+		}
+		out[i].Status = st
+	}
+	return out
+}
+
+// onHost is a command to run on a host.
+func onHost(id fabric.HostID, command string) string {
+	return fmt.Sprintf("on %s run: %s", id, command)
+}
+
+// switches are all switches, with the hosts on which their newest settings are in force.
+func (v *view) switches() []fabric.Switch {
+	out := sorted(v.snap.Switches)
+	for i := range out {
+		sw := &out[i]
+		sw.Status = fabric.SwitchStatus{MTU: v.snap.SwitchMTU(sw)}
+		for _, id := range slices.Sorted(maps.Keys(v.snap.Hosts)) {
+			if v.statuses[id].Generation >= sw.Metadata.Revision {
+				sw.Status.Hosts = append(sw.Status.Hosts, id)
+			} else {
+				sw.Status.Absent = append(sw.Status.Absent, id)
+			}
+		}
+		for _, p := range v.snap.Ports {
+			if string(p.Spec.Switch) == sw.Metadata.Name {
+				sw.Status.Ports++
+			}
+		}
+	}
+	return out
+}
+
+// ports are all ports, each as the host that holds it sees it.
+func (v *view) ports() []fabric.Port {
+	out := sorted(v.snap.Ports)
+	seen := v.seen()
+	for i := range out {
+		out[i].Status = v.portStatus(&out[i], seen)
+	}
+	return out
+}
+
+// sighting is a port on one host.
+type sighting struct {
+	port fabric.PortID
+	host fabric.HostID
+}
+
+// seen indexes what the hosts say about ports.
+func (v *view) seen() map[sighting]fabric.PortStatus {
+	seen := map[sighting]fabric.PortStatus{}
+	for id, st := range v.statuses {
+		for _, p := range st.Ports {
+			seen[sighting{p.Name, id}] = p
+		}
+	}
+	return seen
+}
+
+// portStatus is the word of the host that holds the port; the location decides who that is.
+func (v *view) portStatus(p *fabric.Port, seen map[sighting]fabric.PortStatus) fabric.PortStatus {
+	id := fabric.PortID(p.Metadata.Name)
+	loc, held := v.snap.Locations[id]
+	if !held || loc.Host == "" {
+		return fabric.PortStatus{Name: id, State: fabric.PortAbsent, Reason: "plugged in nowhere"}
+	}
+	st, ok := seen[sighting{id, loc.Host}]
+	if !ok {
+		st = fabric.PortStatus{Name: id, State: fabric.PortAbsent, Reason: fmt.Sprintf("host %s does not report it", loc.Host)}
+	}
+	st.Host, st.Epoch = loc.Host, loc.Epoch
+	return st
+}
+
+// status is the fabric on one page.
+func (v *view) status(self fabric.HostID, etcd api.Etcd) api.Status {
+	st := api.Status{
+		Host: self, Revision: v.snap.Revision, Etcd: etcd, Hosts: v.hosts(), Switches: v.switches(), Ports: v.ports(),
+		Moves: []fabric.Move{}, Problems: []api.Problem{},
+	}
+	for _, m := range sorted(v.snap.Moves) {
+		if !api.Over(m.Status.Phase) {
+			st.Moves = append(st.Moves, m)
+		}
+	}
+	up := 0
+	for i := range st.Hosts {
+		if st.Hosts[i].Status.Alive {
+			up++
+		}
+	}
+	st.Tunnels = api.Tunnels{Up: up * (up - 1), Total: len(st.Hosts) * (len(st.Hosts) - 1)}
+	st.Problems = append(st.Problems, v.problems(&st)...)
+	st.Healthy = len(st.Problems) == 0
+	return st
+}
+
+// problems finds everything that keeps the fabric from being healthy, each with the next step.
+func (v *view) problems(st *api.Status) []api.Problem {
+	var out []api.Problem
+	if v.stale != nil {
+		out = append(out, api.Problem{Object: "etcd", Message: fmt.Sprintf("host %s cannot read etcd (%v); this is what it knew last, and traffic goes on", st.Host, v.stale), Next: "look at the members below; a majority must run"})
+	}
+	for _, m := range st.Etcd.Members {
+		if !m.Healthy {
+			out = append(out, api.Problem{Object: "etcd/" + m.Name, Message: fmt.Sprintf("etcd member %s does not answer: %s", m.Name, m.Reason), Next: onHost(fabric.HostID(m.Name), "systemctl status weft")})
+		}
+	}
+	if len(st.Etcd.Members) > 0 && st.Etcd.CanLose < 0 {
+		out = append(out, api.Problem{Object: "etcd", Message: "etcd has no majority: nothing can be changed until it has; traffic goes on", Next: "start the missing members"})
+	}
+	for i := range st.Hosts {
+		out = append(out, hostProblems(&st.Hosts[i], v)...)
+	}
+	for i := range st.Ports {
+		out = append(out, portProblems(&st.Ports[i])...)
+	}
+	return out
+}
+
+// hostProblems are the problems of one host.
+func hostProblems(h *fabric.Host, v *view) []api.Problem {
+	var out []api.Problem
+	id := fabric.HostID(h.Metadata.Name)
+	object := "host/" + h.Metadata.Name
+	for _, p := range h.Status.Problems {
+		message, next, found := strings.Cut(p, "; ")
+		if !found {
+			next = onHost(id, "weft doctor")
+		}
+		out = append(out, api.Problem{Object: object, Message: message, Next: next})
+	}
+	_, reports := v.statuses[id]
+	if reports && !h.Status.Ready && len(h.Status.Problems) == 0 {
+		out = append(out, api.Problem{Object: object, Message: fmt.Sprintf("not everything wanted is in force yet (generation %d)", h.Status.Generation), Next: "wait: weft status --wait; if it stays: " + onHost(id, "weft doctor")})
+	}
+	if reports && v.alive != nil && !h.Status.Alive {
+		out = append(out, api.Problem{Object: object, Message: "reports to etcd, but gossip does not reach it", Next: "check the underlay for UDP and TCP on the gossip port"})
+	}
+	return out
+}
+
+// portProblems are the problems of one port: one that a host holds but that is not active there.
+func portProblems(p *fabric.Port) []api.Problem {
+	switch p.Status.State {
+	case fabric.PortActive, fabric.PortStaged, fabric.PortRelayed:
+		return nil
+	case fabric.PortAbsent:
+		if p.Status.Host == "" {
+			return nil // plugged in nowhere is not a fault
+		}
+	}
+	reason := p.Status.Reason
+	if reason == "" {
+		reason = "no reason reported"
+	}
+	return []api.Problem{{
+		Object: "port/" + p.Metadata.Name, Message: fmt.Sprintf("%s on %s: %s", p.Status.State, p.Status.Host, reason),
+		Next: "weft describe port " + p.Metadata.Name,
+	}}
+}
