@@ -93,19 +93,22 @@ func flooded() []Hop {
 	}
 }
 
-func TestAssemble(t *testing.T) {
+// assembly is what is expected of some hops.
+type assembly struct {
+	hops     []Hop
+	verdict  Verdict
+	reason   Reason
+	complete bool
+	shape    string // host:stage in the order of the path, with one > for each host before
+	sentence string
+}
+
+func assembled() map[string]assembly {
 	slow := unicast() // h2's wall clock is 10 ms behind
 	for i := range slow[5:] {
 		slow[5+i].Time = slow[5+i].Time.Add(-10 * time.Millisecond)
 	}
-	for claim, test := range map[string]struct {
-		hops     []Hop
-		verdict  Verdict
-		reason   Reason
-		complete bool
-		shape    string // depth host:stage, parents as indented
-		sentence string
-	}{
+	return map[string]assembly{
 		"a frame to another host is delivered": {
 			unicast(), Delivered, 0, true,
 			"h1:port.in h1:guard h1:fdb h1:encap h1:underlay.out >h2:underlay.in >h2:decap >h2:fdb.local >h2:port.out",
@@ -143,7 +146,11 @@ func TestAssemble(t *testing.T) {
 			[]Hop{at("h1", 0, StagePortIn, ResultPass), at("h1", 1, StageFDB, ResultAnswered)}, Delivered, 0, true,
 			"h1:port.in h1:fdb", "Answered by the fabric on h1 after 1 µs."},
 		"nothing seen is unknown": {nil, Unknown, 0, false, "", "Unknown: no host saw the frame."},
-	} {
+	}
+}
+
+func TestAssemble(t *testing.T) {
+	for claim, test := range assembled() {
 		t.Run(claim, func(t *testing.T) {
 			p := Assemble(7, 0x1234, shuffled(test.hops), vteps)
 			if p.Verdict != test.verdict || p.Reason != test.reason || p.Complete() != test.complete {

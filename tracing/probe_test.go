@@ -97,16 +97,22 @@ func recorded(hops []Hop, delay map[fabric.HostID]time.Duration) *fleet {
 }
 
 func options() ProbeOptions {
-	return ProbeOptions{Session: Session{ID: 7, Label: 0x1234}, From: "h1", Port: "a", To: "h2", Hosts: []fabric.HostID{"h3", "h2", "h1"}, Frame: []byte{1}, VTEPs: vteps}
+	return ProbeOptions{
+		Session: Session{ID: 7, Label: 0x1234}, From: "h1", Port: "a", To: "h2", Hosts: []fabric.HostID{"h3", "h2", "h1"},
+		Frame: []byte{1}, VTEPs: vteps,
+	}
 }
 
-func TestProbe(t *testing.T) {
-	for claim, test := range map[string]struct {
-		fleet   *fleet
-		verdict Verdict
-		missing string // host:asked, …
-		within  time.Duration
-	}{
+// outcome is what is expected of a probe in a fleet.
+type outcome struct {
+	fleet   *fleet
+	verdict Verdict
+	missing string // host:asked, …
+	within  time.Duration
+}
+
+func outcomes() map[string]outcome {
+	return map[string]outcome{
 		"a delivered frame is reported as soon as its end is seen": {
 			recorded(unicast(), map[fabric.HostID]time.Duration{"h2": 5 * time.Millisecond}), Delivered, "", 10 * time.Millisecond},
 		"a flood is waited for until nothing new comes": {
@@ -137,7 +143,11 @@ func TestProbe(t *testing.T) {
 				f.fails = map[fabric.HostID]int{"h2": 3}
 				return f
 			}(), Delivered, "", 100 * time.Millisecond},
-	} {
+	}
+}
+
+func TestProbe(t *testing.T) {
+	for claim, test := range outcomes() {
 		t.Run(claim, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				began := time.Now()

@@ -140,7 +140,8 @@ func collector(endpoint string) (otlptrace.Client, error) {
 	}
 	u, err := url.Parse(full)
 	if err != nil || u.Host == "" {
-		return nil, fmt.Errorf("send spans to %q: write the endpoint as grpc://HOST:4317 or http://HOST:4318: %w", endpoint, fabric.ErrInvalid)
+		return nil, fmt.Errorf("send spans to %q: write the endpoint as grpc://HOST:4317 or http://HOST:4318: %w",
+			endpoint, fabric.ErrInvalid)
 	}
 	switch u.Scheme {
 	case "grpc":
@@ -152,15 +153,17 @@ func collector(endpoint string) (otlptrace.Client, error) {
 			u.Path = "/v1/traces"
 		}
 		return otlptracehttp.NewClient(otlptracehttp.WithEndpointURL(u.String()), otlptracehttp.WithTimeout(answerWithin),
-			otlptracehttp.WithRetry(otlptracehttp.RetryConfig{Enabled: true, InitialInterval: giveUp / 20, MaxInterval: giveUp / 5, MaxElapsedTime: giveUp})), nil
+			otlptracehttp.WithRetry(otlptracehttp.RetryConfig(retry))), nil
 	}
 	return nil, fmt.Errorf("send spans to %q: %q is not grpc, grpcs, http or https: %w", endpoint, u.Scheme, fabric.ErrInvalid)
 }
 
+var retry = otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: giveUp / 20, MaxInterval: giveUp / 5, MaxElapsedTime: giveUp}
+
 func grpcOptions(host string) []otlptracegrpc.Option {
 	return []otlptracegrpc.Option{
 		otlptracegrpc.WithEndpoint(host), otlptracegrpc.WithTimeout(answerWithin),
-		otlptracegrpc.WithRetry(otlptracegrpc.RetryConfig{Enabled: true, InitialInterval: giveUp / 20, MaxInterval: giveUp / 5, MaxElapsedTime: giveUp}),
+		otlptracegrpc.WithRetry(retry),
 	}
 }
 

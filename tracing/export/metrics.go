@@ -66,7 +66,8 @@ func NewMetrics(source Source, version string, t *Telemetry) *Metrics {
 	m.registry.MustRegister(m.reconcile, m.repairs, m.events, m.inForce, m.attached, &scraper{m},
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "weft_build_info", Help: "1, with the version that runs.", ConstLabels: prometheus.Labels{"version": version}}, func() float64 { return 1 }))
+			Name: "weft_build_info", Help: "1, with the version that runs.", ConstLabels: prometheus.Labels{"version": version}},
+			func() float64 { return 1 }))
 	if t != nil {
 		m.registry.MustRegister(spanCounter("sent", t), spanCounter("lost", t))
 	}
@@ -137,7 +138,9 @@ type scraper struct{ metrics *Metrics }
 
 // Describe names all metrics, so that a name taken twice is found at start.
 func (s *scraper) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descUp, descGeneration, descReady, descProblems, descAge, descPeers, descPorts, descPackets, descBytes, descDrops} {
+	for _, d := range []*prometheus.Desc{
+		descUp, descGeneration, descReady, descProblems, descAge, descPeers, descPorts, descPackets, descBytes, descDrops,
+	} {
 		out <- d
 	}
 }

@@ -74,8 +74,8 @@ func (t *Telemetry) visitSpans(p *tracing.Path, steps []tracing.Step) tracetest.
 	}
 	host := agentResource(first.Host, t.version)
 	visit := tracetest.SpanStub{
-		Name: "visit", SpanContext: spanContext(p.TraceID, first.VisitID), Parent: spanContext(p.TraceID, parent), SpanKind: trace.SpanKindInternal,
-		StartTime: when(first), EndTime: when(steps[len(steps)-1]), Resource: host, InstrumentationScope: scope,
+		Name: "visit", SpanContext: spanContext(p.TraceID, first.VisitID), Parent: spanContext(p.TraceID, parent),
+		SpanKind: trace.SpanKindInternal, StartTime: when(first), EndTime: when(steps[len(steps)-1]), Resource: host, InstrumentationScope: scope,
 		Attributes: []attribute.KeyValue{attribute.String(tracing.KeyHost, string(first.Host)), attribute.Int(tracing.KeyAttempt, first.Attempt)},
 	}
 	if first.Depth > 0 {

@@ -130,7 +130,8 @@ func (s Summary) String() string {
 	var b strings.Builder
 	switch {
 	case s.Protocol == TCP || s.Protocol == UDP:
-		fmt.Fprintf(&b, "%s %s > %s", s.Protocol, netip.AddrPortFrom(s.Source, s.SourcePort), netip.AddrPortFrom(s.Destination, s.DestinationPort))
+		from, to := netip.AddrPortFrom(s.Source, s.SourcePort), netip.AddrPortFrom(s.Destination, s.DestinationPort)
+		fmt.Fprintf(&b, "%s %s > %s", s.Protocol, from, to)
 	case s.Source.IsValid():
 		fmt.Fprintf(&b, "%s %s > %s", s.Protocol, s.Source, s.Destination)
 	default:
