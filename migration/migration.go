@@ -1,0 +1,125 @@
+// Package migration moves a VM's ports with the VM: a state machine for each of the two hosts of a move, which decides
+// from what the hypervisor, the record and the datapath tell, and a runner that carries its decisions out.
+package migration
+
+import (
+	"context"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration/qmp"
+)
+
+// Guest is a machine at either end of a move; *qmp.Guest is one.
+type Guest interface {
+	// Events tells how things stand at the start, and from then on what happens, in order. Closed after qmp.Gone.
+	Events() <-chan qmp.Event
+	// Announce makes the machine tell the switches around it where it is.
+	Announce(ctx context.Context) error
+	// Quit ends the machine; one that has ended is no error.
+	Quit(ctx context.Context) error
+}
+
+// Sender is a machine that can be sent away; *qmp.Guest is one.
+type Sender interface {
+	// Migrate begins to send the guest to a waiting machine, and returns.
+	Migrate(ctx context.Context, uri string) error
+	// Continue lets a migration switch over that waits for it (qmp.Waiting).
+	Continue(ctx context.Context) error
+	// Cancel gives the migration up, unless everything has been sent.
+	Cancel(ctx context.Context) error
+	// Resume lets a stopped guest run here again.
+	Resume(ctx context.Context) error
+}
+
+var (
+	_ Guest  = (*qmp.Guest)(nil)
+	_ Sender = (*qmp.Guest)(nil)
+)
+
+// Records is the fabric's memory of moves; *location.Ledger behind a watch is one.
+type Records interface {
+	// Follow calls fn with the move's record as it is, and then whenever it has changed, until ctx ends; the newest is enough.
+	// nil means that the record was deleted. It returns when ctx ends, or when fn can never be called again.
+	Follow(ctx context.Context, id fabric.MoveID, fn func(*fabric.Move)) error
+	// Advance is location.Ledger.Advance: the record afterwards, also with an error. Errors of fabric.ErrConflict,
+	// ErrStaleEpoch, ErrInvalid and ErrNotFound are final; after any other the report is made again.
+	Advance(ctx context.Context, id fabric.MoveID, host fabric.HostID, status fabric.MoveStatus) (*fabric.Move, error)
+}
+
+// SourcePlane is the forwarding of the host that the guest leaves. All methods are idempotent.
+type SourcePlane interface {
+	// Handoff closes the move's ports for their guest and sends every frame for them on to the move's destination, until
+	// Restore or Finish. It is called the moment the guest has stopped: its first act is to write the kernel's maps.
+	Handoff(ctx context.Context, move *fabric.Move) error
+	// Restore opens the ports again for the guest that runs on here, and ends the sending on.
+	Restore(ctx context.Context, move *fabric.Move) error
+	// Finish forgets what was kept for the move; afterwards only the records say what is forwarded.
+	Finish(ctx context.Context, move *fabric.Move) error
+	// Counted is how many packets of the move's ports were relayed, and lost for the move's sake, since Handoff.
+	Counted(ctx context.Context, move *fabric.Move) (Counts, error)
+}
+
+// DestinationPlane is the forwarding of the host that the guest comes to. All methods are idempotent.
+type DestinationPlane interface {
+	// Stage starts a machine that waits for the guest, puts the ports' settings in force on its devices with the gate Staged,
+	// and reads them back. It may take seconds. A move that is staged already returns the machine that waits.
+	Stage(ctx context.Context, move *fabric.Move) (Staged, error)
+	// Unstage closes the ports, so that the guest can never send here by this move, and detaches them.
+	Unstage(ctx context.Context, move *fabric.Move) error
+	// Opened tells when the kernel let the guest's first frame pass at each of the move's staged ports; also for one that was
+	// open when it was called. Closed when ctx ends.
+	Opened(ctx context.Context, move *fabric.Move) <-chan FirstFrame
+	// Counted is how many packets of the move's ports were lost here since Stage: refused by a staged port, or for want of
+	// room in the device's queue.
+	Counted(ctx context.Context, move *fabric.Move) (Counts, error)
+}
+
+// Staged is a machine that waits for the guest.
+type Staged struct {
+	// Incoming is where, in QEMU's migration URI form.
+	Incoming string
+	// Guest is the machine; the runner does not close it.
+	Guest Guest
+}
+
+// FirstFrame is the first frame that the guest sent through a port at its new host.
+type FirstFrame struct {
+	Port fabric.PortID
+	Time time.Time
+}
+
+// Counts are packets of a move's ports.
+type Counts struct {
+	Relayed, Lost, Duplicated uint64
+}
+
+// Limits are how long each part of a move may take; a zero means the default.
+type Limits struct {
+	// Stage: from the grant until the destination waits. 60 s.
+	Stage time.Duration
+	// Copy: from then until the guest stops. 30 min; the guest runs all the while.
+	Copy time.Duration
+	// Switch: from the guest's stop until its state is sent. 10 s; the guest stands still.
+	Switch time.Duration
+	// Answer: from an order to the hypervisor until its effect; then it is given again. 2 s.
+	Answer time.Duration
+	// Relay: from the destination's commit until late packets are no longer sent on. 30 s, or what the move asks for.
+	Relay time.Duration
+}
+
+// For fills in the defaults and what the move asks for.
+func (l Limits) For(move *fabric.Move) Limits {
+	if s := move.Spec.RelaySeconds; s > 0 {
+		l.Relay = time.Duration(s * float64(time.Second))
+	}
+	for _, d := range []struct {
+		limit    *time.Duration
+		standard time.Duration
+	}{{&l.Stage, time.Minute}, {&l.Copy, 30 * time.Minute}, {&l.Switch, 10 * time.Second}, {&l.Answer, 2 * time.Second}, {&l.Relay, 30 * time.Second}} {
+		if *d.limit <= 0 {
+			*d.limit = d.standard
+		}
+	}
+	return l
+}
