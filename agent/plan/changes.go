@@ -118,10 +118,7 @@ func lacking[K comparable, V any](want, have map[K]V, replace func(want, have V)
 		if now, there := have[key]; there && !replace(next, now) {
 			continue
 		}
-		if found == nil {
-			found = map[K]V{}
-		}
-		found[key] = next
+		set(&found, key, next)
 	}
 	return found
 }
@@ -133,10 +130,7 @@ func surplus[K comparable, V any](want, have map[K]V) map[K]V {
 		if _, wanted := want[key]; wanted {
 			continue
 		}
-		if found == nil {
-			found = map[K]V{}
-		}
-		found[key] = now
+		set(&found, key, now)
 	}
 	return found
 }
@@ -162,15 +156,38 @@ func Entries(s datapath.State) int {
 // wanted states of two snapshots, the second newer beyond doubt; after an epoch that went down between them, and only
 // then, the entry in the kernel is of the earlier life.
 func Reborn(before, after, have datapath.State) datapath.Change {
-	gone := datapath.State{}
+	var c datapath.Change
 	for key, next := range after.FDB {
 		now, there := have.FDB[key]
 		if was, known := before.FDB[key]; there && known && next.Epoch < was.Epoch && next.Epoch < now.Epoch {
-			if gone.FDB == nil {
-				gone.FDB = map[datapath.FDBKey]datapath.FDB{}
-			}
-			gone.FDB[key] = now
+			set(&c.Delete.FDB, key, now)
 		}
 	}
-	return datapath.Change{Delete: gone}
+	return c
+}
+
+// Adopt replaces what the kernel holds by a wanted state that is older and is to be taken all the same, because an operator
+// has confirmed it: stations whose epoch goes back are removed and ports put as wanted, so that Changes can put the wanted ones.
+func Adopt(want, have datapath.State) datapath.Change {
+	var c datapath.Change
+	for key, next := range want.FDB {
+		if now, there := have.FDB[key]; there && next.Epoch < now.Epoch {
+			set(&c.Delete.FDB, key, now)
+		}
+	}
+	for device, next := range want.Ports {
+		now, there := have.Ports[device]
+		if there && now.Name == next.Name && (next.Epoch < now.Epoch || next.Generation < now.Generation) {
+			set(&c.Put.Ports, device, next)
+		}
+	}
+	return c
+}
+
+// set puts an entry into a map that may be nil.
+func set[K comparable, V any](m *map[K]V, key K, value V) {
+	if *m == nil {
+		*m = map[K]V{}
+	}
+	(*m)[key] = value
 }

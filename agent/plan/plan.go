@@ -137,29 +137,32 @@ func (w *wanted) flood(vni fabric.VNI, loc fabric.Location) {
 	}
 }
 
-// station says where a held port is, as seen from here; false when it cannot be reached from here.
+// station says where a held port is, as seen from here; false when it cannot be reached from here. A local station that is
+// moving names the other host as its peer beforehand, so that closing its gate is all there is to do when the guest stops.
 func (w *wanted) station(name fabric.PortID, loc fabric.Location) (datapath.FDB, bool) {
 	attached, here := w.local.Attachments[name]
-	entry := datapath.FDB{Epoch: loc.Epoch}
 	to, handed := w.handoff(name, loc)
+	entry := datapath.FDB{Epoch: loc.Epoch}
 	switch {
 	case handed:
-		entry.Peer, entry.Relay = w.vteps[to], true
-	case loc.Host == w.host && here:
-		entry.Device, entry.Peer = attached.Device, w.vteps[loc.From]
-		if loc.Grant != nil {
-			entry.Alt = w.vteps[loc.Grant.To]
-		}
-	case loc.Host == w.host:
+		entry.Peer = w.vteps[to]
+	case loc.Host == w.host && !here:
 		return entry, false
-	case here && w.staged(name, loc):
-		// Frames for the guest that the source sends on are queued in the device, and those it still sends itself are heard.
-		entry.Device, entry.Peer, entry.Alt = attached.Device, w.vteps[loc.Host], w.vteps[loc.Host]
+	case loc.Host == w.host:
+		entry.Peer = w.vteps[loc.From]
+		if loc.Grant != nil {
+			entry.Peer = w.vteps[loc.Grant.To]
+		}
 	default:
-		entry.Peer, entry.Relay = w.vteps[loc.Host], loc.From == w.host
+		entry.Peer = w.vteps[loc.Host]
 		if loc.Grant != nil && loc.Grant.To != w.host {
 			entry.Alt = w.vteps[loc.Grant.To]
 		}
+	}
+	if leaving := handed || loc.From == w.host; here && (leaving || loc.Host == w.host || w.staged(name, loc)) {
+		entry.Device = attached.Device
+	} else {
+		entry.Relay = leaving
 	}
 	return entry, entry.Device != "" || entry.Peer.IsValid()
 }

@@ -95,6 +95,7 @@ func TestAMoveFromH1ToH3SeenByEveryHost(t *testing.T) {
 	prepared := holding("h3", "a")
 	prepared.Staged = map[fabric.PortID]fabric.MoveID{"a": "m1"}
 	gone := plan.Local{VTEP: h1}
+	left := plan.Local{VTEP: h1, Handoffs: stopped.Handoffs}
 
 	for _, moment := range []struct {
 		name  string
@@ -105,7 +106,7 @@ func TestAMoveFromH1ToH3SeenByEveryHost(t *testing.T) {
 	}{
 		{"granted: the source goes on, and hears the guest from the destination too",
 			fabric.Location{Host: "h1", Epoch: 1, Grant: grant}, "h1", atSource,
-			view{datapath.Open, 1, datapath.FDB{Device: "tap-a", Alt: h3, Epoch: 1}}},
+			view{datapath.Open, 1, datapath.FDB{Device: "tap-a", Peer: h3, Epoch: 1}}},
 		{"granted: others send to the source, and may hear the guest from the destination",
 			fabric.Location{Host: "h1", Epoch: 1, Grant: grant}, "h2", atOther,
 			view{fdb: datapath.FDB{Peer: h1, Alt: h3, Epoch: 1}}},
@@ -114,13 +115,16 @@ func TestAMoveFromH1ToH3SeenByEveryHost(t *testing.T) {
 			view{datapath.Closed, 1, datapath.FDB{Peer: h1, Epoch: 1}}},
 		{"staged: the destination opens with the granted epoch, and takes what the source relays",
 			fabric.Location{Host: "h1", Epoch: 1, Grant: grant}, "h3", prepared,
-			view{datapath.Staged, 2, datapath.FDB{Device: "tap-a", Peer: h1, Alt: h1, Epoch: 1}}},
+			view{datapath.Staged, 2, datapath.FDB{Device: "tap-a", Peer: h1, Epoch: 1}}},
 		{"staged by another move: closed",
 			fabric.Location{Host: "h1", Epoch: 1, Grant: &fabric.Grant{Move: "m2", To: "h3", Epoch: 2, Rollback: 3}}, "h3", prepared,
 			view{datapath.Closed, 1, datapath.FDB{Peer: h1, Epoch: 1}}},
-		{"switched: the source sends late frames on",
+		{"switched: the source shuts the device, and its station is at the destination",
 			fabric.Location{Host: "h1", Epoch: 1, Grant: grant}, "h1", stopped,
-			view{datapath.Relay, 1, datapath.FDB{Peer: h3, Relay: true, Epoch: 1}}},
+			view{datapath.Relay, 1, datapath.FDB{Device: "tap-a", Peer: h3, Epoch: 1}}},
+		{"switched: the source relays even when its device goes at once",
+			fabric.Location{Host: "h1", Epoch: 1, Grant: grant}, "h1", left,
+			view{fdb: datapath.FDB{Peer: h3, Relay: true, Epoch: 1}}},
 		{"committed: the destination holds the port, and still takes what the source relays",
 			fabric.Location{Host: "h3", Epoch: 2, From: "h1"}, "h3", prepared,
 			view{datapath.Open, 2, datapath.FDB{Device: "tap-a", Peer: h1, Epoch: 2}}},
@@ -132,7 +136,7 @@ func TestAMoveFromH1ToH3SeenByEveryHost(t *testing.T) {
 			view{fdb: datapath.FDB{Peer: h3, Relay: true, Epoch: 2}}},
 		{"committed: the source's device is shut",
 			fabric.Location{Host: "h3", Epoch: 2, From: "h1"}, "h1", stopped,
-			view{datapath.Relay, 2, datapath.FDB{Peer: h3, Relay: true, Epoch: 2}}},
+			view{datapath.Relay, 2, datapath.FDB{Device: "tap-a", Peer: h3, Epoch: 2}}},
 		{"settled: a device left at the source is closed",
 			fabric.Location{Host: "h3", Epoch: 2}, "h1", stopped,
 			view{datapath.Closed, 2, datapath.FDB{Peer: h3, Epoch: 2}}},
@@ -156,6 +160,19 @@ func TestAMoveFromH1ToH3SeenByEveryHost(t *testing.T) {
 				t.Fatalf("got  %+v\nwant %+v", seen, moment.want)
 			}
 		})
+	}
+}
+
+func TestStoppingTheGuestAtTheSourceChangesOneWord(t *testing.T) {
+	snap := fleet()
+	loc := snap.Locations["a"]
+	loc.Grant = &fabric.Grant{Move: "m1", To: "h3", Epoch: 2, Rollback: 3}
+	snap.Locations["a"] = loc
+	stopped := holding("h1", "a")
+	stopped.Handoffs = map[fabric.PortID]plan.Handoff{"a": {To: "h3", Epoch: 1}}
+	steps := plan.Changes(plan.Wanted(snap, "h1", stopped), plan.Wanted(snap, "h1", holding("h1", "a")))
+	if len(steps) != 1 || plan.Entries(steps[0].Put) != 1 || plan.Entries(steps[0].Delete) != 0 || steps[0].Put.Ports["tap-a"].Gate != datapath.Relay {
+		t.Fatalf("got %+v", steps)
 	}
 }
 
