@@ -1,0 +1,102 @@
+package main
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/identity"
+	"github.com/weftnet/weft/internal/lab"
+)
+
+// connect finds the agent to ask: the one that was named, else this machine's, else the running lab's. Once found, it is
+// used for the whole command.
+func (a *app) connect() (_ *client.Client, err error) {
+	if a.agent == nil {
+		a.agent, err = a.dial()
+	}
+	return a.agent, err
+}
+
+func (a *app) dial() (*client.Client, error) {
+	switch {
+	case a.server != "":
+		conf, err := a.certificate()
+		if err != nil {
+			return nil, err
+		}
+		return client.New(client.Options{Address: a.server, TLS: conf})
+	case a.socket != "":
+		return client.New(client.Options{Socket: a.socket})
+	case a.lab == "" && a.host == "" && exists(api.Socket):
+		return client.New(client.Options{Socket: api.Socket})
+	}
+	l, err := a.openLab()
+	if err != nil {
+		return nil, err
+	}
+	if a.host != "" {
+		return l.Client(fabric.HostID(a.host))
+	}
+	hosts := lab.HostNames(l.Hosts)
+	for _, h := range hosts {
+		if answers(l.Socket(h)) {
+			return l.Client(h)
+		}
+	}
+	return l.Client(hosts[0]) // its error says what to do
+}
+
+// certificate reads the operator's certificate for --server.
+func (a *app) certificate() (*tls.Config, error) {
+	if a.cert == "" {
+		return nil, &usageError{message: "--server needs a certificate of the fabric", next: "give its directory with --cert DIR, or use the unix socket on a server host"}
+	}
+	id, err := identity.Load(identity.FilesIn(a.cert), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return id.Client(), nil
+}
+
+// openLab finds the lab: the named one, or the only one.
+func (a *app) openLab() (*lab.Lab, error) {
+	if a.lab != "" {
+		return lab.Open(a.lab)
+	}
+	names, err := lab.List()
+	if err != nil {
+		return nil, err
+	}
+	switch len(names) {
+	case 0:
+		return nil, &api.Error{
+			Code: api.CodeUnavailable, Message: fmt.Sprintf("there is no fabric here: no agent on %s, and no lab", api.Socket),
+			Next: "start a lab: sudo weft lab up; or name an agent with --socket or --server",
+		}
+	case 1:
+		return lab.Open(names[0])
+	}
+	return nil, &usageError{message: "several labs run here: " + strings.Join(names, ", "), next: "choose one with --lab NAME"}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// answers reports whether somebody listens on a unix socket.
+func answers(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return false
+	}
+	c.Close()
+	return true
+}

@@ -1,0 +1,114 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+)
+
+// setCommand changes fields of one object.
+func (a *app) setCommand() *cobra.Command {
+	var dryRun bool
+	cmd := &cobra.Command{
+		Use: "set KIND NAME FIELD=VALUE…", Short: "Change fields of an object",
+		Long: "Change fields of an object. A field is a path below spec, or begins with labels. or annotations.; a value is YAML,\n" +
+			"and nothing after the = takes the field away.",
+		Example:           "  weft set switch blue mtu=1400\n  weft set port web-1 profile=gold labels.tier=web guards.ip=false",
+		ValidArgsFunction: a.completeObject,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 3 {
+				return exactly("KIND", "NAME", "FIELD=VALUE")(cmd, args)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			r, err := a.settable(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return a.traced(cmd, func(ctx context.Context) error { return a.set(ctx, r, args[1], args[2:], dryRun) })
+		},
+	}
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and write nothing")
+	return a.waitFlags(cmd)
+}
+
+// settable reads a KIND that users may write.
+func (a *app) settable(cmd *cobra.Command, word string) (api.Resource, error) {
+	r, err := resource(cmd, word)
+	if err == nil && !r.Settable {
+		return r, usage(cmd, "%s: %s are written by the hosts themselves", cmd.CommandPath(), r.Plural)
+	}
+	return r, err
+}
+
+func (a *app) set(ctx context.Context, r api.Resource, name string, assignments []string, dryRun bool) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	o, err := c.Get(ctx, r.Kind, name)
+	if err != nil {
+		return err
+	}
+	// The object keeps the revision it was read at, so that a change made meanwhile by somebody else is a conflict.
+	if o, err = api.Set(o, assignments); err != nil {
+		return err
+	}
+	return a.apply(ctx, []fabric.Object{o}, dryRun)
+}
+
+// deleteCommand removes objects.
+func (a *app) deleteCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "delete KIND NAME…", Short: "Delete objects; refused while something uses them",
+		ValidArgsFunction: a.completeObject,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) < 2 {
+				return exactly("KIND", "NAME")(cmd, args)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			r, err := a.settable(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			return a.traced(cmd, func(ctx context.Context) error { return a.delete(ctx, r, args[1:]) })
+		},
+	}
+	return a.waitFlags(cmd)
+}
+
+// delete removes objects one after the other, and stops at the first that cannot go.
+func (a *app) delete(ctx context.Context, r api.Resource, names []string) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := a.limited(ctx)
+	defer cancel()
+	var all api.ApplyResult
+	for i, name := range names {
+		res, err := c.Delete(ctx, r.Kind, name)
+		if err != nil && i > 0 {
+			return fmt.Errorf("%d of %d deleted: %w", i, len(names), err)
+		}
+		if err != nil {
+			return err
+		}
+		all.Items = append(all.Items, res.Items...)
+		all.Revision, all.TraceID = res.Revision, res.TraceID
+	}
+	return a.changed(ctx, c, all)
+}

@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+)
+
+// statusCommand shows the fabric on one screen.
+func (a *app) statusCommand() *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use: "status", Short: "The whole fabric on one screen, with every problem and its next step", Args: exactly(),
+		Long: "Show hosts, etcd, tunnels, switches, ports, moves and problems. The exit status is 5 while there are problems.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			return a.status(cmd.Context(), wait)
+		},
+	}
+	cmd.Flags().BoolVar(&wait, "wait", false, "wait until there are no problems")
+	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to wait")
+	return cmd
+}
+
+func (a *app) status(ctx context.Context, wait bool) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	var st api.Status
+	if wait {
+		limited, cancel := a.limited(ctx)
+		defer cancel()
+		if st, err = c.WaitHealthy(limited); err != nil && ctx.Err() == nil && errors.Is(context.Cause(limited), err) {
+			st, err = c.Status(ctx) // time is over: show how it is
+		}
+	} else {
+		st, err = c.Status(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	if a.structured() {
+		err = a.document(st)
+	} else {
+		a.printStatus(&st)
+	}
+	if err == nil && !st.Healthy {
+		return &statusError{status: exitUnhealthy}
+	}
+	return err
+}
+
+func (a *app) printStatus(st *api.Status) {
+	verdict := a.paint(a.out, green, "healthy")
+	if !st.Healthy {
+		verdict = a.paint(a.out, red, count(len(st.Problems), "problem"))
+	}
+	fmt.Fprintf(a.out, "%s · %s · tunnels %d/%d · %s · revision %d\n", verdict, count(len(st.Hosts), "host"), st.Tunnels.Up, st.Tunnels.Total, etcdText(st.Etcd), st.Revision)
+	section(a, "Hosts", fabric.KindHost, st.Hosts)
+	section(a, "Switches", fabric.KindSwitch, st.Switches)
+	section(a, "Ports", fabric.KindPort, st.Ports)
+	section(a, "Moves", fabric.KindMove, st.Moves)
+	if len(st.Problems) == 0 {
+		return
+	}
+	fmt.Fprintln(a.out, "\n"+a.paint(a.out, bold, "Problems"))
+	for _, p := range st.Problems {
+		fmt.Fprintf(a.out, "%s  %s\n    Next: %s\n", a.paint(a.out, red, p.Object), p.Message, p.Next)
+	}
+}
+
+// section is one table of the screen.
+func section[T any, P interface {
+	*T
+	fabric.Object
+}](a *app, title string, k fabric.Kind, items []T) {
+	if len(items) == 0 {
+		return
+	}
+	fmt.Fprintln(a.out, "\n"+a.paint(a.out, bold, title))
+	wide := a.output == "wide"
+	rows := make([][]string, len(items))
+	for i := range items {
+		rows[i] = row(P(&items[i]), wide)
+	}
+	a.table(columns(k, wide), rows)
+}
+
+// etcdText is "etcd 3/3 (can lose 1)".
+func etcdText(e api.Etcd) string {
+	if len(e.Members) == 0 {
+		return "etcd unknown"
+	}
+	healthy := 0
+	for _, m := range e.Members {
+		if m.Healthy {
+			healthy++
+		}
+	}
+	s := fmt.Sprintf("etcd %d/%d", healthy, len(e.Members))
+	if e.CanLose < 0 {
+		return s + " (no majority)"
+	}
+	return s + fmt.Sprintf(" (can lose %d)", e.CanLose)
+}
+
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// doctorCommand examines a host.
+func (a *app) doctorCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "doctor", Short: "Examine the host: kernel, BPF, MTU, clock, interfering managers; each finding with its remedy", Args: exactly(),
+		Long: "Examine the host whose agent is asked (--host chooses it). The exit status is 5 when a check failed.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			findings, err := c.Doctor(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.printFindings(findings)
+		},
+	}
+}
+
+func (a *app) printFindings(findings []api.Finding) error {
+	failed := false
+	for _, f := range findings {
+		failed = failed || f.Severity == api.Failed
+	}
+	if a.structured() {
+		if err := a.document(api.List[api.Finding]{Items: findings}); err != nil {
+			return err
+		}
+	} else {
+		marks := map[api.Severity]string{api.OK: a.paint(a.out, green, "✓"), api.Warning: a.paint(a.out, yellow, "!"), api.Failed: a.paint(a.out, red, "✗")}
+		for _, f := range findings {
+			fmt.Fprintf(a.out, "%s %-20s %s\n", marks[f.Severity], f.Check, f.Message)
+			if f.Remedy != "" {
+				fmt.Fprintf(a.out, "  %-20s %s\n", "", "→ "+strings.ReplaceAll(f.Remedy, "\n", "\n"+strings.Repeat(" ", 25)))
+			}
+		}
+	}
+	if failed {
+		return &statusError{status: exitUnhealthy}
+	}
+	return nil
+}
+
+// eventsCommand prints what happened.
+func (a *app) eventsCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use: "events", Short: "What happened on the host that is asked, oldest first", Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			err = c.Events(cmd.Context(), follow, func(e fabric.Event) error {
+				if a.structured() {
+					return a.document(e)
+				}
+				fmt.Fprintf(a.out, "%s  %-6s %-22s %-16s %s\n", e.Time.Local().Format("15:04:05.000"), e.Host, e.Type, e.Object, e.Message)
+				return nil
+			})
+			if errors.Is(err, context.Canceled) {
+				return nil // the user has seen enough
+			}
+			return err
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens")
+	return cmd
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
+
+// traceCommand follows one packet through the fabric.
+func (a *app) traceCommand() *cobra.Command {
+	var timeout time.Duration
+	cmd := &cobra.Command{
+		Use: "trace SRC DST PROTO[/PORT]", Short: "Follow one packet from a port, across hosts, with what decided about it", Args: exactly("SRC", "DST", "PROTO/PORT"),
+		Long: "Send one probe from the port SRC through the real datapath to the port or address DST, and show every stage it passed on\n" +
+			"every host. The probe is caught before it reaches a guest.",
+		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp",
+		ValidArgsFunction: a.completeNames("port"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds()}
+			if err := r.ParseTarget(args[2]); err != nil {
+				return usage(cmd, "%s", strings.TrimSuffix(err.Error(), ": "+fabric.ErrInvalid.Error()))
+			}
+			return a.traced(cmd, func(ctx context.Context) error { return a.trace(ctx, r) })
+		},
+	}
+	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the hosts' records")
+	return cmd
+}
+
+func (a *app) trace(ctx context.Context, r api.TraceRequest) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	p, err := c.Trace(ctx, r)
+	if err != nil {
+		return err
+	}
+	if a.structured() {
+		if err := a.document(p); err != nil {
+			return err
+		}
+	} else {
+		a.printPath(r, p)
+	}
+	if p.Verdict == tracing.Unknown {
+		return &statusError{status: exitPartial}
+	}
+	return nil
+}
+
+// printPath shows a packet's way, a line a stage.
+func (a *app) printPath(r api.TraceRequest, p *tracing.Path) {
+	target := r.Protocol
+	if r.Port != 0 {
+		target = fmt.Sprintf("%s/%d", r.Protocol, r.Port)
+	}
+	fmt.Fprintf(a.out, "trace %s  %s → %s  %s\n", p.TraceID, r.Source, r.Destination, target)
+	host := fabric.HostID("")
+	rows := make([][3]string, len(p.Hops))
+	width := [2]int{}
+	for i, h := range p.Hops {
+		name := string(h.Host)
+		if h.Host == host {
+			name = ""
+		}
+		host = h.Host
+		rows[i] = [3]string{name, h.Stage.String(), hopText(h)}
+		width[0], width[1] = max(width[0], len(name)), max(width[1], len(rows[i][1]))
+	}
+	for i, row := range rows {
+		fmt.Fprintf(a.out, "  %-*s  %-*s  %-50s %+.0f µs\n", width[0], row[0], width[1], row[1], row[2], p.Hops[i].AfterUs)
+	}
+	colour := map[tracing.Verdict]string{tracing.Delivered: green, tracing.Dropped: red, tracing.Unknown: yellow}[p.Verdict]
+	fmt.Fprintln(a.out, a.paint(a.out, colour, p.Sentence()))
+}
+
+// hopText is what happened at one stage.
+func hopText(h tracing.Step) string {
+	words := []string{h.Result.String()}
+	if h.Reason != 0 {
+		words = append(words, h.Reason.String())
+	}
+	if h.Port != "" {
+		words = append(words, "port "+string(h.Port))
+	} else if h.Device != "" {
+		words = append(words, h.Device)
+	}
+	if h.VNI != 0 {
+		words = append(words, fmt.Sprintf("vni %d", h.VNI))
+	}
+	switch {
+	case h.PeerHost != "":
+		words = append(words, fmt.Sprintf("peer %s (%s)", h.PeerHost, h.Peer))
+	case h.Peer != netip.Addr{}:
+		words = append(words, "peer "+h.Peer.String())
+	}
+	return strings.Join(words, " · ")
+}
