@@ -1,0 +1,222 @@
+/* VXLAN (RFC 7348): a frame arrives from another host. Plain IP frames are unpacked here; what the kernel's own device
+ * does better (aggregates) or alone (fragments, options, checksums, anything but IP) is left to it, and met again in vx_in. */
+#ifndef WEFT_DECAP_H
+#define WEFT_DECAP_H
+
+#include "flood.h"
+
+enum {
+	NOT_OURS = -1,		/* the host's own traffic */
+	KERNEL = -2,		/* ours, but for the kernel's device */
+	ECN_CE = 3,
+};
+
+/* What the outer header says. */
+struct arrival {
+	struct address from;
+	struct ethernet inner;
+	__u32 vni;
+	__u32 size;		/* of what is taken off */
+};
+
+INLINE int is_peer(__u32 id, const struct address *vtep)
+{
+	const struct peer *p = id ? peer_of(id) : 0;
+
+	return p && same_address(&p->vtep, vtep);
+}
+
+/* The rest of admit: a frame sent on by the station's previous host, or the reason of the refusal. */
+__attribute__((noinline)) int admit_other(__u32 vni, struct arrival *a)
+{
+	if (!a)
+		return DROP_VTEP_UNKNOWN;
+	const struct fdb *from = station(vni, a->inner.src), *to = station(vni, a->inner.dst);
+	struct address vtep = a->from;
+
+	if (from && to && (to->flags & FDB_LOCAL) && is_peer(to->peer, &vtep))
+		return 0;
+	if (!bpf_map_lookup_elem(&vteps_v1, &vtep))
+		return DROP_VTEP_UNKNOWN;
+	if (!bpf_map_lookup_elem(&networks_v1, &vni))
+		return DROP_VNI_UNKNOWN;
+	return DROP_VTEP_NOT_ALLOWED;
+}
+
+/* Whether the inner source may be heard from the outer one; the reason if not. */
+INLINE int admit(__u32 vni, struct arrival *a)
+{
+	const struct fdb *from = station(vni, a->inner.src);
+
+	if (likely(from && (is_peer(from->peer, &a->from) || is_peer(from->alt, &a->from))))
+		return 0;
+	return admit_other(vni, a);
+}
+
+INLINE int vxlan_is_bad(const struct vxlan *v)
+{
+	return v->flags != bswap32(VXLAN_FLAG_VNI << 24) || (v->vni & bswap32(0xff));
+}
+
+/* What follows the outer IP header. */
+INLINE int payload_of(const struct vxlan *v, const void *end, struct arrival *a)
+{
+	const struct ethernet *inner = (const void *)(v + 1);
+
+	if ((const void *)(v + 1) > end || vxlan_is_bad(v))
+		return DROP_VXLAN_BAD;
+	if ((const void *)(inner + 1) > end)
+		return DROP_L2_SHORT;
+	a->vni = bswap32(v->vni) >> 8;
+	a->inner = *inner;
+	return 0;
+}
+
+INLINE int outer4_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
+{
+	void *end = (void *)(long)skb->data_end;
+	struct ipv4 *ip = (void *)(long)skb->data + ETH;
+	struct udp *udp = (void *)(ip + 1);
+	__u32 sum = 0, length;
+
+	if ((void *)(udp + 1) > end || ip->proto != PROTO_UDP || udp->dst != bswap16(PORT_VXLAN) ||
+	    ip->dst != cfg->vtep.w[3] || ip->version_ihl != 0x45 || (ip->fragment & bswap16(FRAGMENT_MORE | FRAGMENT_OFFSET)))
+		return NOT_OURS; /* fragments and options: put together and looked at by the kernel, then by vx_in */
+	for (int i = 0; i < 10; i++)
+		sum += ((__u16 *)ip)[i];
+	length = bswap16(ip->length);
+	if (fold(sum) != 0xffff || ETH + length != skb->len || bswap16(udp->length) != length - sizeof(*ip) || udp->checksum ||
+	    (ip->tos & 3) == ECN_CE)
+		return KERNEL;
+	a->from = address4(ip->src);
+	a->size = OVERHEAD4;
+	return payload_of((void *)(udp + 1), end, a);
+}
+
+INLINE int outer6_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
+{
+	void *end = (void *)(long)skb->data_end;
+	struct ipv6 *ip = (void *)(long)skb->data + ETH;
+	struct udp *udp = (void *)(ip + 1);
+	__u32 length;
+
+	if ((void *)(udp + 1) > end || ip->next != PROTO_UDP || udp->dst != bswap16(PORT_VXLAN) ||
+	    ip->dst[0] != cfg->vtep.w[0] || ip->dst[1] != cfg->vtep.w[1] || ip->dst[2] != cfg->vtep.w[2] ||
+	    ip->dst[3] != cfg->vtep.w[3])
+		return NOT_OURS;
+	length = bswap16(ip->length);
+	if (ETH + sizeof(*ip) + length != skb->len || bswap16(udp->length) != length || udp->checksum ||
+	    (bswap32(ip->first) >> 20 & 3) == ECN_CE)
+		return KERNEL;
+	__builtin_memcpy(&a->from, ip->src, 16);
+	a->size = OVERHEAD6;
+	return payload_of((void *)(udp + 1), end, a);
+}
+
+/* Reads the outer header. 0: a plain VXLAN frame to this host's tunnel end point. */
+INLINE int outer_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
+{
+	if (skb->protocol != (cfg->ipv6 ? bswap16(ETHERTYPE_IPV6) : bswap16(ETHERTYPE_IPV4)))
+		return NOT_OURS;
+	if (linear(skb, OVERHEAD6 + 2 * ETH))
+		return NOT_OURS;
+	return cfg->ipv6 ? outer6_of(skb, cfg, a) : outer4_of(skb, cfg, a);
+}
+
+/* Takes the outer header off. FIXED_GSO always: the kernel would add what is taken off to the segment size otherwise. */
+INLINE int unpack(struct __sk_buff *skb, const struct config *cfg, const struct arrival *a)
+{
+	__u64 flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | cfg->decap_flags;
+
+	if (a->inner.type == bswap16(ETHERTYPE_IPV6) && !cfg->ipv6)
+		flags |= ADJ_ROOM_DECAP_L3_IPV6;
+	if (a->inner.type == bswap16(ETHERTYPE_IPV4) && cfg->ipv6)
+		flags |= ADJ_ROOM_DECAP_L3_IPV4;
+	if (bpf_skb_adjust_room(skb, -(__s32)a->size, BPF_ADJ_ROOM_MAC, flags))
+		return -1;
+	bpf_csum_level(skb, BPF_CSUM_LEVEL_DEC); /* what the NIC has verified included the outer UDP */
+	if (bpf_skb_store_bytes(skb, 0, &a->inner, ETH, 0))
+		return -1;
+	return 0;
+}
+
+/* Whether this frame is unpacked here. */
+INLINE int is_plain_inside(const struct __sk_buff *skb, const struct config *cfg, const struct arrival *a)
+{
+	if (skb->gso_size && !cfg->decap_flags)
+		return 0;
+	if (a->inner.type != bswap16(ETHERTYPE_IPV4) && a->inner.type != bswap16(ETHERTYPE_IPV6))
+		return 0;
+	return !is_group(a->inner.dst) && !skb->vlan_present;
+}
+
+/* The kernel's VXLAN device takes it from here; vx_in meets the frame again. */
+INLINE int leave_to_kernel(struct __sk_buff *skb, struct way *w)
+{
+	TRACE(skb, w, STAGE_UNDERLAY_IN, RESULT_PASS, 0);
+	COUNT(w->slot, passed);
+	return NEXT;
+}
+
+/* Reads what the kernel's VXLAN device has found; the reason of a refusal, or 0. */
+INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
+{
+	struct bpf_tunnel_key key = {};
+
+	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), cfg->ipv6 ? BPF_F_TUNINFO_IPV6 : 0))
+		return DROP_VTEP_UNKNOWN;
+	a->vni = key.tunnel_id;
+	if (cfg->ipv6)
+		__builtin_memcpy(&a->from, key.remote_ipv6, 16);
+	else
+		a->from = address4(bswap32(key.remote_ipv4));
+	struct address to = address4(bswap32(key.local_ipv4));
+
+	if (cfg->ipv6)
+		__builtin_memcpy(&to, key.local_ipv6, 16);
+	if (!same_address(&to, &cfg->vtep))
+		return DROP_VTEP_NOT_ALLOWED;
+	if (bpf_skb_load_bytes(skb, 0, &a->inner, ETH))
+		return DROP_L2_SHORT;
+	__u16 type = bswap16(a->inner.type);
+
+	if (skb->vlan_present || type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ || type == ETHERTYPE_QINQ_OLD)
+		return DROP_VLAN_NOT_ALLOWED;
+	return 0;
+}
+
+/* A frame out of a tunnel is for a guest that is plugged in here, and has not left. */
+INLINE int is_here(const struct fdb *to)
+{
+	const struct slot *s;
+
+	if (!(to->flags & FDB_LOCAL))
+		return 0;
+	s = likely(!to->peer) ? 0 : slot_of(to->slot);
+	return !s || (s->gate & GATE_MASK) != GATE_RELAY;
+}
+
+/* It may be sent on to the guest's new host. */
+INLINE int is_relayed(const struct fdb *to)
+{
+	return to->peer && (to->flags & (FDB_RELAY | FDB_LOCAL));
+}
+
+/* Sends a frame on, once: the new host admits it because its source lives with us, or because we are named as the
+ * station's relay there, and it is named as nobody's. */
+INLINE int relay(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct fdb *to)
+{
+	const struct peer *p = peer_of(to->peer);
+	__u32 port = to->slot;
+
+	if (!p || load_tunnel_key(skb, cfg, p, w->vni, 0))
+		return drop(skb, w, STAGE_RELAY, p ? DROP_REDIRECT_FAILED : DROP_UNDERLAY_DOWN);
+	trace_peer(w, &p->vtep);
+	TRACE(skb, w, STAGE_RELAY, RESULT_RELAY, 0);
+	COUNT(w->slot, relayed);
+	if (port)
+		COUNT(port, sent_on);
+	return bpf_redirect(cfg->tunnel, 0);
+}
+
+#endif

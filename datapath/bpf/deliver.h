@@ -1,0 +1,138 @@
+/* Where a frame goes, and its last step to a guest. */
+#ifndef WEFT_DELIVER_H
+#define WEFT_DELIVER_H
+
+#include "guard.h"
+
+INLINE const struct fdb *station(__u32 vni, const __u8 *mac)
+{
+	struct fdb_key key = {.vni = vni};
+
+	__builtin_memcpy(key.mac, mac, 6);
+	return bpf_map_lookup_elem(&fdb_v1, &key);
+}
+
+INLINE const struct peer *peer_of(__u32 id)
+{
+	const struct peer *p = bpf_map_lookup_elem(&peers_v1, &id);
+
+	return p && p->mtu ? p : 0;
+}
+
+INLINE int is_group(const __u8 *mac)
+{
+	return mac[0] & 1;
+}
+
+INLINE int is_group_frame(const struct __sk_buff *skb)
+{
+	const __u8 *dst = (void *)(long)skb->data;
+
+	return (void *)(long)skb->data + ETH <= (void *)(long)skb->data_end && is_group(dst);
+}
+
+/* A station that is plugged in here but does not run here: staged for a move, or moved away. Its peer has it. */
+INLINE int is_elsewhere(const struct fdb *e)
+{
+	const struct slot *s;
+
+	if (likely(!e->peer))
+		return 0;
+	if (!(e->flags & FDB_LOCAL))
+		return 1;
+	s = slot_of(e->slot);
+	__u32 gate = s ? s->gate & GATE_MASK : GATE_CLOSED;
+
+	return gate == GATE_STAGED || gate == GATE_RELAY;
+}
+
+/* The reason why nothing may be handed to the slot's device, or 0. */
+INLINE __u32 refusal(const struct slot *s, __u32 vni)
+{
+	__u32 gate = s->gate;
+
+	if (!s->out || s->out >> 40 != vni)
+		return DROP_DEVICE_GONE;
+	if ((gate & GATE_MASK) == GATE_CLOSED)
+		return DROP_PORT_DISABLED;
+	if (!(gate & GATE_READY))
+		return DROP_POLICY_MISSING;
+	if ((gate & GATE_MASK) == GATE_RELAY)
+		return DROP_NOT_OWNER;
+	return 0;
+}
+
+/* Sends the frame out of the device of the slot, past its guard. vp_out counts it. */
+INLINE int out_egress(struct __sk_buff *skb, const struct config *cfg, __u32 slot, __u32 ifindex)
+{
+	skb->mark = cfg->mark | slot;
+	return bpf_redirect(ifindex, 0);
+}
+
+/* Hands the frame to the guest in the slot. */
+INLINE int deliver(struct __sk_buff *skb, struct way *w, __u32 slot)
+{
+	const struct config *cfg = host();
+	const struct slot *s = slot_of(slot);
+	struct stats *stats = stats_of(slot);
+
+	if (!cfg || !s || !stats)
+		return DROP;
+	__u64 out = s->out;
+	__u32 reason = refusal(s, w->vni);
+
+	stats->offered++;
+	if (unlikely(!reason && w->traced == CAUGHT))
+		reason = DROP_PROBE_CAUGHT;
+	if (unlikely(reason)) {
+		count_drop(slot, TO_GUEST, reason);
+		TRACE(skb, w, STAGE_PORT_OUT, reason == DROP_PROBE_CAUGHT ? RESULT_CAUGHT : RESULT_DROP, reason);
+		return DROP;
+	}
+	TRACE(skb, w, STAGE_PORT_OUT, RESULT_DELIVER, 0);
+	if ((out >> 32 & 0xff) != OUT_PEER)
+		return out_egress(skb, cfg, slot, out);
+	stats->tx_frames++;
+	stats->tx_packets += w->packets;
+	stats->tx_bytes += skb->len;
+	skb->mark = 0;
+	bpf_skb_change_type(skb, PACKET_HOST); /* before Linux 6.15 the peer would see PACKET_OTHERHOST and drop */
+	return bpf_redirect_peer(out, 0);
+}
+
+/* The slot of the device the frame is met at. */
+INLINE __u32 slot_here(const struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
+	const struct config *cfg = host();
+
+	if (port)
+		return port->slot;
+	return cfg && cfg->tunnel == ifindex ? SLOT_TUNNEL : SLOT_NOWHERE;
+}
+
+/* A frame may not enter a guest's device. One that the core has let pass was counted as offered already. */
+INLINE int refuse_egress(const struct __sk_buff *skb, __u32 reason)
+{
+	const struct config *cfg = host();
+	__u32 slot = slot_here(skb);
+
+	if (!cfg || (skb->mark & ~(MAX_PORTS - 1)) != cfg->mark)
+		COUNT(slot, offered);
+	count_drop(slot, TO_GUEST, reason);
+	return DROP;
+}
+
+/* Answers a guest: the frame, rewritten, goes back out of the device it came from. */
+INLINE int answer(struct __sk_buff *skb, struct way *w, __u32 ifindex)
+{
+	const struct config *cfg = host();
+
+	if (!cfg)
+		return DROP;
+	COUNT(w->slot, offered);
+	return out_egress(skb, cfg, w->slot, ifindex);
+}
+
+#endif

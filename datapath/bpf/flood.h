@@ -1,0 +1,76 @@
+/* Group frames: a copy for each port of the switch here, and one for each peer that has a port on it (head-end
+ * replication, RFC 7348 section 4.2 with the group made of unicasts). */
+#ifndef WEFT_FLOOD_H
+#define WEFT_FLOOD_H
+
+#include "encap.h"
+
+struct copies {
+	struct __sk_buff *skb;
+	const struct network *network;
+	const struct config *cfg;
+	struct way *w;
+	__u32 fragment;
+};
+
+/* One copy for a port that is open; a staged one would give its guest what it has had at the source already. */
+static long copy_to_port(__u32 i, struct copies *c)
+{
+	__u32 id = c->network->ports[i & (MAX_FLOOD_PORTS - 1)];
+	const struct slot *s = slot_of(id);
+
+	if (id == c->w->slot || !s || (s->gate & GATE_MASK) != GATE_OPEN)
+		return 0;
+	__u32 reason = refusal(s, c->w->vni);
+
+	COUNT(id, offered);
+	if (!reason && c->w->traced == CAUGHT)
+		reason = DROP_PROBE_CAUGHT;
+	if (!reason) {
+		c->skb->mark = c->cfg->mark | id;
+		if (bpf_clone_redirect(c->skb, (__u32)s->out, 0))
+			reason = DROP_REDIRECT_FAILED;
+	}
+	if (reason)
+		count_drop(id, TO_GUEST, reason);
+	if (!c->w->traced)
+		return 0;
+	tell(c->w, (__u32)s->out,
+	     STAGE_PORT_OUT << 8 | (!reason ? RESULT_DELIVER : reason == DROP_PROBE_CAUGHT ? RESULT_CAUGHT : RESULT_DROP), reason);
+	return 0;
+}
+
+static long copy_to_peer(__u32 i, struct copies *c)
+{
+	const struct peer *p = peer_of(c->network->peers[i & (MAX_FLOOD_PEERS - 1)]);
+
+	if (!p)
+		return 0;
+	trace_peer(c->w, &p->vtep);
+	TRACE(c->skb, c->w, STAGE_UNDERLAY_OUT, RESULT_FLOOD, 0);
+	if (load_tunnel_key(c->skb, c->cfg, p, c->w->vni, c->fragment) || bpf_clone_redirect(c->skb, c->cfg->tunnel, 0))
+		count_drop(SLOT_TUNNEL, TO_GUEST, DROP_REDIRECT_FAILED);
+	return 0;
+}
+
+/* Sends the frame to all others on the switch; from a tunnel, to those here alone, because its sender has served the rest. */
+INLINE int flood(struct __sk_buff *skb, struct way *w, const struct frame *f)
+{
+	struct copies c = {.skb = skb, .cfg = host(), .network = bpf_map_lookup_elem(&networks_v1, &w->vni), .w = w};
+
+	if (!c.network || !c.cfg)
+		return drop(skb, w, STAGE_FDB, DROP_VNI_UNKNOWN);
+	TRACE(skb, w, STAGE_FDB, RESULT_FLOOD, 0);
+	if (f && f->l3_length > w->mtu) {
+		c.fragment = f->ip == 4 && !f->df;
+		if (!c.fragment)
+			return drop(skb, w, STAGE_FDB, DROP_MTU_EXCEEDED);
+	}
+	COUNT(w->slot, flooded);
+	bpf_loop(c.network->ports_count, copy_to_port, &c, 0);
+	if (f)
+		bpf_loop(c.network->peers_count, copy_to_peer, &c, 0);
+	return DROP;
+}
+
+#endif

@@ -1,0 +1,224 @@
+/* What the core knows of a frame: every length checked against the frame, every loop bounded. */
+#ifndef WEFT_PARSE_H
+#define WEFT_PARSE_H
+
+#include "trace.h"
+
+enum {
+	MAX_ETHERNET_LENGTH = 1500,	/* an EtherType up to it is a length (IEEE 802.3) */
+	MIN_ETHERTYPE = 0x600,
+	LINEAR = 94,			/* Ethernet, the longest IPv4 header, TCP's fixed part */
+	MAX_EXTENSIONS = 6,		/* IPv6 extension headers; no honest packet has more */
+};
+
+struct frame {
+	__u32 l4;		/* offset of the transport header; 0: none, or not in this fragment */
+	__u32 l3_length;	/* of the largest packet it becomes on a wire, in bytes */
+	__u16 ethertype;
+	__u16 sport, dport;	/* of UDP */
+	__u8 proto;
+	__u8 tcp_flags;
+	__u8 tcp_header;	/* length in bytes */
+	__u8 icmp_type;
+	__u8 ecn;
+	__u8 df;		/* must not be fragmented: DF, or IPv6 */
+	__u8 fragment;		/* is a fragment, the first one included */
+	__u8 ip;		/* 4, 6 or 0 */
+};
+
+/* Makes the first n bytes of the frame linear, or all of it. GSO lists (SKB_GSO_FRAGLIST) must never be pulled beyond
+ * their headers (skb_segment panics); n is less than any header chain with its transport header that such a list has. */
+INLINE int linear(struct __sk_buff *skb, __u32 n)
+{
+	__u32 have = skb->data_end - skb->data;
+
+	if (likely(have >= n) || have >= skb->len)
+		return 0;
+	return bpf_skb_pull_data(skb, skb->len < n ? skb->len : n);
+}
+
+/* On how many packets a GSO frame becomes on a wire. The kernel has counted them, save for a frame fresh from a tap. */
+__attribute__((noinline)) int gso_packets(struct __sk_buff *skb)
+{
+	__u32 size = skb->gso_size, headers = ETH;
+	__u8 first, word;
+	__be16 type;
+
+	if (skb->gso_segs || !size)
+		return skb->gso_segs ? skb->gso_segs : 1;
+	if (bpf_skb_load_bytes(skb, 12, &type, 2) || bpf_skb_load_bytes(skb, ETH, &first, 1))
+		return 1;
+	headers += type == bswap16(ETHERTYPE_IPV4) ? (first & 15) * 4 : 40;
+	if (bpf_skb_load_bytes(skb, type == bswap16(ETHERTYPE_IPV4) ? ETH + 9 : ETH + 6, &first, 1))
+		return 1;
+	if (first == PROTO_TCP && bpf_skb_load_bytes(skb, headers + 12, &word, 1) == 0)
+		headers += (word >> 4) * 4;
+	else
+		headers += 8;
+	return skb->len <= headers ? 1 : (skb->len - headers + size - 1) / size;
+}
+
+INLINE __u32 packets_of(struct __sk_buff *skb)
+{
+	return likely(!skb->gso_size) ? 1 : gso_packets(skb);
+}
+
+INLINE int parse_tcp(struct __sk_buff *skb, struct frame *f)
+{
+	__u8 head[14];
+
+	if (bpf_skb_load_bytes(skb, f->l4, head, sizeof(head)))
+		return DROP_L4_BAD;
+	f->tcp_header = (head[12] >> 4) * 4;
+	f->tcp_flags = head[13];
+	if (f->tcp_header < 20 || f->l4 + f->tcp_header > skb->len)
+		return DROP_L4_BAD;
+	return 0;
+}
+
+INLINE int parse_udp(struct __sk_buff *skb, struct frame *f)
+{
+	__be16 head[3];
+
+	if (bpf_skb_load_bytes(skb, f->l4, head, sizeof(head)))
+		return DROP_L4_BAD;
+	f->sport = bswap16(head[0]);
+	f->dport = bswap16(head[1]);
+	if (!f->fragment && !skb->gso_size && (bswap16(head[2]) < 8 || f->l4 + bswap16(head[2]) > skb->len))
+		return DROP_L4_BAD;
+	return 0;
+}
+
+/* Looks at the transport header, which a fragment but the first has none of. */
+INLINE int parse_l4(struct __sk_buff *skb, struct frame *f)
+{
+	__u32 headers = f->l4;
+	int bad = 0;
+
+	switch (f->proto) {
+	case PROTO_TCP:
+		bad = parse_tcp(skb, f);
+		headers += f->tcp_header;
+		break;
+	case PROTO_UDP:
+		bad = parse_udp(skb, f);
+		headers += 8;
+		break;
+	case PROTO_ICMP:
+	case PROTO_ICMPV6:
+		if (skb->len < f->l4 + 8 || bpf_skb_load_bytes(skb, f->l4, &f->icmp_type, 1))
+			bad = DROP_L4_BAD;
+		break;
+	}
+	if (skb->gso_size)
+		f->l3_length = headers - ETH + skb->gso_size;
+	return bad;
+}
+
+INLINE int parse_ipv4(struct __sk_buff *skb, struct frame *f)
+{
+	void *end = (void *)(long)skb->data_end;
+	struct ipv4 *ip = (void *)(long)skb->data + ETH;
+
+	if ((void *)(ip + 1) > end)
+		return DROP_L3_BAD;
+	__u32 header = (ip->version_ihl & 15) * 4, length = bswap16(ip->length), fragment = bswap16(ip->fragment);
+
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || ETH + header > skb->len)
+		return DROP_L3_BAD;
+	/* A GSO frame's length is rewritten for each segment, and is 0 beyond 64 KiB. */
+	if ((length < header || ETH + length > skb->len) && !(skb->gso_size && length == 0))
+		return DROP_L3_BAD;
+	f->ip = 4;
+	f->proto = ip->proto;
+	f->ecn = ip->tos & 3;
+	f->df = !!(fragment & FRAGMENT_DF);
+	f->fragment = !!(fragment & (FRAGMENT_MORE | FRAGMENT_OFFSET));
+	f->l3_length = skb->len - ETH;
+	if (fragment & FRAGMENT_OFFSET)
+		return 0;
+	f->l4 = ETH + header;
+	return parse_l4(skb, f);
+}
+
+/* Walks the extension headers. A chain that is too long, or hides the transport header of a first fragment, is refused
+ * (RFC 7112), because no guard could look behind it. */
+INLINE int parse_extensions(struct __sk_buff *skb, struct frame *f, __u32 at)
+{
+	__u8 head[4];
+
+	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
+		switch (f->proto) {
+		case PROTO_HOPOPTS:
+		case PROTO_ROUTING:
+		case PROTO_DSTOPTS:
+		case PROTO_FRAGMENT:
+		case PROTO_AH:
+			break;
+		default:
+			f->l4 = f->proto == PROTO_NONE ? 0 : at;
+			return 0;
+		}
+		if (bpf_skb_load_bytes(skb, at, head, 4))
+			return DROP_L3_BAD;
+		if (f->proto == PROTO_FRAGMENT) {
+			f->fragment = 1;
+			f->proto = head[0];
+			if (bswap16(*(__be16 *)(head + 2)) & 0xfff8)
+				return 0;
+			at += 8;
+			continue;
+		}
+		at += f->proto == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
+		f->proto = head[0];
+	}
+	return DROP_L3_BAD;
+}
+
+INLINE int parse_ipv6(struct __sk_buff *skb, struct frame *f)
+{
+	void *end = (void *)(long)skb->data_end;
+	struct ipv6 *ip = (void *)(long)skb->data + ETH;
+
+	if ((void *)(ip + 1) > end)
+		return DROP_L3_BAD;
+	__u32 first = bswap32(ip->first), length = bswap16(ip->length);
+
+	if (first >> 28 != 6 || (ETH + sizeof(*ip) + length > skb->len && !skb->gso_size))
+		return DROP_L3_BAD;
+	if (length == 0 && ip->next != PROTO_NONE && !skb->gso_size)
+		return DROP_L3_BAD;
+	f->ip = 6;
+	f->proto = ip->next;
+	f->ecn = first >> 20 & 3;
+	f->df = 1;
+	f->l3_length = skb->len - ETH;
+	int bad = parse_extensions(skb, f, ETH + sizeof(*ip));
+
+	if (bad || !f->l4)
+		return bad;
+	return parse_l4(skb, f);
+}
+
+/* Reads the frame, whose first LINEAR bytes are linear; returns the reason it is refused for, or 0. */
+INLINE int parse(struct __sk_buff *skb, struct frame *f)
+{
+	void *end = (void *)(long)skb->data_end;
+	struct ethernet *eth = (void *)(long)skb->data;
+
+	if ((void *)(eth + 1) > end)
+		return DROP_L2_SHORT;
+	f->ethertype = bswap16(eth->type);
+	f->l3_length = skb->len - ETH;
+	switch (f->ethertype) {
+	case ETHERTYPE_IPV4:
+		return parse_ipv4(skb, f);
+	case ETHERTYPE_IPV6:
+		return parse_ipv6(skb, f);
+	}
+	if (f->ethertype < MIN_ETHERTYPE && (f->ethertype > MAX_ETHERNET_LENGTH || ETH + f->ethertype > skb->len))
+		return DROP_L2_SHORT;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,70 @@
+/* One frame under way, what it is counted as, and its end. */
+#ifndef WEFT_STATS_H
+#define WEFT_STATS_H
+
+#include "maps.h"
+#include "stages.h"
+
+/* A frame under way, from the program that met it to its end. */
+struct way {
+	__u32 slot;		/* where it came from: a port's slot, SLOT_UNDERLAY or SLOT_TUNNEL */
+	__u32 vni;
+	__u32 generation;
+	__u32 mtu;		/* of the switch */
+	__u32 packets;		/* on a wire */
+	__u32 traced;		/* FOLLOWED, CAUGHT or 0 */
+};
+
+INLINE const struct config *host(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&config_v1, &zero);
+}
+
+INLINE struct stats *stats_of(__u32 slot)
+{
+	return bpf_map_lookup_elem(&stats_v1, &slot);
+}
+
+INLINE struct slot *slot_of(__u32 slot)
+{
+	return bpf_map_lookup_elem(&slots_v1, &slot);
+}
+
+/* Counts one more of a field of a slot's stats; this CPU's copy, and no program is interrupted by another on its CPU. */
+#define COUNT(slot, field)                                  \
+	do {                                                \
+		struct stats *counted = stats_of(slot);     \
+		if (likely(counted))                        \
+			counted->field++;                   \
+	} while (0)
+
+/* The same for frames, packets and bytes at once: COUNT_ALL(w->slot, rx, packets, bytes). */
+#define COUNT_ALL(slot, side, packets, bytes)               \
+	do {                                                \
+		struct stats *counted = stats_of(slot);     \
+		if (likely(counted)) {                      \
+			counted->side##_frames++;           \
+			counted->side##_packets += packets; \
+			counted->side##_bytes += bytes;     \
+		}                                           \
+	} while (0)
+
+/* Counts a drop. Two CPUs may meet at the first drop of its kind: who loses the race to insert finds the entry there. */
+__attribute__((noinline)) int count_drop(__u32 slot, __u32 direction, __u32 reason)
+{
+	struct drop_key key = {.slot = slot, .direction = direction, .reason = reason};
+	__u64 *count = bpf_map_lookup_elem(&drops_v1, &key), one = 1;
+
+	if (!count) {
+		if (bpf_map_update_elem(&drops_v1, &key, &one, BPF_NOEXIST) == 0)
+			return 0;
+		count = bpf_map_lookup_elem(&drops_v1, &key);
+	}
+	if (count)
+		(*count)++;
+	return 0;
+}
+
+#endif

@@ -1,0 +1,192 @@
+/* Keys and values of the core's maps, shared with the loader by way of BTF: a change here that alters a size or a meaning
+ * needs a new version in the name of the map that holds it (maps.h). */
+#ifndef WEFT_TYPES_H
+#define WEFT_TYPES_H
+
+#include <linux/types.h>
+
+enum {
+	MAX_PORTS = 4096,	/* slots, of which the first FIRST_SLOT are not ports; 12 bits of the mark */
+	MAX_PEERS = 4096,	/* peer 0 is none */
+	MAX_SWITCHES = 4096,
+	MAX_STATIONS = 262144,
+	MAX_ADDRESSES = 8,
+	MAX_FLOOD_PORTS = 1024,	/* ports of one switch on this host */
+	MAX_FLOOD_PEERS = 512,	/* peers of one switch */
+};
+
+/* Slots that count for no port. */
+enum {
+	SLOT_UNDERLAY = 0,	/* VXLAN as it comes from the underlay NIC */
+	SLOT_TUNNEL = 1,	/* frames that the kernel's VXLAN device has unpacked */
+	SLOT_NOWHERE = 2,	/* frames at a device without a port */
+	FIRST_SLOT = 3,
+};
+
+enum {
+	GATE_CLOSED = 0,
+	GATE_STAGED = 1,
+	GATE_OPEN = 2,
+	GATE_RELAY = 3,
+	GATE_MASK = 0x0f,
+	GATE_READY = 0x10,	/* the port's settings are loaded: generation is not 0 */
+	GATE_EPOCH_SHIFT = 8,
+};
+
+enum {
+	GUARD_MAC = 1 << 0,
+	GUARD_IP = 1 << 1,
+	GUARD_ARP = 1 << 2,
+	GUARD_DHCP_SERVER = 1 << 3,
+	GUARD_RA = 1 << 4,
+	GUARD_L2_CONTROL = 1 << 5,
+	GUARD_VXLAN = 1 << 6,
+};
+
+/* How a frame is handed to a device. */
+enum {
+	OUT_EGRESS = 1,	/* bpf_redirect: taps, and veths whose peer is in this namespace */
+	OUT_PEER = 2,	/* bpf_redirect_peer: veths whose peer is in another namespace */
+};
+
+/* An address; IPv4 is ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2). */
+struct address {
+	__u32 w[4];
+};
+
+struct port {
+	__u64 epoch;
+	__u64 generation;	/* low 32 bits travel in hop records */
+	__u32 slot;
+	__u32 vni;
+	__u32 guards;
+	__u16 mtu;		/* the switch's: largest L3 packet, in bytes */
+	__u8 kind;		/* 1 tap, 2 veth */
+	__u8 addresses_count;
+	__u8 mac[6];
+	__u16 zero;
+	struct address addresses[MAX_ADDRESSES];
+	__u8 device[16];
+	__u8 name[64];
+};
+
+/* Two words that change on their own, each with one store, read by every frame that comes to or from the port. */
+struct slot {
+	__u64 gate;		/* epoch << GATE_EPOCH_SHIFT | GATE_READY | gate */
+	__u64 out;		/* vni << 40 | OUT_ << 32 | ifindex; 0: nothing is here */
+	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h) */
+	__u64 zero;
+};
+
+struct config {
+	struct address vtep;
+	__u32 ipv6;		/* the underlay is IPv6 */
+	__u32 underlay;		/* ifindex of the underlay NIC */
+	__u32 tunnel;		/* ifindex of the kernel's VXLAN device */
+	__u32 mark;		/* the upper 20 bits of the mark of frames the core has let pass; secret */
+	__u32 tracing;		/* not 0 while any label is armed */
+	__u32 zero;
+	__u64 decap_flags;	/* of bpf_skb_adjust_room, that this kernel has: clears tunnel state; 0 if it has none */
+	__u64 label_key0;
+	__u64 label_key1;
+};
+
+struct peer {
+	struct address vtep;
+	struct address nexthop;	/* towards vtep; the kernel's routes are asked where it is zero */
+	__u32 ifindex;		/* device of nexthop */
+	__u32 mtu;		/* of the path, in bytes of L3 packet; 0: no such peer */
+	__u32 checksum;		/* sum of the constant 16-bit words of the outer IPv4 header */
+	__u32 zero[5];
+};
+
+struct fdb_key {
+	__u32 vni;
+	__u8 mac[6];
+	__u16 zero;
+};
+
+enum {
+	FDB_LOCAL = 1 << 0,	/* slot is where the station is plugged in */
+	FDB_RELAY = 1 << 1,	/* frames out of a tunnel may go on to peer */
+};
+
+struct fdb {
+	__u64 epoch;
+	__u32 slot;		/* FDB_LOCAL: the port; else 0, or the port that a relay is counted for */
+	__u16 peer;		/* 0: none */
+	__u16 alt;
+	__u32 flags;
+	__u32 zero;
+};
+
+struct neighbor_key {
+	__u32 vni;
+	struct address address;
+};
+
+struct neighbor {
+	__u8 mac[6];
+	__u16 zero;
+};
+
+struct network {		/* a switch, as far as it is in force here */
+	__u32 mtu;
+	__u16 ports_count;
+	__u16 peers_count;
+	__u16 ports[MAX_FLOOD_PORTS];	/* slots */
+	__u16 peers[MAX_FLOOD_PEERS];
+};
+
+/* What a slot has seen; frames are what the kernel hands over at once, packets what they become on a wire (a GSO frame of
+ * 44 segments is one frame and 44 packets), bytes are of frames. Conservation, in frames:
+ * rx = local + remote + flooded + answered + passed + relayed + drops in; offered = tx + drops out. */
+struct stats {
+	__u64 rx_frames, rx_packets, rx_bytes;	/* from the guest, or from the underlay */
+	__u64 local, remote, flooded, answered;	/* what became of them */
+	__u64 passed;				/* underlay only: left to the kernel's VXLAN device */
+	__u64 relayed;				/* tunnel only: sent on to the station's new host */
+	__u64 offered;				/* frames for the guest, */
+	__u64 tx_frames, tx_packets, tx_bytes;	/* and those handed to its device */
+	__u64 sent_on;				/* frames for the port that were relayed; counted in the tunnel's relayed too */
+	__u64 untold;				/* hop records and events that found no room */
+	__u64 zero;
+};
+
+enum { FROM_GUEST = 0, TO_GUEST = 1 };
+
+struct drop_key {
+	__u16 slot;
+	__u16 direction;
+	__u16 reason;
+	__u16 zero;
+};
+
+struct probe {
+	__u64 expires;		/* CLOCK_MONOTONIC, in ns */
+	__u16 session;
+	__u16 caught;		/* taken out before the guest */
+	__u32 zero;
+};
+
+enum { EVENT_HOP = 1, EVENT_OPENED = 2 };
+
+struct hop {
+	__u32 kind;		/* EVENT_ */
+	__u32 ifindex;
+	__u64 ts;		/* CLOCK_MONOTONIC, in ns */
+	__u64 label;
+	struct address peer, source, destination;
+	__u32 vni;
+	__u32 generation;
+	__u32 len;
+	__u16 session;
+	__u16 reason;
+	__u16 sport, dport;
+	__u8 stage;
+	__u8 result;
+	__u8 proto;
+	__u8 zero;
+};
+
+#endif

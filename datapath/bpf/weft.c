@@ -1,0 +1,239 @@
+//go:build ignore
+
+/* The forwarding core: what happens to a frame at each place it is met. The steps are in the headers. */
+#include "decap.h"
+#include "neighbor.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+/* The frame has been met: it is counted, and followed if somebody asks for it. */
+INLINE void meet(struct __sk_buff *skb, struct way *w, __u32 offset)
+{
+	const struct config *cfg = host();
+
+	w->packets = packets_of(skb);
+	COUNT_ALL(w->slot, rx, w->packets, skb->len);
+	if (unlikely(cfg && cfg->tracing))
+		w->traced = followed(skb, offset);
+}
+
+/* The reason why the guest may not send, or 0. A staged guest may: its first good frame opens the port (open_staged). */
+INLINE int may_send(struct way *w, __u64 gate)
+{
+	switch (gate & GATE_MASK) {
+	case GATE_STAGED:
+		if (w->traced)
+			return DROP_PORT_STAGED; /* a probe is not the guest */
+		break;
+	case GATE_OPEN:
+		break;
+	case GATE_RELAY:
+		return DROP_NOT_OWNER;
+	default:
+		return DROP_PORT_DISABLED;
+	}
+	return gate & GATE_READY ? 0 : DROP_POLICY_MISSING;
+}
+
+/* An access port's frames are untagged; a tag of VLAN 0 carries a priority alone (IEEE 802.1Q 6.9) and is taken off. */
+INLINE int untag(struct __sk_buff *skb)
+{
+	if (likely(!skb->vlan_present))
+		return 0;
+	if (skb->vlan_tci & 0xfff)
+		return DROP_VLAN_NOT_ALLOWED;
+	return bpf_skb_vlan_pop(skb) ? DROP_PULL_FAILED : 0;
+}
+
+/* The guest of a staged port runs: one word opens the port, and with it the FDB entry that names it (is_elsewhere). */
+__attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
+{
+	struct hop opened = {.kind = EVENT_OPENED, .ifindex = skb->ifindex, .ts = bpf_ktime_get_ns()};
+	struct slot *s = slot_of(id);
+	__u64 gate = s ? s->gate : 0;
+
+	if ((gate & GATE_MASK) != GATE_STAGED)
+		return 0;
+	if (__sync_val_compare_and_swap(&s->gate, gate, gate - GATE_STAGED + GATE_OPEN) != gate)
+		return 0;
+	if (bpf_ringbuf_output(&events_v1, &opened, sizeof(opened), 0))
+		COUNT(id, untold);
+	return 0;
+}
+
+/* A unicast frame from a guest. */
+INLINE int forward(struct __sk_buff *skb, struct way *w, const struct frame *f)
+{
+	struct ethernet *eth = (void *)(long)skb->data;
+	const struct fdb *e;
+
+	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
+		return drop(skb, w, STAGE_FDB, DROP_L2_SHORT);
+	e = station(w->vni, eth->dst);
+	if (!e)
+		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
+		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
+	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
+	if (is_elsewhere(e))
+		return to_peer(skb, w, f, e->peer);
+	if (!(e->flags & FDB_LOCAL))
+		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+	if (unlikely(f->l3_length > w->mtu && (f->ip != 4 || f->df)))
+		return too_big(skb, w, f, w->mtu);
+	clamp_mss(skb, f, w->mtu);
+	COUNT(w->slot, local);
+	return deliver(skb, w, e->slot);
+}
+
+/* A guest has sent a frame. */
+SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
+	struct way w = {.slot = SLOT_NOWHERE};
+	struct frame f = {};
+	const struct slot *s;
+	int reason;
+
+	if (port)
+		w = (struct way){.slot = port->slot, .vni = port->vni, .generation = port->generation, .mtu = port->mtu};
+	meet(skb, &w, 0);
+	s = slot_of(w.slot);
+	if (!port || !s)
+		return drop(skb, &w, STAGE_PORT_IN, DROP_PORT_UNKNOWN);
+	__u64 gate = s->gate;
+
+	if ((reason = may_send(&w, gate)) || (reason = untag(skb)))
+		return drop(skb, &w, STAGE_PORT_IN, reason);
+	if (linear(skb, LINEAR))
+		return drop(skb, &w, STAGE_PORT_IN, DROP_PULL_FAILED);
+	if ((reason = parse(skb, &f)))
+		return drop(skb, &w, STAGE_PORT_IN, reason);
+	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
+	if ((reason = guard(skb, &f, port)))
+		return drop(skb, &w, STAGE_GUARD, reason);
+	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
+	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
+		open_staged(skb, w.slot);
+	if (likely(!is_group_frame(skb)))
+		return forward(skb, &w, &f);
+	if (answer_neighbor(skb, &w, &f, port) == UNANSWERED)
+		return flood(skb, &w, &f);
+	TRACE(skb, &w, STAGE_FDB, RESULT_ANSWERED, 0);
+	COUNT(w.slot, answered);
+	return answer(skb, &w, ifindex);
+}
+
+/* A frame is about to enter a guest's device: only the core may send one. */
+SEC("tcx/egress") int vp_out(struct __sk_buff *skb)
+{
+	const struct config *cfg = host();
+	__u32 mark = skb->mark, id = mark & (MAX_PORTS - 1);
+	const struct slot *s = slot_of(id);
+
+	if (!cfg || !s || (mark & ~(MAX_PORTS - 1)) != cfg->mark || (__u32)s->out != skb->ifindex)
+		return refuse_egress(skb, DROP_UNMARKED);
+	skb->mark = 0;
+	COUNT_ALL(id, tx, packets_of(skb), skb->len);
+	return PASS;
+}
+
+/* The NIC has received a frame. What is not VXLAN to this host's tunnel end point goes on, untouched. */
+SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
+{
+	const struct config *cfg = host();
+	struct way w = {.slot = SLOT_UNDERLAY};
+	struct arrival a = {};
+	const struct fdb *to;
+	int reason;
+
+	if (!cfg || skb->pkt_type != PACKET_HOST)
+		return NEXT;
+	reason = outer_of(skb, cfg, &a);
+	if (reason == NOT_OURS)
+		return NEXT;
+	w.vni = a.vni;
+	meet(skb, &w, a.size);
+	trace_peer(&w, &a.from);
+	if (reason > 0)
+		return drop(skb, &w, STAGE_UNDERLAY_IN, reason);
+	if (reason == KERNEL || !is_plain_inside(skb, cfg, &a))
+		return leave_to_kernel(skb, &w);
+	if ((reason = admit(w.vni, &a)))
+		return drop(skb, &w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
+	to = station(w.vni, a.inner.dst);
+	if (!to)
+		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
+	if (!is_here(to))
+		return is_relayed(to) ? leave_to_kernel(skb, &w) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
+	if (unpack(skb, cfg, &a))
+		return drop(skb, &w, STAGE_DECAP, DROP_ADJUST_ROOM_FAILED);
+	TRACE(skb, &w, STAGE_UNDERLAY_IN, RESULT_PASS, 0);
+	TRACE(skb, &w, STAGE_DECAP, RESULT_PASS, 0);
+	TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
+	COUNT(w.slot, local);
+	return deliver(skb, &w, to->slot);
+}
+
+/* The kernel's VXLAN device has unpacked a frame: an aggregate, a group frame, one that is no IP, one to be sent on.
+ * Nothing gets from here into the host. */
+SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
+{
+	const struct config *cfg = host();
+	struct way w = {.slot = SLOT_TUNNEL};
+	struct arrival a = {};
+	const struct fdb *to;
+	int reason;
+
+	if (!cfg)
+		return DROP;
+	reason = tunnel_of(skb, cfg, &a);
+	w.vni = a.vni;
+	meet(skb, &w, 0);
+	trace_peer(&w, &a.from);
+	if (reason)
+		return drop(skb, &w, STAGE_UNDERLAY_IN, reason);
+	if ((reason = admit(w.vni, &a)))
+		return drop(skb, &w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
+	TRACE(skb, &w, STAGE_DECAP, RESULT_PASS, 0);
+	if (is_group(a.inner.dst))
+		return flood(skb, &w, 0);
+	to = station(w.vni, a.inner.dst);
+	if (!to)
+		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
+	if (is_here(to)) {
+		TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
+		COUNT(w.slot, local);
+		return deliver(skb, &w, to->slot);
+	}
+	if (!is_relayed(to))
+		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
+	return relay(skb, &w, cfg, to);
+}
+
+/* The last program at a port's device and at the VXLAN device: it is met only when the core is missing there. */
+SEC("tcx/ingress") int sentinel_in(struct __sk_buff *skb)
+{
+	struct way w = {.slot = slot_here(skb)};
+
+	meet(skb, &w, 0);
+	return drop(skb, &w, STAGE_PORT_IN, DROP_SENTINEL);
+}
+
+/* The same, towards the guest. */
+SEC("tcx/egress") int sentinel_out(struct __sk_buff *skb)
+{
+	return refuse_egress(skb, DROP_SENTINEL);
+}
+
+/* A probe enters a port as if its guest had sent it: the mark of the socket that sent it names the device. */
+SEC("tcx/ingress") int probe_in(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->mark;
+
+	if (!bpf_map_lookup_elem(&ports_v1, &ifindex))
+		return DROP;
+	skb->mark = 0;
+	return bpf_redirect(ifindex, BPF_F_INGRESS);
+}

@@ -1,0 +1,149 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"sync"
+
+	"github.com/cilium/ebpf/ringbuf"
+
+	"github.com/weftnet/weft/datapath/nic"
+)
+
+// TunnelDevice is the name of the kernel's VXLAN device that a Datapath makes and uses unless told otherwise.
+const TunnelDevice = "weftvx0"
+
+// Options say where the forwarding core works.
+type Options struct {
+	// PinDir is a directory of its own on a BPF file system, where the core lives on when its loader ends.
+	PinDir string
+	// Underlay is the NIC by which the other hosts are reached.
+	Underlay string
+	// VTEP is this host's tunnel end point, an address that the underlay delivers here.
+	VTEP netip.Addr
+	// LabelKeys are the keys of tracing.Label, the same on every host.
+	LabelKeys [2]uint64
+	// Logger gets sentences about repairs; nil is silent.
+	Logger *slog.Logger
+}
+
+// Datapath is the forwarding core of this host: programs, maps and their attachments in the kernel. Its methods may be
+// called at any time by anybody; they take turns. They work in the network namespace of the calling thread, which must be
+// the one Load was called in.
+type Datapath struct {
+	log    *slog.Logger
+	pins   pins
+	maps   coreMaps
+	shared shared
+	events chan Event
+	reader *ringbuf.Reader
+
+	mu       sync.Mutex
+	programs programs
+	links    links
+	ports    map[string]*port // by device
+	slots    slotAllocator
+	peers    map[netip.Addr]*peer
+	peerIDs  slotAllocator
+	underlay nic.Device
+	tunnel   nic.Device
+	buffers  buffers
+	probes   probes
+	done     chan struct{}
+}
+
+// Load takes the core in PinDir over, or loads it there. What forwards goes on forwarding: programs are replaced one by
+// one, each at once, and only if they are different. Another process that holds PinDir is an error that names it.
+func Load(ctx context.Context, o Options) (d *Datapath, err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if !o.VTEP.IsValid() || o.VTEP.IsUnspecified() || o.VTEP.IsMulticast() {
+		return nil, fmt.Errorf("load the datapath: %v is no address for a tunnel end point: give the host's underlay address", o.VTEP)
+	}
+	d = &Datapath{
+		log: o.Logger, events: make(chan Event, eventBacklog), done: make(chan struct{}),
+		ports: map[string]*port{}, peers: map[netip.Addr]*peer{}, links: links{}, probes: newProbes(),
+		slots: slotAllocator{first: firstSlot, end: maxPorts}, peerIDs: slotAllocator{first: 1, end: maxPeers},
+	}
+	defer d.closeOnError(&err)
+	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.openEvents} {
+		if err := step(ctx, o); err != nil {
+			return d, fmt.Errorf("load the datapath in %s: %w", o.PinDir, err)
+		}
+	}
+	return d, nil
+}
+
+// openPins takes the directory for this process.
+func (d *Datapath) openPins(_ context.Context, o Options) (err error) {
+	d.pins, err = openPins(o.PinDir)
+	return err
+}
+
+// openDevices finds the underlay and makes the kernel's VXLAN device, which stays down until a program guards it.
+func (d *Datapath) openDevices(_ context.Context, o Options) (err error) {
+	if d.underlay, err = nic.Find(o.Underlay); err != nil {
+		return err
+	}
+	d.tunnel, err = nic.EnsureVXLAN(TunnelDevice)
+	return err
+}
+
+// openCore opens or makes the maps, writes what holds for the whole host, and puts the programs in place.
+func (d *Datapath) openCore(_ context.Context, o Options) (err error) {
+	if d.maps, err = d.pins.openMaps(); err != nil {
+		return err
+	}
+	if d.shared, err = mapShared(d.maps); err != nil {
+		return err
+	}
+	if err := d.configure(o); err != nil {
+		return err
+	}
+	if d.links, err = d.pins.openLinks(); err != nil {
+		return err
+	}
+	d.programs, err = d.pins.openPrograms(&d.maps, d.links)
+	return err
+}
+
+// attachHost guards the VXLAN device before it is raised, and meets the underlay.
+func (d *Datapath) attachHost(context.Context, Options) error {
+	for _, a := range d.hostAttachments() {
+		if err := d.attach(a); err != nil {
+			return err
+		}
+	}
+	return nic.SetUp(d.tunnel.Name)
+}
+
+// Close lets go of the core, which goes on forwarding. The channel of events is closed.
+func (d *Datapath) Close() error {
+	if d.reader != nil {
+		d.reader.Close()
+		<-d.done
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.probes.close()
+	var errs []error
+	for _, l := range d.links {
+		errs = append(errs, l.Close())
+	}
+	errs = append(errs, d.programs.Close(), d.shared.Close(), closeMaps(&d.maps), d.pins.Close())
+	return errors.Join(errs...)
+}
+
+func closeMaps(m io.Closer) error { return m.Close() }
+
+// closeOnError closes what was half opened.
+func (d *Datapath) closeOnError(err *error) {
+	if *err != nil {
+		d.Close()
+	}
+}

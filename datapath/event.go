@@ -1,0 +1,144 @@
+package datapath
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"os"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
+
+// eventBacklog is how many events wait for a reader of Events; beyond it the ring in the kernel fills, and then records
+// are lost and counted (Counters.Untold).
+const eventBacklog = 1024
+
+// EventKind says what an Event is about.
+type EventKind uint8
+
+// The kinds of events.
+const (
+	// PortOpened: the first frame of a staged port's guest has opened the port, in the kernel.
+	PortOpened EventKind = 1 + iota
+	// HopSeen: a followed frame was at a stage.
+	HopSeen
+	// Repaired: Verify has put back what was missing; Message says what.
+	Repaired
+	// DeviceGone: a port's device has vanished, and its entry with it.
+	DeviceGone
+	// ForeignProgram: somebody's program is ahead of the core on a device, and may let frames pass the core by.
+	ForeignProgram
+)
+
+// Event is something that happened in the datapath.
+type Event struct {
+	Kind   EventKind
+	Time   time.Time
+	Port   fabric.PortID
+	Device string
+	// Message is a sentence for people.
+	Message string
+	// Hop is set for HopSeen.
+	Hop tracing.Hop
+}
+
+// kindHop and kindOpened are the kinds of records in the ring (bpf/types.h).
+const (
+	kindHop    = 1
+	kindOpened = 2
+)
+
+// Events returns the channel of events. There is one, for one reader; Close closes it.
+func (d *Datapath) Events() <-chan Event { return d.events }
+
+func (d *Datapath) openEvents(context.Context, Options) (err error) {
+	if d.reader, err = ringbuf.NewReader(d.maps.EventsV1); err != nil {
+		return err
+	}
+	go d.drain()
+	return nil
+}
+
+// drain moves records from the ring to the channel until the reader is closed.
+func (d *Datapath) drain() {
+	defer close(d.done)
+	defer close(d.events)
+	var record ringbuf.Record
+	for {
+		err := d.reader.ReadInto(&record)
+		if errors.Is(err, os.ErrClosed) {
+			return
+		}
+		if err != nil {
+			d.log.Warn("an event could not be read", "error", err)
+			continue
+		}
+		if len(record.RawSample) < int(unsafe.Sizeof(coreHop{})) {
+			continue
+		}
+		d.emit(d.event((*coreHop)(unsafe.Pointer(&record.RawSample[0]))))
+	}
+}
+
+// emit hands an event to the reader; when it has stopped reading, the event is dropped.
+func (d *Datapath) emit(e Event) {
+	select {
+	case d.events <- e:
+	default:
+		d.log.Warn("an event was dropped: nobody reads them", "kind", e.Kind, "port", e.Port)
+	}
+}
+
+func (d *Datapath) event(r *coreHop) Event {
+	e := Event{Kind: HopSeen, Time: wallClock(r.Ts)}
+	e.Port, e.Device = d.portAt(int(r.Ifindex))
+	if r.Kind == kindOpened {
+		e.Kind = PortOpened
+		return e
+	}
+	e.Hop = tracing.Hop{
+		Port: e.Port, Device: e.Device, Ifindex: r.Ifindex,
+		Stage: tracing.Stage(r.Stage), Result: tracing.Result(r.Result), Reason: tracing.Reason(r.Reason),
+		Time: e.Time, Ktime: r.Ts, Label: r.Label, Session: r.Session,
+		VNI: fabric.VNI(r.Vni), Peer: fromCore(r.Peer), Generation: fabric.Revision(r.Generation), Length: r.Len,
+		Source: fromCore(r.Source), SourcePort: r.Sport, Destination: fromCore(r.Destination), DestinationPort: r.Dport,
+		Protocol: r.Proto,
+	}
+	return e
+}
+
+// portAt names the port and device of an index.
+func (d *Datapath) portAt(ifindex int) (fabric.PortID, string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for device, p := range d.ports {
+		if p.ifindex == ifindex {
+			return fabric.PortID(text(p.value.Name[:])), device
+		}
+	}
+	switch ifindex {
+	case d.underlay.Index:
+		return "", d.underlay.Name
+	case d.tunnel.Index:
+		return "", d.tunnel.Name
+	}
+	return "", ""
+}
+
+// wallClock is the wall-clock time of a CLOCK_MONOTONIC reading of this boot.
+func wallClock(monotonic uint64) time.Time {
+	var now unix.Timespec
+	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
+		return time.Now()
+	}
+	return time.Now().Add(time.Duration(int64(monotonic) - now.Nano()))
+}
+
+// hostOrder is the byte order of everything in the maps.
+var hostOrder = binary.NativeEndian

@@ -1,0 +1,122 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// network reads a switch in force here; nil when it is not.
+func (d *Datapath) network(vni fabric.VNI) (*coreNetwork, error) {
+	var n coreNetwork
+	err := d.maps.NetworksV1.Lookup(uint32(vni), &n)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read switch with VNI %d: %w", vni, err)
+	}
+	return &n, nil
+}
+
+// putNetwork brings a switch in force; its members stay, and its ports learn the MTU.
+func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
+	if vni == 0 || vni > fabric.MaxVNI || s.MTU < 576 || s.MTU > 65535 {
+		return fmt.Errorf("put switch with VNI %d and MTU %d: a VNI is 1 to %d, an MTU 576 to 65535", vni, s.MTU, fabric.MaxVNI)
+	}
+	n, err := d.network(vni)
+	if err != nil {
+		return err
+	}
+	if n == nil {
+		n = &coreNetwork{}
+		for _, p := range d.ports {
+			if p.value.Vni == uint32(vni) && int(n.PortsCount) < maxFloodPorts {
+				n.Ports[n.PortsCount] = uint16(p.value.Slot)
+				n.PortsCount++
+			}
+		}
+	}
+	n.Mtu = uint32(s.MTU)
+	if err := d.maps.NetworksV1.Put(uint32(vni), n); err != nil {
+		return fmt.Errorf("put switch with VNI %d: %w", vni, err)
+	}
+	for device, p := range d.ports {
+		if p.value.Vni != uint32(vni) || p.value.Mtu == uint16(s.MTU) {
+			continue
+		}
+		p.value.Mtu = uint16(s.MTU)
+		if err := d.maps.PortsV1.Put(uint32(p.ifindex), &p.value); err != nil {
+			return fmt.Errorf("set MTU %d of port %s on %s: %w", s.MTU, text(p.value.Name[:]), device, err)
+		}
+	}
+	return nil
+}
+
+// deleteNetwork takes a switch out of force.
+func (d *Datapath) deleteNetwork(vni fabric.VNI) error {
+	err := d.maps.NetworksV1.Delete(uint32(vni))
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("delete switch with VNI %d: %w", vni, err)
+	}
+	return nil
+}
+
+// changeMembers adds and removes slots of a switch's ports. A switch that is not in force has no members.
+func (d *Datapath) changeMembers(vni fabric.VNI, add, remove []uint16) error {
+	return d.changeNetwork(vni, func(n *coreNetwork) error {
+		list, err := changeList(n.Ports[:n.PortsCount], add, remove, maxFloodPorts)
+		if err != nil {
+			return fmt.Errorf("a switch has at most %d ports on one host: %w", maxFloodPorts, err)
+		}
+		n.PortsCount = uint16(copy(n.Ports[:], list))
+		return nil
+	})
+}
+
+// changeFlood adds and removes peers of a switch.
+func (d *Datapath) changeFlood(vni fabric.VNI, add, remove []uint16) error {
+	return d.changeNetwork(vni, func(n *coreNetwork) error {
+		list, err := changeList(n.Peers[:n.PeersCount], add, remove, maxFloodPeers)
+		if err != nil {
+			return fmt.Errorf("a switch is on at most %d other hosts: %w", maxFloodPeers, err)
+		}
+		n.PeersCount = uint16(copy(n.Peers[:], list))
+		return nil
+	})
+}
+
+// changeNetwork replaces a switch by a changed copy, at once.
+func (d *Datapath) changeNetwork(vni fabric.VNI, change func(*coreNetwork) error) error {
+	n, err := d.network(vni)
+	if err != nil || n == nil {
+		return err
+	}
+	if err := change(n); err != nil {
+		return fmt.Errorf("change switch with VNI %d: %w", vni, err)
+	}
+	if err := d.maps.NetworksV1.Put(uint32(vni), n); err != nil {
+		return fmt.Errorf("change switch with VNI %d: %w", vni, err)
+	}
+	return nil
+}
+
+var errFull = errors.New("the list is full")
+
+// changeList is list with and without, each number once.
+func changeList(list, add, remove []uint16, most int) ([]uint16, error) {
+	next := slices.DeleteFunc(slices.Clone(list), func(n uint16) bool { return slices.Contains(remove, n) })
+	for _, n := range add {
+		if !slices.Contains(next, n) {
+			next = append(next, n)
+		}
+	}
+	if len(next) > most {
+		return nil, errFull
+	}
+	return next, nil
+}

@@ -1,0 +1,172 @@
+package datapath
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// pins is the directory by which the core outlives its loader: maps/ by versioned name, progs/ by name, links/ by device
+// index and program. The lock on it says who may change the core.
+type pins struct {
+	dir  string
+	lock *os.File
+}
+
+// openPins makes the directory and locks it. It must be on a BPF file system.
+func openPins(dir string) (p pins, err error) {
+	for _, sub := range []string{"maps", "progs", "links"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o700); err != nil {
+			return p, err
+		}
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return p, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if st.Type != unix.BPF_FS_MAGIC {
+		return p, fmt.Errorf("%s is not on a BPF file system: mount one (mount -t bpf bpf %s) or choose a directory below /sys/fs/bpf", dir, dir)
+	}
+	lock, err := os.Open(dir)
+	if err != nil {
+		return p, err
+	}
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		defer lock.Close()
+		return p, fmt.Errorf("lock %s: %w: %s holds it; stop it first", dir, err, lockHolder(lock))
+	}
+	return pins{dir: dir, lock: lock}, nil
+}
+
+// Close gives the lock back.
+func (p pins) Close() error {
+	if p.lock == nil {
+		return nil
+	}
+	return p.lock.Close()
+}
+
+// lockHolder names the process that holds the lock on the file, from /proc/locks.
+func lockHolder(f *os.File) string {
+	var st unix.Stat_t
+	locks, err := os.Open("/proc/locks")
+	if err != nil || unix.Fstat(int(f.Fd()), &st) != nil {
+		return "another process"
+	}
+	defer locks.Close()
+	inode := fmt.Sprintf("%02x:%02x:%d", unix.Major(st.Dev), unix.Minor(st.Dev), st.Ino)
+	for lines := bufio.NewScanner(locks); lines.Scan(); {
+		field := strings.Fields(lines.Text())
+		if len(field) > 5 && field[1] == "FLOCK" && field[5] == inode {
+			return "process " + field[4]
+		}
+	}
+	return "another process"
+}
+
+// openMaps opens the pinned maps, and makes those that are not there. A pinned map of another shape is an error: its name
+// should have had another version.
+func (p pins) openMaps() (m coreMaps, err error) {
+	spec, err := loadCore()
+	if err != nil {
+		return m, err
+	}
+	for name, s := range spec.Maps {
+		if strings.HasSuffix(name, "_v1") {
+			s.Pinning = ebpf.PinByName
+		}
+	}
+	var only struct{ coreMaps }
+	err = spec.LoadAndAssign(&only, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: filepath.Join(p.dir, "maps")}})
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		return m, fmt.Errorf("%w: another release left it; remove the ports from this host and `weft datapath uninstall`", err)
+	}
+	return only.coreMaps, err
+}
+
+// linkKey names an attachment: the device it is on and the program.
+type linkKey struct {
+	ifindex int
+	program string
+}
+
+func (k linkKey) file() string { return fmt.Sprintf("%d-%s", k.ifindex, k.program) }
+
+// links are the attachments of the core.
+type links map[linkKey]link.Link
+
+// openLinks opens all pinned links.
+func (p pins) openLinks() (links, error) {
+	entries, err := os.ReadDir(filepath.Join(p.dir, "links"))
+	if err != nil {
+		return nil, err
+	}
+	found := links{}
+	for _, e := range entries {
+		var key linkKey
+		path := filepath.Join(p.dir, "links", e.Name())
+		if _, err := fmt.Sscanf(e.Name(), "%d-%s", &key.ifindex, &key.program); err != nil || key.file() != e.Name() {
+			os.Remove(path) // a temporary name of a loader that was killed
+			continue
+		}
+		l, err := link.LoadPinnedLink(path, nil)
+		if err != nil {
+			return found, fmt.Errorf("open link %s: %w", path, err)
+		}
+		found[key] = l
+	}
+	return found, nil
+}
+
+// pinner is whatever can be pinned.
+type pinner interface{ Pin(path string) error }
+
+// pin puts an object in place of the one of that name, at once: a killed loader leaves the old or the new one.
+func (p pins) pin(o pinner, kind, name string) error {
+	path := filepath.Join(p.dir, kind, name)
+	temporary := path + "~"
+	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("pin %s: %w", path, err)
+	}
+	if err := o.Pin(temporary); err != nil {
+		return fmt.Errorf("pin %s: %w", path, err)
+	}
+	if err := os.Rename(temporary, path); err != nil {
+		return fmt.Errorf("pin %s: %w", path, err)
+	}
+	return nil
+}
+
+// unpin removes a name; one that is not there is gone already.
+func (p pins) unpin(kind, name string) error {
+	err := os.Remove(filepath.Join(p.dir, kind, name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Uninstall removes the core from pinDir: with their names its links, programs and maps go, and every port's device is
+// without it from then on. The directory is removed, unless another process holds it, which is an error that names it.
+func Uninstall(pinDir string) error {
+	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	p, err := openPins(pinDir)
+	if err != nil {
+		return fmt.Errorf("uninstall the datapath: %w", err)
+	}
+	defer p.Close()
+	if err := os.RemoveAll(pinDir); err != nil {
+		return fmt.Errorf("uninstall the datapath: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,204 @@
+package datapath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+)
+
+// port is a port with a device here: its entry in the kernel.
+type port struct {
+	ifindex int
+	value   corePort
+}
+
+// putPort brings the entry of a device to p. A new device gets its programs before it is raised; whatever it was before,
+// it is never open without them.
+func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) error {
+	if err := checkPort(device, p); err != nil {
+		return err
+	}
+	found, err := nic.Find(device)
+	if err != nil {
+		return fmt.Errorf("put port %s: %w", p.Name, err)
+	}
+	now := d.ports[device]
+	if now != nil && now.ifindex != found.Index {
+		if err := d.removePort(device); err != nil {
+			return err
+		}
+		now = nil
+	}
+	if now == nil {
+		if now, err = d.newPort(found); err != nil {
+			return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+		}
+	} else if err := d.refuseOld(now, p); err != nil {
+		return err
+	}
+	was := fabric.VNI(now.value.Vni)
+	now.value = p.toCore(device, now.value.Slot, mtus[p.VNI])
+	if err := d.install(now, found, p, was); err != nil {
+		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+	}
+	return nil
+}
+
+// refuseOld keeps a port from being opened by an older epoch than it was held under; closing is always allowed.
+func (d *Datapath) refuseOld(now *port, p Port) error {
+	gate, epoch := d.shared.loadGate(now.value.Slot)
+	if p.Epoch < epoch && openness(p.Gate) > openness(gate) {
+		return fmt.Errorf("put port %s on %s with epoch %d: the kernel has epoch %d: %w", p.Name, text(now.value.Device[:]), p.Epoch, epoch, fabric.ErrStaleEpoch)
+	}
+	return nil
+}
+
+// openness orders gates by what they let pass to or from a guest.
+func openness(g Gate) int {
+	switch g {
+	case Open:
+		return 2
+	case Staged:
+		return 1
+	}
+	return 0
+}
+
+// newPort takes a slot for a device and puts the programs on it, closed.
+func (d *Datapath) newPort(device nic.Device) (*port, error) {
+	slot, ok := d.slots.take()
+	if !ok {
+		return nil, fmt.Errorf("this host has %d ports already, the most the core holds", maxPorts-firstSlot)
+	}
+	d.shared.setOut(slot, 0, 0, 0)
+	d.shared.setGate(slot, Closed, 0, 0)
+	for _, a := range portAttachments(device.Name, device.Index) {
+		if err := d.attach(a); err != nil {
+			d.slots.release(slot)
+			return nil, errors.Join(err, d.detach(portAttachments(device.Name, device.Index)))
+		}
+	}
+	if err := nic.DisableIPv6(device.Name); err != nil {
+		d.log.Warn("the host's IPv6 stays on a port's device; what it sends there is dropped", "device", device.Name, "error", err)
+	}
+	p := &port{ifindex: device.Index}
+	p.value.Slot = slot
+	d.ports[device.Name] = p
+	return p, d.clearCounters(slot)
+}
+
+// install writes the port where the programs read it. What closes is written first, what opens last.
+func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI) error {
+	slot := now.value.Slot
+	if gate, _ := d.shared.loadGate(slot); openness(p.Gate) < openness(gate) {
+		d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
+	}
+	if err := d.maps.PortsV1.Put(uint32(now.ifindex), &now.value); err != nil {
+		return err
+	}
+	how := outEgress
+	if p.Kind == Veth && device.PeerElsewhere {
+		how = outPeer
+	}
+	d.shared.setOut(slot, p.VNI, how, device.Index)
+	d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
+	if was != p.VNI {
+		if err := errors.Join(d.changeMembers(was, nil, []uint16{uint16(slot)}), d.changeMembers(p.VNI, []uint16{uint16(slot)}, nil)); err != nil {
+			return err
+		}
+	}
+	return nic.SetUp(device.Name)
+}
+
+// removePort takes a port away. Its device is lowered first if it is still there: without the core it would be a door
+// into the host.
+func (d *Datapath) removePort(device string) error {
+	p := d.ports[device]
+	if p == nil {
+		return nil
+	}
+	slot := p.value.Slot
+	d.shared.setGate(slot, Closed, 0, 0)
+	if found, err := nic.Find(device); err == nil && found.Index == p.ifindex {
+		if err := nic.SetDown(device); err != nil {
+			return err
+		}
+	}
+	errs := []error{
+		d.changeMembers(fabric.VNI(p.value.Vni), nil, []uint16{uint16(slot)}),
+		d.forgetSlot(slot),
+		d.detach(portAttachments(device, p.ifindex)),
+	}
+	d.shared.setOut(slot, 0, 0, 0)
+	if err := d.maps.PortsV1.Delete(uint32(p.ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("remove port %s from %s: %w", text(p.value.Name[:]), device, err)
+	}
+	delete(d.ports, device)
+	d.slots.release(slot)
+	return nil
+}
+
+// checkPort refuses what the core cannot hold.
+func checkPort(device string, p Port) error {
+	switch {
+	case device == "" || len(device) > nic.MaxName:
+		return fmt.Errorf("put port %s: %q is no device name", p.Name, device)
+	case p.Name == "" || len(p.Name) > 63:
+		return fmt.Errorf("put port %q on %s: a name has 1 to 63 characters", p.Name, device)
+	case p.Kind != Tap && p.Kind != Veth:
+		return fmt.Errorf("put port %s on %s: kind %d is neither a tap nor a veth", p.Name, device, p.Kind)
+	case p.Gate > Relay:
+		return fmt.Errorf("put port %s on %s: gate %d does not exist", p.Name, device, p.Gate)
+	case p.VNI > fabric.MaxVNI || p.VNI == 0 && p.Gate != Closed:
+		return fmt.Errorf("put port %s on %s: %d is no VNI", p.Name, device, p.VNI)
+	case !p.MAC.IsUnicast() && p.Gate != Closed:
+		return fmt.Errorf("put port %s on %s: %q is no station's MAC", p.Name, device, p.MAC)
+	case p.Epoch >= 1<<(64-gateEpochShift):
+		return fmt.Errorf("put port %s on %s: epoch %d is beyond the 56 bits the core holds", p.Name, device, p.Epoch)
+	}
+	return nil
+}
+
+// toCore is the port as the programs hold it. The addresses keep their places up to the last valid one.
+func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
+	c := corePort{
+		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards), Mtu: mtu,
+		Kind: uint8(p.Kind), Mac: p.MAC,
+	}
+	for i, a := range p.Addresses {
+		if a.IsValid() {
+			c.Addresses[i] = toCore(a)
+			c.AddressesCount = uint8(i + 1)
+		}
+	}
+	copy(c.Device[:], device)
+	copy(c.Name[:], p.Name)
+	return c
+}
+
+// fromCore is the reverse; the gate and its epoch are the slot's.
+func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
+	p = Port{
+		Name: fabric.PortID(text(c.Name[:])), VNI: fabric.VNI(c.Vni), Kind: PortKind(c.Kind), MAC: c.Mac, Guards: GuardSet(c.Guards),
+		Epoch: fabric.Epoch(c.Epoch), Generation: fabric.Revision(c.Generation),
+	}
+	p.Gate, _ = d.shared.loadGate(c.Slot)
+	for i, a := range c.Addresses[:min(c.AddressesCount, MaxPortAddresses)] {
+		p.Addresses[i] = fromCore(a)
+	}
+	return text(c.Device[:]), p
+}
+
+// text is a zero-terminated string.
+func text(b []byte) string {
+	before, _, _ := bytes.Cut(b, []byte{0})
+	return string(before)
+}

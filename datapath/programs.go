@@ -1,0 +1,220 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path/filepath"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+)
+
+// The programs of the core; the names are those of bpf/weft.c.
+const (
+	vpIn        = "vp_in"
+	vpOut       = "vp_out"
+	ulIn        = "ul_in"
+	vxIn        = "vx_in"
+	sentinelIn  = "sentinel_in"
+	sentinelOut = "sentinel_out"
+	probeIn     = "probe_in"
+)
+
+// programs are the programs in force, by name.
+type programs map[string]*ebpf.Program
+
+// Close lets go of the programs.
+func (ps programs) Close() error {
+	var errs []error
+	for _, p := range ps {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// openPrograms loads this release's programs. If the pinned ones are the same they stay; if not, every link is moved to
+// the new ones, each with one atomic step, and only then the names are.
+func (p pins) openPrograms(maps *coreMaps, attached links) (ps programs, err error) {
+	fresh, err := loadPrograms(maps)
+	if err != nil {
+		return nil, err
+	}
+	pinned, err := p.pinnedPrograms(fresh)
+	if err != nil {
+		fresh.Close()
+		return nil, err
+	}
+	if same(fresh, pinned) {
+		return pinned, fresh.Close()
+	}
+	defer pinned.Close()
+	defer func() {
+		if err != nil {
+			fresh.Close()
+		}
+	}()
+	for key, l := range attached {
+		if err := update(l, fresh[key.program]); err != nil {
+			return nil, fmt.Errorf("replace %s on device %d: %w", key.program, key.ifindex, err)
+		}
+	}
+	for name, program := range fresh {
+		if err := p.pin(program, "progs", name); err != nil {
+			return nil, err
+		}
+	}
+	return fresh, nil
+}
+
+// update moves a link to a program. A link whose device is gone has nothing to move.
+func update(l link.Link, program *ebpf.Program) error {
+	if program == nil {
+		return errors.New("this release has no such program")
+	}
+	err := l.Update(program)
+	if err != nil && !isAttached(l) {
+		return nil
+	}
+	return err
+}
+
+// isAttached reports whether a link's device is still there.
+func isAttached(l link.Link) bool {
+	info, err := l.Info()
+	return err == nil && info.TCX() != nil && info.TCX().Ifindex != 0
+}
+
+// loadPrograms loads this release's programs into the kernel, on the given maps.
+func loadPrograms(maps *coreMaps) (programs, error) {
+	spec, err := loadCore()
+	if err != nil {
+		return nil, err
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.byName()})
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		return nil, fmt.Errorf("the kernel's verifier refuses the core: %w (see `weft doctor`)", refused)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("load the core: %w (see `weft doctor`)", err)
+	}
+	defer collection.Close()
+	ps := programs{}
+	for name := range spec.Programs {
+		ps[name] = collection.DetachProgram(name)
+	}
+	return ps, nil
+}
+
+// byName is what new programs use in place of maps of their own: all but this load's scratch.
+func (m *coreMaps) byName() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		"config_v1": m.ConfigV1, "ports_v1": m.PortsV1, "slots_v1": m.SlotsV1, "peers_v1": m.PeersV1, "vteps_v1": m.VtepsV1,
+		"networks_v1": m.NetworksV1, "fdb_v1": m.FdbV1, "neighbors_v1": m.NeighborsV1, "stats_v1": m.StatsV1,
+		"drops_v1": m.DropsV1, "probe_labels_v1": m.ProbeLabelsV1, "events_v1": m.EventsV1,
+	}
+}
+
+// pinnedPrograms opens the pinned programs of these names; one that is not there is left out.
+func (p pins) pinnedPrograms(names programs) (programs, error) {
+	found := programs{}
+	for name := range names {
+		program, err := ebpf.LoadPinnedProgram(filepath.Join(p.dir, "progs", name), nil)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return found, fmt.Errorf("open program %s: %w", name, err)
+		}
+		found[name] = program
+	}
+	return found, nil
+}
+
+// same reports whether both hold the same programs: the kernel's tag is a hash of the instructions.
+func same(a, b programs) bool {
+	for name, program := range a {
+		one, err := program.Info()
+		other, there := b[name]
+		if err != nil || !there {
+			return false
+		}
+		info, err := other.Info()
+		if err != nil || info.Tag == "" || info.Tag != one.Tag {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+// attachment says that a program belongs on a device.
+type attachment struct {
+	linkKey
+	device string
+}
+
+// attach puts a program on a device, once. The core goes ahead of everybody, a sentinel behind.
+func (d *Datapath) attach(a attachment) error {
+	if l, there := d.links[a.linkKey]; there {
+		if isAttached(l) {
+			return nil
+		}
+		l.Close()
+	}
+	options := link.TCXOptions{Interface: a.ifindex, Program: d.programs[a.program], Attach: ebpf.AttachTCXIngress, Anchor: link.Head()}
+	if strings.HasSuffix(a.program, "_out") {
+		options.Attach = ebpf.AttachTCXEgress
+	}
+	if a.program == sentinelIn || a.program == sentinelOut {
+		options.Anchor = link.Tail()
+	}
+	l, err := link.AttachTCX(options)
+	if errors.Is(err, ebpf.ErrNotSupported) {
+		return fmt.Errorf("attach %s to %s: tcx needs Linux 6.6: %w", a.program, a.device, err)
+	}
+	if err != nil {
+		return fmt.Errorf("attach %s to %s: %w", a.program, a.device, err)
+	}
+	if err := d.pins.pin(l, "links", a.file()); err != nil {
+		l.Close()
+		return err
+	}
+	d.links[a.linkKey] = l
+	return nil
+}
+
+// detach takes the programs off a device, the sentinels last, and forgets their names.
+func (d *Datapath) detach(as []attachment) error {
+	var errs []error
+	for i := len(as) - 1; i >= 0; i-- {
+		if l, there := d.links[as[i].linkKey]; there {
+			errs = append(errs, l.Close())
+			delete(d.links, as[i].linkKey)
+		}
+		errs = append(errs, d.pins.unpin("links", as[i].file()))
+	}
+	return errors.Join(errs...)
+}
+
+// hostAttachments are the programs that belong on the host's own devices. The underlay has no sentinel: the host's other
+// traffic must pass, and VXLAN that ul_in misses still ends in vx_in.
+func (d *Datapath) hostAttachments() []attachment {
+	return []attachment{
+		{linkKey{d.tunnel.Index, sentinelIn}, d.tunnel.Name},
+		{linkKey{d.tunnel.Index, vxIn}, d.tunnel.Name},
+		{linkKey{d.underlay.Index, ulIn}, d.underlay.Name},
+	}
+}
+
+// portAttachments are the programs that belong on a port's device, in the order in which they are attached: sentinels
+// first, so that the device is closed from the first moment.
+func portAttachments(device string, ifindex int) []attachment {
+	return []attachment{
+		{linkKey{ifindex, sentinelIn}, device},
+		{linkKey{ifindex, sentinelOut}, device},
+		{linkKey{ifindex, vpIn}, device},
+		{linkKey{ifindex, vpOut}, device},
+	}
+}

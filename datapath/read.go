@@ -1,0 +1,124 @@
+package datapath
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Read returns what the kernel holds, from the kernel: nothing is remembered from Apply.
+func (d *Datapath) Read(ctx context.Context) (State, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := State{
+		Local:    Local{VTEP: fromCore(d.shared.config.Vtep)},
+		Peers:    make(map[netip.Addr]Peer, len(d.peers)),
+		Switches: map[fabric.VNI]Switch{}, Flood: map[FloodKey]struct{}{},
+		Ports:     make(map[string]Port, len(d.ports)),
+		FDB:       make(map[FDBKey]FDB, len(d.buffers.fdb.keys)),
+		Neighbors: make(map[NeighborKey]fabric.MAC, len(d.buffers.neighbors.keys)),
+	}
+	vteps, err := d.readPeers(&s)
+	if err != nil {
+		return State{}, err
+	}
+	devices, err := d.readPorts(&s)
+	if err != nil {
+		return State{}, err
+	}
+	for _, read := range []func() error{
+		func() error { return d.readNetworks(&s, vteps) },
+		func() error { return d.readFDB(&s, vteps, devices) },
+		func() error { return d.readNeighbors(&s) },
+		ctx.Err,
+	} {
+		if err := read(); err != nil {
+			return State{}, err
+		}
+	}
+	return s, nil
+}
+
+// readPeers returns the peers' addresses by number, too.
+func (d *Datapath) readPeers(s *State) (map[uint16]netip.Addr, error) {
+	byID := make(map[uint16]netip.Addr, len(d.peers))
+	err := each(d.maps.VtepsV1, &d.buffers.vteps, func(vtep *coreAddress, id *uint32) {
+		byID[uint16(*id)] = fromCore(*vtep)
+	})
+	if err != nil {
+		return nil, err
+	}
+	for id, vtep := range byID {
+		var p corePeer
+		if err := d.maps.PeersV1.Lookup(uint32(id), &p); err != nil {
+			return nil, err
+		}
+		s.Peers[vtep] = Peer{MTU: int(p.Mtu)}
+	}
+	return byID, nil
+}
+
+// readPorts returns the devices by slot, too.
+func (d *Datapath) readPorts(s *State) (map[uint32]string, error) {
+	bySlot := make(map[uint32]string, len(d.ports))
+	err := each(d.maps.PortsV1, &d.buffers.ports, func(_ *uint32, c *corePort) {
+		device, p := d.portFromCore(c)
+		s.Ports[device] = p
+		bySlot[c.Slot] = device
+	})
+	return bySlot, err
+}
+
+func (d *Datapath) readNetworks(s *State, vteps map[uint16]netip.Addr) error {
+	return each(d.maps.NetworksV1, &d.buffers.networks, func(vni *uint32, n *coreNetwork) {
+		s.Switches[fabric.VNI(*vni)] = Switch{MTU: int(n.Mtu)}
+		for _, id := range n.Peers[:n.PeersCount] {
+			if vtep, known := vteps[id]; known {
+				s.Flood[FloodKey{VNI: fabric.VNI(*vni), Peer: vtep}] = struct{}{}
+			}
+		}
+	})
+}
+
+func (d *Datapath) readFDB(s *State, vteps map[uint16]netip.Addr, devices map[uint32]string) error {
+	return each(d.maps.FdbV1, &d.buffers.fdb, func(k *coreFdbKey, v *coreFdb) {
+		e := FDB{Peer: vteps[v.Peer], Alt: vteps[v.Alt], Relay: v.Flags&fdbRelay != 0, Epoch: fabric.Epoch(v.Epoch)}
+		if v.Flags&fdbLocal != 0 {
+			e.Device = devices[v.Slot]
+		}
+		s.FDB[FDBKey{VNI: fabric.VNI(k.Vni), MAC: k.Mac}] = e
+	})
+}
+
+func (d *Datapath) readNeighbors(s *State) error {
+	return each(d.maps.NeighborsV1, &d.buffers.neighbors, func(k *coreNeighborKey, v *coreNeighbor) {
+		s.Neighbors[NeighborKey{VNI: fabric.VNI(k.Vni), Addr: fromCore(k.Address)}] = v.Mac
+	})
+}
+
+// adopt learns from the kernel what a loader before left: which devices have which slots, which peers which numbers.
+func (d *Datapath) adopt(context.Context, Options) error {
+	err := each(d.maps.PortsV1, &d.buffers.ports, func(ifindex *uint32, c *corePort) {
+		d.ports[text(c.Device[:])] = &port{ifindex: int(*ifindex), value: *c}
+		d.slots.adopt(c.Slot)
+		d.slots.next = max(d.slots.next, c.Slot+1)
+	})
+	if err != nil {
+		return err
+	}
+	err = each(d.maps.VtepsV1, &d.buffers.vteps, func(vtep *coreAddress, id *uint32) {
+		d.peers[fromCore(*vtep)] = &peer{id: uint16(*id)}
+		d.peerIDs.adopt(*id)
+		d.peerIDs.next = max(d.peerIDs.next, *id+1)
+	})
+	if err != nil {
+		return err
+	}
+	for _, p := range d.peers {
+		if err := d.maps.PeersV1.Lookup(uint32(p.id), &p.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
