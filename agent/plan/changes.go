@@ -14,14 +14,17 @@ import (
 func Changes(want, have datapath.State) []datapath.Change {
 	ports := settled(want.Ports, have.Ports)
 	first := closing(ports, have.Ports)
-	closed := maps.Clone(have.Ports)
-	maps.Copy(closed, first.Put.Ports)
+	first.Put.FDB, first.Delete.FDB = leaving(ports, want.FDB, have)
+	if len(first.Put.Ports) > 0 {
+		first.Put.Switches = lacking(want.Switches, have.Switches, differs)
+	}
+	closed := after(have, first)
 
 	second := datapath.Change{Put: datapath.State{
 		Peers:     lacking(want.Peers, have.Peers, differs),
-		Switches:  lacking(want.Switches, have.Switches, differs),
-		Ports:     lacking(ports, closed, differs),
-		FDB:       lacking(want.FDB, have.FDB, newer),
+		Switches:  lacking(want.Switches, closed.Switches, differs),
+		Ports:     lacking(ports, closed.Ports, differs),
+		FDB:       lacking(want.FDB, closed.FDB, newer),
 		Neighbors: lacking(want.Neighbors, have.Neighbors, differs),
 		Flood:     lacking(want.Flood, have.Flood, differs),
 	}}
@@ -31,7 +34,7 @@ func Changes(want, have datapath.State) []datapath.Change {
 	last := datapath.Change{Delete: datapath.State{
 		Peers:     surplus(want.Peers, have.Peers),
 		Switches:  surplus(want.Switches, have.Switches),
-		FDB:       surplus(want.FDB, have.FDB),
+		FDB:       surplus(want.FDB, closed.FDB),
 		Neighbors: surplus(want.Neighbors, have.Neighbors),
 		Flood:     surplus(want.Flood, have.Flood),
 	}}
@@ -85,19 +88,67 @@ func older(next, now datapath.Port) bool {
 // closing takes away the devices that carry no port any more, and closes those that are to pass less than now or to carry
 // another port, so that a port which changes its device is never open on both.
 func closing(ports, have map[string]datapath.Port) datapath.Change {
-	puts := map[string]datapath.Port{}
+	c := datapath.Change{Delete: datapath.State{Ports: surplus(ports, have)}}
 	for device, now := range have {
 		next, stays := ports[device]
 		switch {
 		case !stays:
 		case next.Name != now.Name && now.Gate != datapath.Closed:
 			next.Gate = datapath.Closed
-			puts[device] = next
+			set(&c.Put.Ports, device, next)
 		case openness(next.Gate) < openness(now.Gate):
-			puts[device] = next
+			set(&c.Put.Ports, device, next)
+		case next.Epoch < now.Epoch && next.Gate != datapath.Closed:
+			next.Gate = datapath.Closed // a port made again: the datapath opens nothing by an epoch older than it holds
+			set(&c.Put.Ports, device, next)
 		}
 	}
-	return datapath.Change{Put: datapath.State{Ports: puts}, Delete: datapath.State{Ports: surplus(ports, have)}}
+	return c
+}
+
+// leaving takes the stations off devices that carry their port no longer, before such a device, or the place it had in the
+// kernel, is given to another port: otherwise that one's guest would get their frames.
+func leaving(ports map[string]datapath.Port, want map[datapath.FDBKey]datapath.FDB, have datapath.State) (puts, deletes map[datapath.FDBKey]datapath.FDB) {
+	changes := false
+	for device, now := range have.Ports {
+		changes = changes || ports[device].Name != now.Name
+	}
+	if !changes {
+		return nil, nil
+	}
+	for key, now := range have.FDB {
+		if now.Device == "" || ports[now.Device].Name == have.Ports[now.Device].Name && ports[now.Device].Name != "" {
+			continue
+		}
+		if next, wanted := want[key]; wanted && next.Device == "" && newer(next, now) {
+			set(&puts, key, next)
+		} else {
+			set(&deletes, key, now)
+		}
+	}
+	return puts, deletes
+}
+
+// after is have with the ports, switches and stations of a change.
+func after(have datapath.State, c datapath.Change) datapath.State {
+	have.Ports = with(have.Ports, c.Put.Ports, c.Delete.Ports)
+	have.Switches = with(have.Switches, c.Put.Switches, nil)
+	have.FDB = with(have.FDB, c.Put.FDB, c.Delete.FDB)
+	return have
+}
+
+// with is m with puts and without deletes; m itself when there is nothing to do.
+func with[K comparable, V any](m, puts, deletes map[K]V) map[K]V {
+	if len(puts)+len(deletes) == 0 {
+		return m
+	}
+	out := make(map[K]V, len(m)+len(puts))
+	maps.Copy(out, m)
+	maps.Copy(out, puts)
+	for key := range deletes {
+		delete(out, key)
+	}
+	return out
 }
 
 // openness orders gates by what they let pass to or from a guest.
@@ -167,7 +218,7 @@ func Reborn(before, after, have datapath.State) datapath.Change {
 }
 
 // Adopt replaces what the kernel holds by a wanted state that is older and is to be taken all the same, because an operator
-// has confirmed it: stations whose epoch goes back are removed and ports put as wanted, so that Changes can put the wanted ones.
+// has confirmed it: stations whose epoch goes back are removed, and ports closed, so that Changes can put the wanted ones.
 func Adopt(want, have datapath.State) datapath.Change {
 	var c datapath.Change
 	for key, next := range want.FDB {
@@ -178,6 +229,7 @@ func Adopt(want, have datapath.State) datapath.Change {
 	for device, next := range want.Ports {
 		now, there := have.Ports[device]
 		if there && now.Name == next.Name && (next.Epoch < now.Epoch || next.Generation < now.Generation) {
+			next.Gate = datapath.Closed
 			set(&c.Put.Ports, device, next)
 		}
 	}

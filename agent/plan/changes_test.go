@@ -72,6 +72,8 @@ func TestChangesOfRandomStates(t *testing.T) {
 			}
 			taken[p.Name] = true
 		}
+		ground(want)
+		ground(have)
 		now, before, after := have, widest(have), widest(want)
 		manyBefore, manyAfter := devices(have), devices(want)
 		for i, step := range plan.Changes(want, have) {
@@ -87,8 +89,18 @@ func TestChangesOfRandomStates(t *testing.T) {
 					t.Fatalf("after step %d port %s is open on %d devices", i, name, many)
 				}
 			}
+			for key, entry := range now.FDB {
+				of := want.Ports
+				if entry == have.FDB[key] && entry != want.FDB[key] {
+					of = have.Ports
+				}
+				if got := now.Ports[entry.Device].Name; entry.Device != "" && got != of[entry.Device].Name {
+					t.Fatalf("after step %d station %v is on device %s, which carries port %q instead of %q", i, key, entry.Device, got, of[entry.Device].Name)
+				}
+			}
 			for key, entry := range have.FDB {
-				if next, kept := now.FDB[key]; kept && next.Epoch < entry.Epoch {
+				stays := now.Ports[entry.Device].Name == have.Ports[entry.Device].Name // else the entry is void
+				if next, kept := now.FDB[key]; kept && stays && next.Epoch < entry.Epoch {
 					t.Fatalf("step %d replaces FDB entry %v of epoch %d by one of epoch %d", i, key, entry.Epoch, next.Epoch)
 				}
 			}
@@ -100,6 +112,16 @@ func TestChangesOfRandomStates(t *testing.T) {
 			t.Fatalf("have %+v\nwant %+v\n got %+v", have, want, now)
 		}
 	})
+}
+
+// ground takes stations off devices that are not there.
+func ground(s datapath.State) {
+	for key, entry := range s.FDB {
+		if _, there := s.Ports[entry.Device]; !there {
+			entry.Device = ""
+			s.FDB[key] = entry
+		}
+	}
 }
 
 // fresh reports whether nothing in have is newer than what is wanted, nor opened by the kernel, so that want must result.
@@ -234,6 +256,8 @@ var states = rapid.Custom(func(t *rapid.T) datapath.State {
 	})
 	entry := rapid.Custom(func(t *rapid.T) datapath.FDB {
 		return datapath.FDB{
+			Device: rapid.SampledFrom([]string{"", "tap0", "tap1", "tap2"}).Draw(t, "device"),
+
 			Peer:  addr.Draw(t, "peer"),
 			Relay: rapid.Bool().Draw(t, "relay"),
 			Epoch: fabric.Epoch(rapid.IntRange(1, 3).Draw(t, "epoch")),
