@@ -25,7 +25,7 @@ func (a *app) labCommand() *cobra.Command {
 		Use: "lab", Short: "Several hosts on this machine, with guests: to try weft and to test it", Args: a.noSuchLabCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.labUp(), a.labDown(), a.labStatus(), a.labVM(), a.labExec(), a.labHelper("pump"), a.labHelper("hook"))
+	cmd.AddCommand(a.labUp(), a.labDown(), a.labStatus(), a.labVM(), a.labExec(), a.labDemo(), a.labHelper("pump"), a.labHelper("hook"))
 	return cmd
 }
 
