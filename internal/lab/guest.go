@@ -127,7 +127,7 @@ func (l *Lab) enter(g *Guest) error {
 		}
 	})
 	if taken {
-		return fmt.Errorf("guest %s: there is one of this name in lab %s; remove it with: weft lab rm %s: %w", g.Name, l.Name, g.Name, fabric.ErrConflict)
+		return fmt.Errorf("guest %s: there is one of this name in lab %s; remove it with: weft lab vm %s --remove: %w", g.Name, l.Name, g.Name, fabric.ErrConflict)
 	}
 	return err
 }

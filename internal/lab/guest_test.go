@@ -4,15 +4,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/migration/qmp"
 )
@@ -136,7 +138,7 @@ func TestPumpCarriesSuperPackets(t *testing.T) {
 	guest(t, l, GuestOptions{Name: "a", Host: "h1", Address: addressA})
 	guest(t, l, GuestOptions{Name: "b", Host: "h2", Address: addressB})
 	result := iperf(t, l, "a", "b", addressB, "-t", "2")
-	frame := framesReceived(t, l, "b")
+	frame := meanFrame(t, l.GuestNamespace("b"))
 	t.Logf("%.2f Gb/s, mean frame %d bytes", result/1e9, frame)
 	if frame < 8000 {
 		t.Errorf("the mean frame that reached the guest has %d bytes: super-packets were cut on the way", frame)
@@ -173,14 +175,21 @@ func iperf(t *testing.T, l *Lab, from, to string, address netip.Addr, more ...st
 	return report.End.SumReceived.BitsPerSecond
 }
 
-// framesReceived is the mean size of the frames a guest's NIC took in.
-func framesReceived(t *testing.T, l *Lab, guest string) int {
+// meanFrame is the mean size of the frames that eth0 of a namespace took in.
+func meanFrame(t *testing.T, ns nic.Namespace) int {
 	t.Helper()
-	fields := strings.Fields(run(t, l, guest, "sed", "-n", "s/eth0://p", "/proc/self/net/dev"))
-	bytes, _ := strconv.Atoi(fields[0])
-	packets, err := strconv.Atoi(fields[1])
-	if err != nil || packets == 0 {
-		t.Fatalf("counters %v: %v", fields, err)
+	var bytes, packets int
+	within(t, ns, func() error {
+		b, err := os.ReadFile("/proc/thread-self/net/dev")
+		if err != nil {
+			return err
+		}
+		_, numbers, _ := strings.Cut(string(b), "eth0:")
+		_, err = fmt.Sscan(numbers, &bytes, &packets)
+		return err
+	})
+	if packets == 0 {
+		t.Fatalf("eth0 of %s took nothing in", ns.Name)
 	}
 	return bytes / packets
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"time"
 
 	"github.com/weftnet/weft/fabric"
 )
@@ -29,6 +30,13 @@ func hook(ctx context.Context, name string, args []string, in io.Reader, out io.
 	host := flags.String("host", "", "the host the hook runs on")
 	if err := flags.Parse(args); err != nil {
 		return err
+	}
+	if name == "cable" {
+		delay, err := time.ParseDuration(flags.Arg(0))
+		if err != nil {
+			return err
+		}
+		return RunCable(ctx, delay)
 	}
 	l, err := OpenDir(*dir)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -105,21 +104,37 @@ func (l *Lab) gossipKey() string { return l.file("gossip.key") }
 
 // prepareHost mounts the host's own bpf file system and writes its agent.yaml.
 func (l *Lab) prepareHost(host fabric.HostID) error {
-	mount := l.file(string(host), "bpf")
-	if err := errors.Join(os.MkdirAll(mount, 0o700), os.MkdirAll(l.file(string(host), "state"), 0o700)); err != nil {
+	if err := os.MkdirAll(l.file(string(host), "state"), 0o700); err != nil {
 		return err
 	}
-	if err := l.update(func() { l.Mounts = append(l.Mounts, mount) }); err != nil {
+	if _, err := l.bpfMount(string(host)); err != nil {
 		return err
-	}
-	if err := unix.Mount("bpf", mount, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
-		return fmt.Errorf("mount a bpf file system on %s: %w (the kernel needs CONFIG_BPF_SYSCALL)", mount, err)
 	}
 	b, err := yaml.Marshal(l.agentConfig(host))
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(l.configFile(host), b, 0o600)
+}
+
+// bpfMount mounts a bpf file system for one part of the lab, so that nothing is pinned in the machine's own. It returns
+// where; what is mounted already is left.
+func (l *Lab) bpfMount(part string) (string, error) {
+	mount := l.file(part, "bpf")
+	var st unix.Statfs_t
+	if unix.Statfs(mount, &st) == nil && st.Type == unix.BPF_FS_MAGIC {
+		return mount, nil
+	}
+	if err := os.MkdirAll(mount, 0o700); err != nil {
+		return "", err
+	}
+	if err := l.update(func() { l.Mounts = append(l.Mounts, mount) }); err != nil {
+		return "", err
+	}
+	if err := unix.Mount("bpf", mount, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return "", fmt.Errorf("mount a bpf file system on %s: %w (the kernel needs CONFIG_BPF_SYSCALL)", mount, err)
+	}
+	return mount, nil
 }
 
 func (l *Lab) configFile(h fabric.HostID) string { return l.file(string(h), "agent.yaml") }

@@ -137,7 +137,7 @@ func TestGuestsThatCannotBeAreRefused(t *testing.T) {
 		o    GuestOptions
 		want string
 	}{
-		"the same name":    {first, "weft lab rm"},
+		"the same name":    {first, "weft lab vm a --remove"},
 		"an absent host":   {GuestOptions{Name: "b", Host: "h9", Address: first.Address}, "it has [h1]"},
 		"an unknown kind":  {GuestOptions{Name: "b", Host: "h1", Kind: "xen", Address: first.Address}, "pump, veth or qemu"},
 		"a bad name":       {GuestOptions{Name: "B!", Host: "h1", Address: first.Address}, "B!"},

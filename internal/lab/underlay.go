@@ -65,24 +65,42 @@ func (l *Lab) makeUnderlay() error {
 			return fmt.Errorf("join host %s: %w", host, err)
 		}
 	}
-	return nil
+	return l.impairUnderlay()
 }
 
 // plugIn joins one host's namespace to the bridge.
 func (l *Lab) plugIn(ul, ns nic.Namespace, port string, number int) error {
+	join := l.plugInVeth
+	if l.Underlay.Delay > 0 {
+		join = l.plugInDelayed
+	}
+	if err := join(ul, ns, port); err != nil {
+		return err
+	}
 	err := ul.Do(func() error {
-		pair := nic.Veth{Name: port, Peer: "eth0", PeerNamespace: ns, MTU: l.Underlay.MTU}
-		if err := nic.CreateVeth(pair); err != nil {
-			return err
-		}
-		return errors.Join(nic.DisableIPv6(port), l.shape(port), nic.SetMaster(port, underlayBridge), nic.SetUp(port))
+		return errors.Join(nic.DisableIPv6(port), nic.SetMaster(port, underlayBridge), nic.SetUp(port))
 	})
 	if err != nil {
 		return err
 	}
 	return ns.Do(func() error {
-		return errors.Join(l.shape("eth0"), nic.SetUp("eth0"), nic.AddAddress("eth0", address4(number)), nic.AddAddress("eth0", address6(number)))
+		return errors.Join(nic.SetUp("eth0"), nic.AddAddress("eth0", address4(number)), nic.AddAddress("eth0", address6(number)))
 	})
+}
+
+// plugInVeth joins one host's namespace to the bridge by a veth, which takes no time.
+func (l *Lab) plugInVeth(ul, ns nic.Namespace, port string) error {
+	err := ul.Do(func() error {
+		pair := nic.Veth{Name: port, Peer: "eth0", PeerNamespace: ns, MTU: l.Underlay.MTU}
+		if err := nic.CreateVeth(pair); err != nil {
+			return err
+		}
+		return l.shape(port)
+	})
+	if err != nil {
+		return err
+	}
+	return ns.Do(func() error { return l.shape("eth0") })
 }
 
 // shape takes a device its segmentation offloads when the underlay is to look like a wire.
