@@ -327,10 +327,16 @@ func TestVirtualMachineBootsAnswersAndMoves(t *testing.T) {
 	if err := l.Exec(ctx, "c", []string{"sleep", "1000"}, Streams{}); err == nil || !strings.Contains(err.Error(), "enough") {
 		t.Fatalf("a command that was given up: %v", err)
 	}
-	conn := dial(t, l, "a", "10.10.0.3:7")
-	echo(t, conn, "on h2")
+	stream, err := l.OpenStream(t.Context(), "a", netip.MustParseAddr("10.10.0.3"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	move(t, l, "c", "h3")
-	echo(t, conn, "on h3")
+	if seen, err := stream.Stop(); err != nil || seen.Exchanges < 2 {
+		t.Fatalf("the stream saw %+v: %v", seen, err)
+	} else {
+		t.Logf("%+v", seen)
+	}
 	if out := run(t, l, "c", "echo", "moved"); out != "moved\n" {
 		t.Fatalf("after the move it said %q", out)
 	}

@@ -1,92 +1,107 @@
 package lab
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
-	"strconv"
 	"sync"
 	"time"
 )
 
-// echoPort is where a lab's virtual machines answer echoes (RFC 862).
+// echoPort is the TCP port on which virtual machines answer what they are sent (RFC 862).
 const echoPort = 7
+
+// streamSilence is how long a stream waits for an answer before it counts as broken.
+const streamSilence = 30 * time.Second
+
+// streamPause is the time between an answer and the next message.
+const streamPause = 2 * time.Millisecond
+
+// Stream is one TCP connection on which a message goes there and back all the time.
+type Stream struct {
+	conn net.Conn
+	stop context.CancelFunc
+	done sync.WaitGroup
+	seen StreamResult // written by the stream's goroutine, read after it has ended
+	err  error
+}
 
 // StreamResult is what a stream saw.
 type StreamResult struct {
-	// Exchanges is how many messages came back as they were sent.
-	Exchanges uint64 `json:"exchanges"`
-	// LongestWait is the longest time a message took to come back.
-	LongestWait time.Duration `json:"longestWait"`
+	// Exchanges are messages that went there and back.
+	Exchanges int
+	// LongestWait is the longest time between a message and its answer.
+	LongestWait time.Duration
 }
 
-// Stream is one TCP connection on which messages go back and forth, one at a time, until it is stopped.
-type Stream struct {
-	conn net.Conn
-	quit context.CancelFunc
-	done chan error
-
-	mu     sync.Mutex
-	result StreamResult
-}
-
-// OpenStream connects from a guest in a namespace to the echo service of a virtual machine at this address, and keeps one
-// message on its way at any time. Stop it after use.
-func (l *Lab) OpenStream(ctx context.Context, from string, to netip.Addr) (*Stream, error) {
-	address := net.JoinHostPort(to.String(), strconv.Itoa(echoPort))
-	var conn net.Conn
-	err := l.GuestNamespace(from).Do(func() (err error) {
-		conn, err = (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
+// OpenStream connects from a guest that is a namespace to the echo service at the address, and begins. Virtual machines of
+// a lab have that service.
+func (l *Lab) OpenStream(ctx context.Context, guest string, to netip.Addr) (*Stream, error) {
+	if _, err := l.Guest(guest); err != nil {
+		return nil, err
+	}
+	s := &Stream{}
+	err := l.GuestNamespace(guest).Do(func() (err error) {
+		dialer := net.Dialer{Timeout: 10 * time.Second, KeepAlive: -1}
+		s.conn, err = dialer.DialContext(ctx, "tcp", netip.AddrPortFrom(to, echoPort).String())
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open a TCP connection from guest %s to %s: %w", from, address, err)
+		return nil, fmt.Errorf("open a TCP connection from guest %s to %s: %w", guest, to, err)
 	}
-	ctx, quit := context.WithCancel(ctx)
-	s := &Stream{conn: conn, quit: quit, done: make(chan error, 1)}
-	go func() { s.done <- s.run(ctx) }()
+	if err := s.exchange(); err != nil { // it works before anybody relies on it
+		s.conn.Close()
+		return nil, fmt.Errorf("talk from guest %s to %s: %w", guest, to, err)
+	}
+	ctx, s.stop = context.WithCancel(context.WithoutCancel(ctx))
+	s.done.Go(func() { s.run(ctx) })
 	return s, nil
 }
 
-// run exchanges messages until ctx ends; the message under way then still comes back.
-func (s *Stream) run(ctx context.Context) error {
-	defer s.conn.Close()
-	sent, back := make([]byte, 1024), make([]byte, 1024)
-	for n := uint64(0); ctx.Err() == nil; n++ {
-		copy(sent, strconv.FormatUint(n, 10)+" ")
-		begun := time.Now()
-		if err := s.conn.SetDeadline(begun.Add(30 * time.Second)); err != nil {
-			return err
-		}
-		if _, err := s.conn.Write(sent); err != nil {
-			return fmt.Errorf("after %d messages: %w", n, err)
-		}
-		if _, err := io.ReadFull(s.conn, back); err != nil {
-			return fmt.Errorf("after %d messages: %w", n, err)
-		}
-		if !bytes.Equal(sent, back) {
-			return fmt.Errorf("message %d came back changed", n)
-		}
-		s.mu.Lock()
-		s.result.Exchanges++
-		s.result.LongestWait = max(s.result.LongestWait, time.Since(begun))
-		s.mu.Unlock()
-	}
-	return nil
+// Stop ends the stream after the answer it waits for, and returns what it saw. The error says how the connection broke.
+func (s *Stream) Stop() (StreamResult, error) {
+	s.stop()
+	s.done.Wait()
+	s.conn.Close()
+	return s.seen, s.err
 }
 
-// Stop ends the stream and says what it saw; the error says how the connection broke, if it did.
-func (s *Stream) Stop() (StreamResult, error) {
-	s.quit()
-	err := <-s.done
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		err = fmt.Errorf("the other end closed the connection: %w", err)
+func (s *Stream) run(ctx context.Context) {
+	tick := time.NewTicker(streamPause)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if s.err = s.exchange(); s.err != nil {
+			return
+		}
 	}
-	return s.result, err
+}
+
+// exchange sends a message that differs from the last one and waits for it to come back.
+func (s *Stream) exchange() error {
+	message := fmt.Sprintf("%016d", s.seen.Exchanges)
+	begun := time.Now()
+	if err := s.conn.SetDeadline(begun.Add(streamSilence)); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(s.conn, message); err != nil {
+		return err
+	}
+	answer := make([]byte, len(message))
+	if _, err := io.ReadFull(s.conn, answer); err != nil {
+		return err
+	}
+	if string(answer) != message {
+		return errors.New("the answer is not what was sent")
+	}
+	s.seen.Exchanges++
+	s.seen.LongestWait = max(s.seen.LongestWait, time.Since(begun))
+	return nil
 }
