@@ -52,7 +52,9 @@ type Datapath struct {
 	underlay nic.Device
 	tunnel   nic.Device
 	buffers  buffers
-	probes   probes
+	probes   map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
+	routed   []netip.Addr      // peers whose routes Verify has still to ask for in this turn
+	foreign  map[linkKey]uint64
 	done     chan struct{}
 }
 
@@ -67,7 +69,8 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 	}
 	d = &Datapath{
 		log: o.Logger, events: make(chan Event, eventBacklog), done: make(chan struct{}),
-		ports: map[string]*port{}, peers: map[netip.Addr]*peer{}, links: links{}, probes: newProbes(),
+		ports: map[string]*port{}, peers: map[netip.Addr]*peer{}, links: links{},
+		probes: map[uint64]uint64{}, foreign: map[linkKey]uint64{},
 		slots: slotAllocator{first: firstSlot, end: maxPorts}, peerIDs: slotAllocator{first: 1, end: maxPeers},
 	}
 	defer d.closeOnError(&err)
@@ -130,7 +133,6 @@ func (d *Datapath) Close() error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.probes.close()
 	var errs []error
 	for _, l := range d.links {
 		errs = append(errs, l.Close())

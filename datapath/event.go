@@ -2,14 +2,12 @@ package datapath
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"os"
 	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf/ringbuf"
-	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
@@ -132,13 +130,6 @@ func (d *Datapath) portAt(ifindex int) (fabric.PortID, string) {
 }
 
 // wallClock is the wall-clock time of a CLOCK_MONOTONIC reading of this boot.
-func wallClock(monotonic uint64) time.Time {
-	var now unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) != nil {
-		return time.Now()
-	}
-	return time.Now().Add(time.Duration(int64(monotonic) - now.Nano()))
+func wallClock(then uint64) time.Time {
+	return time.Now().Add(time.Duration(int64(then) - int64(monotonic())))
 }
-
-// hostOrder is the byte order of everything in the maps.
-var hostOrder = binary.NativeEndian

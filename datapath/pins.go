@@ -100,8 +100,23 @@ type linkKey struct {
 
 func (k linkKey) file() string { return fmt.Sprintf("%d-%s", k.ifindex, k.program) }
 
+// attached is a link with its number, by which it is found among the programs of a device.
+type attached struct {
+	link.Link
+	id link.ID
+}
+
+// newAttached asks the kernel for the link's number.
+func newAttached(l link.Link) (attached, error) {
+	info, err := l.Info()
+	if err != nil {
+		return attached{}, err
+	}
+	return attached{Link: l, id: info.ID}, nil
+}
+
 // links are the attachments of the core.
-type links map[linkKey]link.Link
+type links map[linkKey]attached
 
 // openLinks opens all pinned links.
 func (p pins) openLinks() (links, error) {
@@ -121,7 +136,9 @@ func (p pins) openLinks() (links, error) {
 		if err != nil {
 			return found, fmt.Errorf("open link %s: %w", path, err)
 		}
-		found[key] = l
+		if found[key], err = newAttached(l); err != nil {
+			return found, fmt.Errorf("look at link %s: %w", path, err)
+		}
 	}
 	return found, nil
 }
@@ -132,10 +149,8 @@ type pinner interface{ Pin(path string) error }
 // pin puts an object in place of the one of that name, at once: a killed loader leaves the old or the new one.
 func (p pins) pin(o pinner, kind, name string) error {
 	path := filepath.Join(p.dir, kind, name)
-	temporary := path + "~"
-	if err := os.Remove(temporary); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("pin %s: %w", path, err)
-	}
+	// A name of its own each time: the library takes a second pin under one name for done.
+	temporary := fmt.Sprintf("%s~%d", path, monotonic())
 	if err := o.Pin(temporary); err != nil {
 		return fmt.Errorf("pin %s: %w", path, err)
 	}
@@ -152,21 +167,4 @@ func (p pins) unpin(kind, name string) error {
 		return nil
 	}
 	return err
-}
-
-// Uninstall removes the core from pinDir: with their names its links, programs and maps go, and every port's device is
-// without it from then on. The directory is removed, unless another process holds it, which is an error that names it.
-func Uninstall(pinDir string) error {
-	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	p, err := openPins(pinDir)
-	if err != nil {
-		return fmt.Errorf("uninstall the datapath: %w", err)
-	}
-	defer p.Close()
-	if err := os.RemoveAll(pinDir); err != nil {
-		return fmt.Errorf("uninstall the datapath: %w", err)
-	}
-	return nil
 }

@@ -177,11 +177,15 @@ func (d *Datapath) attach(a attachment) error {
 	if err != nil {
 		return fmt.Errorf("attach %s to %s: %w", a.program, a.device, err)
 	}
-	if err := d.pins.pin(l, "links", a.file()); err != nil {
+	numbered, err := newAttached(l)
+	if err == nil {
+		err = d.pins.pin(l, "links", a.file())
+	}
+	if err != nil {
 		l.Close()
 		return err
 	}
-	d.links[a.linkKey] = l
+	d.links[a.linkKey] = numbered
 	return nil
 }
 

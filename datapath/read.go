@@ -115,6 +115,9 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
+	if err := d.adoptProbes(); err != nil {
+		return err
+	}
 	for _, p := range d.peers {
 		if err := d.maps.PeersV1.Lookup(uint32(p.id), &p.value); err != nil {
 			return err

@@ -117,7 +117,7 @@ func (w *world) load() {
 			if h.Datapath != nil {
 				h.Close()
 			}
-			if err := datapath.Uninstall(h.pinDir); err != nil {
+			if err := h.ns.Do(func() error { return datapath.Uninstall(h.pinDir) }); err != nil {
 				w.tb.Error(err)
 			}
 		})

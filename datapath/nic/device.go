@@ -59,6 +59,14 @@ func describe(link netlink.Link) Device {
 	return d
 }
 
+// SetDownIfThere lowers the device; one that is not there is down already.
+func SetDownIfThere(device string) error {
+	if err := SetDown(device); !errors.Is(err, ErrNoDevice) {
+		return err
+	}
+	return nil
+}
+
 // Route is the way to an address.
 type Route struct {
 	// Index is the device packets leave by, and NextHop whom they are given to there: a gateway, or the address itself.

@@ -1,0 +1,216 @@
+package datapath
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+)
+
+// routesPerVerify bounds how many peers' routes one Verify asks for; a larger fleet's are asked for in turn.
+const routesPerVerify = 64
+
+// Verify compares what is attached with what must be, and puts back what is missing; call it every second. Each repair, each
+// vanished device and each foreign program ahead of the core is an Event. Until a repair the sentinel keeps a port closed.
+func (d *Datapath) Verify(ctx context.Context) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	devices, err := nic.Devices()
+	if err != nil {
+		return fmt.Errorf("verify the datapath: %w", err)
+	}
+	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic())}
+	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+		return fmt.Errorf("verify the datapath: %w", err)
+	}
+	return nil
+}
+
+// verifyHost finds the host's own devices again when they were made anew, and checks their programs.
+func (d *Datapath) verifyHost(devices map[int]nic.Device) error {
+	if _, there := devices[d.tunnel.Index]; !there {
+		again, err := nic.EnsureVXLAN(TunnelDevice)
+		if err != nil {
+			return err
+		}
+		d.moveHost(&d.tunnel, again)
+	}
+	if now := devices[d.underlay.Index]; now.Name != d.underlay.Name {
+		again, err := nic.Find(d.underlay.Name)
+		if err != nil {
+			return fmt.Errorf("the underlay is gone: %w", err)
+		}
+		d.moveHost(&d.underlay, again)
+	}
+	d.shared.config.Tunnel, d.shared.config.Underlay = uint32(d.tunnel.Index), uint32(d.underlay.Index)
+	for _, a := range d.hostAttachments() {
+		if err := d.verifyAttachment(a, ""); err != nil {
+			return err
+		}
+	}
+	return nic.SetUp(d.tunnel.Name)
+}
+
+// moveHost forgets the programs of a device that is gone and takes the one that has its name now.
+func (d *Datapath) moveHost(old *nic.Device, now nic.Device) {
+	var gone []attachment
+	for key := range d.links {
+		if key.ifindex == old.Index {
+			gone = append(gone, attachment{key, old.Name})
+		}
+	}
+	if err := d.detach(gone); err != nil {
+		d.log.Warn("programs of a vanished device stay pinned", "device", old.Name, "error", err)
+	}
+	*old = now
+	d.emit(Event{Kind: Repaired, Time: time.Now(), Device: now.Name, Message: fmt.Sprintf("The device %s was made anew; the core is on it again.", now.Name)})
+}
+
+func (d *Datapath) verifyPorts(devices map[int]nic.Device) error {
+	for device, p := range maps.Clone(d.ports) {
+		name := fabric.PortID(text(p.value.Name[:]))
+		if now := devices[p.ifindex]; now.Name != device {
+			if err := d.loseDevice(device, p, now); err != nil {
+				return err
+			}
+			d.emit(Event{Kind: DeviceGone, Time: time.Now(), Port: name, Device: device, Message: fmt.Sprintf("The device %s of port %s is gone.", device, name)})
+			continue
+		}
+		for _, a := range portAttachments(device, p.ifindex) {
+			if err := d.verifyAttachment(a, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// loseDevice removes a port whose device has vanished, or lives on under another name and is lowered there.
+func (d *Datapath) loseDevice(device string, p *port, now nic.Device) error {
+	if now.Name != "" {
+		if err := nic.SetDown(now.Name); err != nil {
+			return err
+		}
+	}
+	return d.removePort(device)
+}
+
+// verifyAttachment checks that a program is on its device and in its place among the others.
+func (d *Datapath) verifyAttachment(a attachment, port fabric.PortID) error {
+	direction := ebpf.AttachTCXIngress
+	if strings.HasSuffix(a.program, "_out") {
+		direction = ebpf.AttachTCXEgress
+	}
+	attached, err := link.QueryPrograms(link.QueryOptions{Target: a.ifindex, Attach: direction})
+	if err != nil {
+		return fmt.Errorf("look at the programs of %s: %w", a.device, err)
+	}
+	place := slices.IndexFunc(attached.Programs, func(p link.AttachedProgram) bool {
+		id, ok := p.LinkID()
+		return ok && id == d.links[a.linkKey].id
+	})
+	if place < 0 {
+		if err := d.attach(a); err != nil {
+			return err
+		}
+		message := fmt.Sprintf("The program %s was missing from %s and is attached again.", a.program, a.device)
+		d.log.Warn(message, "port", port, "device", a.device)
+		d.emit(Event{Kind: Repaired, Time: time.Now(), Port: port, Device: a.device, Message: message})
+		return nil
+	}
+	if place > 0 && a.program != sentinelIn && a.program != sentinelOut && d.foreign[a.linkKey] != attached.Revision {
+		d.foreign[a.linkKey] = attached.Revision
+		message := fmt.Sprintf("Another program is ahead of %s on %s; it may let frames pass the core by.", a.program, a.device)
+		d.log.Warn(message, "port", port, "device", a.device)
+		d.emit(Event{Kind: ForeignProgram, Time: time.Now(), Port: port, Device: a.device, Message: message})
+	}
+	return nil
+}
+
+// verifyPins puts back names that somebody has removed: without them the core would end with this process.
+func (d *Datapath) verifyPins() error {
+	links, err := d.pins.names("links")
+	if err != nil {
+		return err
+	}
+	for key, l := range d.links {
+		if !links[key.file()] {
+			if err := d.pins.pin(l, "links", key.file()); err != nil {
+				return err
+			}
+		}
+	}
+	programs, err := d.pins.names("progs")
+	if err != nil {
+		return err
+	}
+	for name, p := range d.programs {
+		if !programs[name] {
+			if err := d.pins.pin(p, "progs", name); err != nil {
+				return err
+			}
+		}
+	}
+	pinned, err := d.pins.names("maps")
+	if err != nil {
+		return err
+	}
+	for name, m := range d.maps.byName() {
+		if !pinned[name] {
+			if err := d.pins.pin(m, "maps", name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// names lists what is pinned of one kind.
+func (p pins) names(kind string) (map[string]bool, error) {
+	dir := filepath.Join(p.dir, kind)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(dir)
+	names := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		names[e.Name()] = true
+	}
+	return names, err
+}
+
+// verifyRoutes asks the kernel for the way to some peers, in turn, and writes what has changed.
+func (d *Datapath) verifyRoutes() error {
+	if len(d.routed) == 0 {
+		d.routed = slices.Collect(maps.Keys(d.peers))
+	}
+	n := min(routesPerVerify, len(d.routed))
+	for _, vtep := range d.routed[:n] {
+		p := d.peers[vtep]
+		if p == nil {
+			continue
+		}
+		changed, err := p.route(vtep)
+		if err != nil && !errors.Is(err, nic.ErrNoRoute) {
+			return err
+		}
+		if changed {
+			if err := d.writePeer(p); err != nil {
+				return fmt.Errorf("write the way to %s: %w", vtep, err)
+			}
+		}
+	}
+	d.routed = d.routed[n:]
+	return nil
+}
