@@ -4,12 +4,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath/nic"
 )
@@ -38,6 +42,9 @@ func nothingLeft(tb testing.TB, links []string) {
 	if left := own(tb); len(left) > 0 {
 		tb.Errorf("left behind: %v", left)
 	}
+	if dirs, err := filepath.Glob(filepath.Join(pinRoot, fmt.Sprintf("%s%d-*", prefix, os.Getpid()))); err != nil || len(dirs) > 0 {
+		tb.Errorf("left behind: %v, %v", dirs, err)
+	}
 	if now := rootLinks(tb); !slices.Equal(now, links) {
 		tb.Errorf("devices of the machine before %v, after %v", links, now)
 	}
@@ -63,7 +70,7 @@ func TestEveryMeasureDeliversAndLeavesNothing(t *testing.T) {
 		t.Fatalf("%d results of %d measures", len(results), len(measures))
 	}
 	for _, r := range results {
-		for _, peer := range []string{raw, bridge} {
+		for _, peer := range []string{raw, bridge, weft} {
 			if peer == raw && r.lane == tap {
 				continue
 			}
@@ -89,6 +96,37 @@ func TestInterruptRemovesEverything(t *testing.T) {
 		t.Errorf("the error of an interrupted run is %v", err)
 	}
 	nothingLeft(t, links)
+}
+
+func TestWhatAKilledRunLeftIsSweptAway(t *testing.T) {
+	needRoot(t)
+	dead := exec.Command("true") // a process id that is nobody's any more
+	if err := dead.Run(); err != nil {
+		t.Fatal(err)
+	}
+	name := fmt.Sprintf("%s%d-2-h0", prefix, dead.Process.Pid)
+	space, err := nic.CreateNamespace(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(pinRoot, name)
+	if err := errors.Join(os.Mkdir(dir, 0o700), unix.Mount("bpf", dir, "bpf", 0, "")); err != nil {
+		t.Fatal(err)
+	}
+	standing := newSite(raw, 8)
+	defer standing.Close()
+	if _, err := standing.space("a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := sweep(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(dir); space.Exists() || err == nil {
+		t.Errorf("still there: namespace %v, directory %v", space.Exists(), err == nil)
+	}
+	if len(own(t)) != 1 {
+		t.Error("the sweep took what a living run has made")
+	}
 }
 
 func TestDeadPathIsAnErrorNotAFigure(t *testing.T) {

@@ -107,7 +107,7 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 
 // build builds the sites of all peers; those that stand are returned even with an error.
 func build() (sites []*site, err error) {
-	for i, builder := range []func(int) (*site, error){buildRaw, buildBridge} {
+	for i, builder := range []func(int) (*site, error){buildRaw, buildBridge, buildWeft} {
 		s, err := builder(i)
 		if err != nil {
 			return sites, fmt.Errorf("build %s: %w", s.peer, err)

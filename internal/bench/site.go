@@ -6,12 +6,14 @@ import (
 	"io"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
 )
@@ -60,7 +62,9 @@ type site struct {
 	sender map[lane]netip.Addr
 	// wires are the devices that stand for the cable between the hosts, with their namespaces.
 	wires []wireEnd
-	undo  []func() error
+	// planes are the forwarding cores of the hosts; only weft has them.
+	planes []*datapath.Datapath
+	undo   []func() error
 }
 
 // wireEnd is a device at one end of the underlay.
@@ -218,7 +222,7 @@ func (s *site) segment() error {
 	return nil
 }
 
-// sweep removes namespaces of benchmarks that were killed: those whose process is gone.
+// sweep removes what benchmarks that were killed have left: namespaces and BPF file systems whose process is gone.
 func sweep() error {
 	left, err := nic.Namespaces(prefix)
 	if err != nil {
@@ -226,11 +230,23 @@ func sweep() error {
 	}
 	var errs []error
 	for _, n := range left {
-		text, _, _ := strings.Cut(strings.TrimPrefix(n.Name, prefix), "-")
-		pid, err := strconv.Atoi(text)
-		if err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH) {
+		if orphaned(n.Name) {
 			errs = append(errs, n.Delete())
 		}
 	}
-	return errors.Join(errs...)
+	dirs, err := filepath.Glob(filepath.Join(pinRoot, prefix+"*"))
+	for _, dir := range dirs {
+		if orphaned(filepath.Base(dir)) {
+			_ = unix.Unmount(dir, 0) // it may not have come to be mounted
+			errs = append(errs, os.Remove(dir))
+		}
+	}
+	return errors.Join(append(errs, err)...)
+}
+
+// orphaned reports whether the process that gave the name is gone.
+func orphaned(name string) bool {
+	text, _, _ := strings.Cut(strings.TrimPrefix(name, prefix), "-")
+	pid, err := strconv.Atoi(text)
+	return err == nil && errors.Is(unix.Kill(pid, 0), unix.ESRCH)
 }

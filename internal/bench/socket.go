@@ -71,11 +71,34 @@ func connect(addr netip.Addr, port int) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if err := unix.Connect(fd, sockaddr(addr, port)); err != nil {
+	err = unix.Connect(fd, sockaddr(addr, port))
+	if errors.Is(err, unix.EINTR) { // the runtime's signals; the connection goes on being made (connect(2))
+		err = connected(fd)
+	}
+	if err != nil {
 		unix.Close(fd)
 		return -1, fmt.Errorf("connect to %s: %w", addr, err)
 	}
 	return fd, nil
+}
+
+// connected waits for a connection that is being made.
+func connected(fd int) error {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(patience.Milliseconds()))
+		if err != nil && !errors.Is(err, unix.EINTR) {
+			return err
+		}
+		if n < 1 {
+			continue
+		}
+		code, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && code != 0 {
+			err = unix.Errno(code)
+		}
+		return err
+	}
+	return unix.ETIMEDOUT
 }
 
 // accept waits for the next connection.
