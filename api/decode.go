@@ -1,27 +1,28 @@
 package api
 
 import (
-	"bytes"
-	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/weftnet/weft/fabric"
 )
 
-// Decode reads one object from JSON, strictly: an unknown field is an error. The error wraps fabric.ErrInvalid.
+// Decode reads one object from JSON as strictly as fabric.Decode. Findings name fields but no lines, because people do not
+// see the JSON that programs send. The error wraps fabric.ErrInvalid.
 func Decode(b []byte) (fabric.Object, error) {
-	var head fabric.TypeMeta
-	if err := json.Unmarshal(b, &head); err != nil {
-		return nil, fmt.Errorf("an object is not JSON: %w: %w", err, fabric.ErrInvalid)
+	objects, err := fabric.Decode("", b)
+	var findings fabric.Findings
+	if errors.As(err, &findings) {
+		for i := range findings {
+			findings[i].Line, findings[i].Column = 0, 0
+		}
+		return nil, findings
 	}
-	o, err := fabric.New(head.Kind)
 	if err != nil {
 		return nil, err
 	}
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(o); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", head.Kind, err, fabric.ErrInvalid)
+	if len(objects) != 1 {
+		return nil, fmt.Errorf("%d objects where one belongs: %w", len(objects), fabric.ErrInvalid)
 	}
-	return o, nil
+	return objects[0], nil
 }

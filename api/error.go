@@ -3,6 +3,7 @@ package api
 import (
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/weftnet/weft/fabric"
 )
@@ -97,7 +98,7 @@ func ErrorOf(err error) *Error {
 	}
 	for _, c := range codes {
 		if errors.Is(err, c.err) {
-			return &Error{Message: err.Error(), Code: c.code}
+			return &Error{Message: strings.TrimSuffix(err.Error(), ": "+c.err.Error()), Code: c.code}
 		}
 	}
 	return &Error{Message: err.Error(), Code: CodeInternal}

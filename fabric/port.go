@@ -22,7 +22,7 @@ type PortSpec struct {
 	// MAC is allocated fleet-wide when zero.
 	MAC MAC `json:"mac,omitzero"`
 	// Addresses are allocated, one per subnet, when the field is absent; an empty list means none.
-	Addresses []netip.Addr `json:"addresses"`
+	Addresses []netip.Addr `json:"addresses,omitzero"`
 	Profile   string       `json:"profile,omitempty"`
 	// Host is where the port is wanted first; a move changes the location, not this field.
 	Host HostID `json:"host,omitempty"`

@@ -91,7 +91,10 @@ func (s *Server) apply(ctx context.Context, in *struct{ Body api.ApplyRequest })
 	}
 	res, err := s.o.Objects.Apply(ctx, objects, store.ApplyOptions{DryRun: in.Body.DryRun})
 	if err != nil && len(objects) == 1 {
-		return nil, about(fabric.Ref(objects[0]), err)
+		ref := fabric.Ref(objects[0])
+		e := failure(err)
+		e.Object, e.Message = ref, strings.TrimPrefix(e.Message, "apply "+ref+": ") // the store's own prefix says the same
+		return nil, e
 	}
 	if err != nil {
 		return nil, err

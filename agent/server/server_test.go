@@ -125,7 +125,7 @@ func TestWhatNoOperationTakesIsToldInOneShape(t *testing.T) {
 		{"no objects", "POST", "/v1/apply", "application/json", `{"objects":[]}`, 422, "apply: there are no objects in the request", `send {"objects": [{"apiVersion": "weft/v1", "kind": "Switch", …}]}`},
 		{"a host that a user makes up", "POST", "/v1/apply", "application/json", `{"objects":[{"apiVersion":"weft/v1","kind":"Host","metadata":{"name":"h9"},"spec":{"vtep":"10.0.0.9","underlayMTU":1500,"api":""}}]}`, 422, "object 1 of the request: host/h9: hosts are written by the hosts themselves", "apply switches, ports, profiles and groups"},
 		{"an object that does not exist", "GET", "/v1/switches/blue", "", "", 404, `there is no switch "blue"`, "see what there is: weft get switches"},
-		{"a switch in use", "DELETE", "/v1/switches/blue", "", "", 409, "delete Switch blue: ports a, b are plugged in: conflict", ""},
+		{"a switch in use", "DELETE", "/v1/switches/blue", "", "", 409, "delete Switch blue: ports a, b are plugged in", ""},
 		{"a defect", "GET", "/v1/doctor", "", "", 500, "GET /v1/doctor met a defect of weft", "please report it with the agent's log: journalctl -u weft"},
 		{"not ready", "GET", "/readyz", "", "", 503, "not ready: the first snapshot has not come", "weft doctor"},
 	} {

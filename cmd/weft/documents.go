@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -11,8 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"go.yaml.in/yaml/v3"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -66,7 +62,7 @@ func readFrom(name string, in io.Reader) ([]fabric.Object, error) {
 	if len(b) > api.MaxBody {
 		return nil, &api.Error{Code: api.CodeInvalid, Message: fmt.Sprintf("read %s: it is larger than %d MiB", name, api.MaxBody>>20), Next: "split it into several files and apply them one after the other"}
 	}
-	return decodeDocuments(name, b)
+	return fabric.Decode(name, b)
 }
 
 // fileError says why a file cannot be read.
@@ -76,32 +72,4 @@ func fileError(path string, err error) error {
 		err = pe.Err
 	}
 	return fmt.Errorf("read %s: %w", path, err)
-}
-
-// decodeDocuments reads every document of a YAML or JSON stream.
-func decodeDocuments(name string, b []byte) ([]fabric.Object, error) {
-	var objects []fabric.Object
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	for i := 1; ; i++ {
-		var v map[string]any
-		err := d.Decode(&v)
-		if errors.Is(err, io.EOF) {
-			return objects, nil
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", name, err, fabric.ErrInvalid)
-		}
-		if v == nil {
-			continue
-		}
-		j, err := json.Marshal(v)
-		if err != nil {
-			return nil, fmt.Errorf("%s: document %d: %w: %w", name, i, err, fabric.ErrInvalid)
-		}
-		o, err := api.Decode(j)
-		if err != nil {
-			return nil, fmt.Errorf("%s: document %d: %w", name, i, err)
-		}
-		objects = append(objects, o)
-	}
 }
