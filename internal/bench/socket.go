@@ -124,7 +124,8 @@ func again(err error) bool {
 func run(space nic.Namespace, core int, fn func() error) <-chan error {
 	done := make(chan error, 1)
 	go func() {
-		done <- space.Do(func() error { // on a thread that ends with fn, and its affinity with it
+		done <- space.Do(func() error {
+			runtime.LockOSThread() // once more and never unlocked: the thread ends with the goroutine, and its core with it
 			var set unix.CPUSet
 			set.Set(core % runtime.NumCPU())
 			if err := unix.SchedSetaffinity(0, &set); err != nil {
