@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -18,7 +17,7 @@ const kvmLimit = 5 * time.Second
 
 // accelerator is kvm where a guest really boots with it, else tcg, software emulation: a /dev/kvm that opens is no proof.
 // The answer is kept until the computer boots again.
-func (m machine) accelerator(ctx context.Context, progress Progress) (string, error) {
+func (d images) accelerator(ctx context.Context, m machine, progress Progress) (string, error) {
 	const emulated = "tcg,tb-size=64"
 	if unix.Access("/dev/kvm", unix.R_OK|unix.W_OK) != nil {
 		return emulated, nil
@@ -27,7 +26,7 @@ func (m machine) accelerator(ctx context.Context, progress Progress) (string, er
 	if err != nil {
 		return emulated, nil
 	}
-	answer := filepath.Join(cacheDir, "accel-"+strings.TrimSpace(string(boot)))
+	answer := d.file("accel-" + strings.TrimSpace(string(boot)))
 	if b, err := os.ReadFile(answer); err == nil {
 		return string(b), nil
 	} else if !errors.Is(err, fs.ErrNotExist) {

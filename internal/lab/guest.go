@@ -92,7 +92,7 @@ func (l *Lab) AddGuest(ctx context.Context, o GuestOptions, progress Progress) (
 		return nil, err
 	}
 	if o.Kind == QEMU {
-		if err := l.prepareQEMU(ctx, progress); err != nil {
+		if _, err := theImages.machine(ctx, progress); err != nil { // before anything of the guest is made
 			return nil, err
 		}
 	}

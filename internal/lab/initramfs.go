@@ -23,13 +23,13 @@ var (
 
 // initramfs returns the path of the file system guests of this kernel boot into. Its name tells its content, so that both
 // ends of a migration boot from the same bytes.
-func initramfs(k kernel) (string, error) {
+func (d images) initramfs(k kernel) (string, error) {
 	archive, err := packInitramfs(k)
 	if err != nil {
 		return "", fmt.Errorf("build the virtual machines' file system: %w", err)
 	}
 	sum := sha256.Sum256(archive)
-	path := filepath.Join(cacheDir, fmt.Sprintf("initramfs-%x.gz", sum[:8]))
+	path := d.file(fmt.Sprintf("initramfs-%x.gz", sum[:8]))
 	if _, err := os.Stat(path); err == nil {
 		return path, nil
 	}

@@ -18,8 +18,16 @@ import (
 	"strings"
 )
 
-// cacheDir keeps what virtual machines boot from, between labs.
-const cacheDir = "/var/cache/weft/lab"
+// images is the directory that keeps what virtual machines boot from, between labs.
+type images string
+
+// theImages are those of this computer.
+const theImages images = "/var/cache/weft/lab"
+
+// file is the path of something in the directory.
+func (d images) file(elem ...string) string {
+	return filepath.Join(append([]string{string(d)}, elem...)...)
+}
 
 // kernel is Debian's kernel for clouds, as far as a guest needs it; it is unpacked, never installed.
 type kernel struct {
@@ -32,25 +40,25 @@ type kernel struct {
 var guestModules = []string{"virtio_pci", "virtio_net"}
 
 // findKernel returns the newest kernel in the cache, and fetches one from Debian when there is none.
-func findKernel(ctx context.Context, progress Progress) (kernel, error) {
+func (d images) findKernel(ctx context.Context, progress Progress) (kernel, error) {
 	if runtime.GOARCH != "amd64" {
 		return kernel{}, fmt.Errorf("virtual machines in a lab boot Debian's amd64 kernel; this machine is %s: use guests without --qemu", runtime.GOARCH)
 	}
-	if k, err := cachedKernel(); err == nil {
+	if k, err := d.cachedKernel(); err == nil {
 		return k, nil
 	}
-	if err := fetchKernel(ctx, progress); err != nil {
+	if err := d.fetchKernel(ctx, progress); err != nil {
 		return kernel{}, fmt.Errorf("get a kernel for virtual machines: %w", err)
 	}
-	return cachedKernel()
+	return d.cachedKernel()
 }
 
-func cachedKernel() (kernel, error) {
-	dirs, err := filepath.Glob(filepath.Join(cacheDir, "linux-image-*"))
+func (d images) cachedKernel() (kernel, error) {
+	dirs, err := filepath.Glob(d.file("linux-image-*"))
 	if err != nil || len(dirs) == 0 {
 		return kernel{}, errors.New("no kernel is cached")
 	}
-	dir := slices.Max(dirs)
+	dir := slices.Max(dirs) // of different versions any will do
 	order, err := os.ReadFile(filepath.Join(dir, "order"))
 	if err != nil {
 		return kernel{}, err
@@ -63,7 +71,7 @@ func cachedKernel() (kernel, error) {
 }
 
 // fetchKernel downloads the package and unpacks what is needed; it appears in the cache complete or not at all.
-func fetchKernel(ctx context.Context, progress Progress) error {
+func (d images) fetchKernel(ctx context.Context, progress Progress) error {
 	if err := NeedPackages(ctx, progress, "apt-get", "dpkg-deb"); err != nil {
 		return err
 	}
@@ -72,10 +80,10 @@ func fetchKernel(ctx context.Context, progress Progress) error {
 		return err
 	}
 	progress("Fetching Debian's cloud kernel for virtual machines: %s", name)
-	if err := os.MkdirAll(cacheDir, 0o755); err != nil {
+	if err := os.MkdirAll(string(d), 0o755); err != nil {
 		return err
 	}
-	work, err := os.MkdirTemp(cacheDir, ".fetch-")
+	work, err := os.MkdirTemp(string(d), ".fetch-")
 	if err != nil {
 		return err
 	}
@@ -96,7 +104,7 @@ func fetchKernel(ctx context.Context, progress Progress) error {
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
 	}
-	target := filepath.Join(cacheDir, name)
+	target := d.file(name)
 	if err := os.RemoveAll(target); err != nil {
 		return err
 	}

@@ -29,26 +29,20 @@ type machine struct {
 	accel     string
 }
 
-// prepareQEMU gets what virtual machines need before anything of the guest is made.
-func (l *Lab) prepareQEMU(ctx context.Context, progress Progress) error {
-	_, err := theMachine(ctx, progress)
-	return err
-}
-
-// theMachine finds or fetches the parts of a virtual machine.
-func theMachine(ctx context.Context, progress Progress) (machine, error) {
+// machine finds or fetches the parts of a virtual machine.
+func (d images) machine(ctx context.Context, progress Progress) (machine, error) {
 	var m machine
 	err := NeedPackages(ctx, progress, "qemu-system-x86_64", "busybox")
 	if err != nil {
 		return m, err
 	}
-	if m.kernel, err = findKernel(ctx, progress); err != nil {
+	if m.kernel, err = d.findKernel(ctx, progress); err != nil {
 		return m, err
 	}
-	if m.initramfs, err = initramfs(m.kernel); err != nil {
+	if m.initramfs, err = d.initramfs(m.kernel); err != nil {
 		return m, err
 	}
-	m.accel, err = m.accelerator(ctx, progress)
+	m.accel, err = d.accelerator(ctx, m, progress)
 	return m, err
 }
 
@@ -111,7 +105,7 @@ func (l *Lab) qemuInstance(g *Guest, host fabric.HostID) (Instance, *os.File, er
 // runQEMU starts QEMU in the host's namespace, with the tap as descriptor 3. It returns when the monitors answer, because
 // QEMU detaches only then.
 func (l *Lab) runQEMU(ctx context.Context, g *Guest, i Instance, tap *os.File, more ...string) (Process, error) {
-	m, err := theMachine(ctx, func(string, ...any) {})
+	m, err := theImages.machine(ctx, func(string, ...any) {})
 	if err != nil {
 		return Process{}, err
 	}
