@@ -35,7 +35,8 @@ func operation(id, method, path, tag string, access Access, summary string) huma
 		// What agents tell one another is read leniently: the other one may be a release newer and know more fields.
 		SkipValidateBody: access == Report || access == Probe,
 		OperationID:      id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
-		MaxBodyBytes: MaxBody, Extensions: map[string]any{accessKey: access},
+		// The server bounds and times the body before the operation sees it.
+		MaxBodyBytes: -1, BodyReadTimeout: -1, Extensions: map[string]any{accessKey: access},
 	}
 }
 

@@ -116,6 +116,8 @@ type Server struct {
 	o    Options
 	api  huma.API
 	http http.Handler
+	// stopping is closed when Run is about to end: streams do not end by themselves.
+	stopping chan struct{}
 }
 
 // New builds a server; Run makes it listen.
@@ -126,7 +128,7 @@ func New(o Options) *Server {
 	if o.Group == "" {
 		o.Group = "weft"
 	}
-	s := &Server{o: o}
+	s := &Server{o: o, stopping: make(chan struct{})}
 	mux := http.NewServeMux()
 	s.api = humago.New(mux, config())
 	s.api.UseMiddleware(s.authorize, s.trace)
@@ -150,13 +152,14 @@ func (s *Server) operations() {
 // Handler answers requests whose caller Run's listeners would have established; tests and the lab use it directly.
 func (s *Server) Handler() http.Handler { return s.http }
 
-// Run listens and answers until ctx ends, then lets running requests finish for at most a second.
+// Run listens and answers until ctx ends, once; then it ends the streams and lets running requests finish for at most a second.
 func (s *Server) Run(ctx context.Context) error {
 	listeners, err := s.listen()
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
+	context.AfterFunc(ctx, func() { close(s.stopping) })
 	for _, l := range listeners {
 		srv := &http.Server{
 			Handler: s.http, ConnContext: s.identify, ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),
@@ -173,7 +176,7 @@ func (s *Server) Run(ctx context.Context) error {
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 			defer cancel()
 			if srv.Shutdown(last) != nil {
-				return srv.Close() // streams do not end by themselves
+				return srv.Close()
 			}
 			return nil
 		})

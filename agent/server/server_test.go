@@ -117,7 +117,7 @@ func TestWhatNoOperationTakesIsToldInOneShape(t *testing.T) {
 		{"a path that does not exist", "GET", "/v1/bridges", "", "", 404, "the API has no /v1/bridges", "see /openapi.json for what there is"},
 		{"a method the path does not take", "PUT", "/v1/switches", "application/json", "{}", 405, "/v1/switches does not take PUT; it takes GET, HEAD", "see /openapi.json"},
 		{"YAML", "POST", "/v1/apply", "application/yaml", "kind: Switch", 415, "POST /v1/apply: the body is application/yaml, but the API reads application/json", "convert it, or give the YAML file to: weft apply -f FILE"},
-		{"more than 8 MiB", "POST", "/v1/apply", "application/json", large, 413, "the request is larger than 8 MiB", "split it into several requests"},
+		{"more than 8 MiB", "POST", "/v1/apply", "application/json", large, 413, "POST /v1/apply: the request is larger than the 8 MiB that the API reads", "split it into several requests"},
 		{"torn JSON", "POST", "/v1/apply", "application/json", `{"objects":[`, 422, "the body is not what the operation takes: unexpected end of JSON input", "the fields of every request are in /openapi.json"},
 		{"no body", "POST", "/v1/apply", "application/json", "", 400, "request body is required", "the fields of every request are in /openapi.json"},
 		{"an unknown parameter", "GET", "/v1/switches?sort=name", "", "", 422, "query.sort: unknown query parameter", "the fields of every request are in /openapi.json"},

@@ -30,7 +30,7 @@ func (s *Server) events(_ context.Context, in *struct {
 	if s.o.Host == nil {
 		return nil, absent("keep events")
 	}
-	return streamed(func(ctx context.Context, l *lines) error {
+	return s.streamed(func(ctx context.Context, l *lines) error {
 		return s.o.Host.Events(ctx, in.Follow, func(e fabric.Event) error { return l.write(e) })
 	}), nil
 }
@@ -50,7 +50,7 @@ func (s *Server) watch(_ context.Context, in *struct {
 		}
 		kinds = append(kinds, r.Kind)
 	}
-	return streamed(func(ctx context.Context, l *lines) error {
+	return s.streamed(func(ctx context.Context, l *lines) error {
 		w := watcher{kinds: kinds, sent: map[string]fabric.Revision{}, out: l.write}
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
@@ -63,7 +63,7 @@ func (s *Server) watch(_ context.Context, in *struct {
 }
 
 // streamed answers with lines until the writer returns. An error after the first line has nowhere to go but the end.
-func streamed(body func(context.Context, *lines) error) *huma.StreamResponse {
+func (s *Server) streamed(body func(context.Context, *lines) error) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(hc huma.Context) {
 		r, w := unwrap(hc)
 		l := &lines{w: w, control: http.NewResponseController(w), sse: strings.Contains(r.Header.Get("Accept"), "text/event-stream")}
@@ -74,7 +74,16 @@ func streamed(body func(context.Context, *lines) error) *huma.StreamResponse {
 		w.Header().Set("Cache-Control", "no-store")
 		w.WriteHeader(http.StatusOK)
 		_ = l.control.Flush()
-		_ = body(r.Context(), l) // the reader left, or the agent stops: both end the stream
+		ctx, cancel := context.WithCancel(r.Context())
+		defer cancel()
+		go func() {
+			select {
+			case <-s.stopping:
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+		_ = body(ctx, l) // the reader left, or the agent stops: both end the stream
 	}}
 }
 
