@@ -77,8 +77,18 @@ func written(o fabric.Object) (map[string]any, error) {
 	return m, nil
 }
 
-// Written is the object as users write it, for export: a document that apply takes.
-func Written(o fabric.Object) (map[string]any, error) { return written(o) }
+// Written is a copy of the object as users write it, for export: a document that apply takes.
+func Written(o fabric.Object) (fabric.Object, error) {
+	m, err := written(o)
+	if err != nil {
+		return nil, err
+	}
+	b, err := json.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("write %s: %w", fabric.Ref(o), err)
+	}
+	return Decode(b)
+}
 
 func fieldsOf(o fabric.Object) (map[string]any, error) {
 	b, err := json.Marshal(o)

@@ -56,9 +56,10 @@ func (c *Client) fields(ctx context.Context, item api.Applied) ([]api.FieldChang
 	return api.Diff(stored, wanted)
 }
 
-// Export returns everything users wrote, as documents that apply takes, referred-to kinds first.
-func (c *Client) Export(ctx context.Context) ([]map[string]any, error) {
-	var out []map[string]any
+// Export returns everything users wrote, as they would write it: without status and what the fabric keeps in the metadata,
+// referred-to kinds first.
+func (c *Client) Export(ctx context.Context) ([]fabric.Object, error) {
+	var out []fabric.Object
 	for _, r := range api.Resources() {
 		if !r.Settable {
 			continue
@@ -68,11 +69,11 @@ func (c *Client) Export(ctx context.Context) ([]map[string]any, error) {
 			return nil, err
 		}
 		for _, o := range list.Items {
-			d, err := api.Written(o)
+			o, err := api.Written(o)
 			if err != nil {
 				return nil, err
 			}
-			out = append(out, d)
+			out = append(out, o)
 		}
 	}
 	return out, nil

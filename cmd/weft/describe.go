@@ -9,7 +9,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -67,12 +66,8 @@ func (a *app) describe(ctx context.Context, r api.Resource, name string) error {
 	if err != nil {
 		return err
 	}
-	b, err := yaml.Marshal(written)
-	if err != nil {
-		return fmt.Errorf("print %s: %w", fabric.Ref(o), err)
-	}
-	fmt.Fprintf(a.out, "\n%s", b)
-	return nil
+	fmt.Fprintln(a.out)
+	return fabric.Encode(a.out, written)
 }
 
 // describeDrops says what was dropped at a port, why, and what to do about it.

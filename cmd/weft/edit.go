@@ -68,7 +68,7 @@ func (a *app) set(ctx context.Context, r api.Resource, name string, assignments 
 // deleteCommand removes objects.
 func (a *app) deleteCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "delete KIND NAME…", Short: "Delete objects; refused while something uses them",
+		Use: "delete KIND NAME…", Short: "Delete objects, refused while something uses them; deleting a move gives it up",
 		ValidArgsFunction: a.completeObject,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
@@ -80,7 +80,13 @@ func (a *app) deleteCommand() *cobra.Command {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			r, err := a.settable(cmd, args[0])
+			r, err := resource(cmd, args[0])
+			if err == nil && r.Kind == fabric.KindMove {
+				return a.traced(cmd, func(ctx context.Context) error { return a.abort(ctx, args[1:]) })
+			}
+			if err == nil {
+				r, err = a.settable(cmd, args[0])
+			}
 			if err != nil {
 				return err
 			}
@@ -111,4 +117,27 @@ func (a *app) delete(ctx context.Context, r api.Resource, names []string) error 
 		all.Revision, all.TraceID = res.Revision, res.TraceID
 	}
 	return a.changed(ctx, c, all)
+}
+
+// abort gives moves up.
+func (a *app) abort(ctx context.Context, names []string) error {
+	c, err := a.connect()
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		m, err := c.AbortMove(ctx, fabric.MoveID(name))
+		if err != nil {
+			return err
+		}
+		if a.structured() {
+			err = a.document(api.MigrationOf(m))
+		} else {
+			_, err = fmt.Fprintf(a.out, "move/%s %s: %s stays on %s\n", name, m.Status.Phase, m.Spec.VM, m.Spec.From)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }

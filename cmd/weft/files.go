@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"sigs.k8s.io/yaml"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -130,21 +129,14 @@ func (a *app) exportCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			documents, err := c.Export(cmd.Context())
+			objects, err := c.Export(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if a.output == "json" {
-				return a.document(api.List[map[string]any]{Items: documents})
+				return a.document(api.List[fabric.Object]{Items: objects})
 			}
-			for _, d := range documents {
-				b, err := yaml.Marshal(d)
-				if err != nil {
-					return fmt.Errorf("print a document: %w", err)
-				}
-				fmt.Fprintf(a.out, "---\n%s", b)
-			}
-			return nil
+			return fabric.Encode(a.out, objects...)
 		},
 	}
 }
