@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/weftnet/weft/agent/server"
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/api/client"
@@ -22,6 +24,9 @@ import (
 	"github.com/weftnet/weft/fabric/identity"
 	"github.com/weftnet/weft/tracing"
 )
+
+// TestMain sees to it that a server that has ended leaves no goroutine behind.
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // serve runs a server with everything in memory, on a unix socket and on mTLS, until the test ends.
 func serve(tb testing.TB, m *memory, change func(*server.Options)) server.Options {
