@@ -111,11 +111,14 @@ func (l *Lab) AddGuest(ctx context.Context, o GuestOptions, progress Progress) (
 		return nil, err
 	}
 	instance, err := l.start(ctx, g, o.Host)
+	if instance.Device != "" { // what a failed start has made is written down too, so that it can be taken away
+		g.Instances = []Instance{instance}
+		err = errors.Join(err, l.updateGuest(g.Name, func(have *Guest) { *have = *g }))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("start guest %s on %s: %w", g.Name, o.Host, err)
 	}
-	g.Instances = []Instance{instance}
-	return g, l.updateGuest(g.Name, func(have *Guest) { *have = *g })
+	return g, nil
 }
 
 // enter adds a guest to the record, unless there is one of this name.

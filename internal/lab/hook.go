@@ -43,7 +43,10 @@ func (l *Lab) Incoming(ctx context.Context, host fabric.HostID, in io.Reader, ou
 	if err := json.NewDecoder(in).Decode(&request); err != nil {
 		return fmt.Errorf("read the request on standard input: %w", err)
 	}
-	g, err := l.Guest(request.VM)
+	if err := l.checkHost(host); err != nil {
+		return err
+	}
+	g, err := l.wanted(request)
 	if err != nil {
 		return err
 	}
@@ -70,6 +73,16 @@ func (l *Lab) Incoming(ctx context.Context, host fabric.HostID, in io.Reader, ou
 		return err
 	}
 	return json.NewEncoder(out).Encode(IncomingAnswer{URI: uri, Attachments: []IncomingAttachment{{g.Port(), instance.attachment()}}})
+}
+
+// wanted is the guest a move is about; its port may have been made by hand, for a VM of another name.
+func (l *Lab) wanted(r IncomingRequest) (*Guest, error) {
+	for _, port := range r.Ports {
+		if g, err := l.Guest(string(port)); err == nil {
+			return g, nil
+		}
+	}
+	return l.Guest(r.VM)
 }
 
 // await starts what the guest will arrive in.
