@@ -16,7 +16,7 @@ import (
 
 // hostCommands are what acts on this machine rather than on the fabric.
 func (a *app) hostCommands() []*cobra.Command {
-	return []*cobra.Command{a.labCommand()}
+	return []*cobra.Command{a.labCommand(), a.agentCommand()}
 }
 
 // labCommand builds and uses several hosts on one machine.

@@ -121,28 +121,7 @@ func count(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// doctorCommand examines a host.
-func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "doctor", Short: "Examine the host: kernel, BPF, MTU, clock, interfering managers; each finding with its remedy", Args: exactly(),
-		Long: "Examine the host whose agent is asked (--host chooses it). The exit status is 5 when a check failed.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.checkOutput(); err != nil {
-				return err
-			}
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			findings, err := c.Doctor(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.printFindings(findings)
-		},
-	}
-}
-
+// printFindings prints what the doctor found; the status is 5 when a check failed.
 func (a *app) printFindings(findings []api.Finding) error {
 	failed := false
 	for _, f := range findings {
