@@ -43,7 +43,8 @@ type Records interface {
 	// nil means that the record was deleted. It returns when ctx ends, or when fn can never be called again.
 	Follow(ctx context.Context, id fabric.MoveID, fn func(*fabric.Move)) error
 	// Advance is location.Ledger.Advance: the record afterwards, also with an error. Errors of fabric.ErrConflict,
-	// ErrStaleEpoch, ErrInvalid and ErrNotFound are final; after any other the report is made again.
+	// ErrStaleEpoch, ErrInvalid and ErrNotFound are final; after any other the report is made again. An empty status reads the
+	// record from the store itself.
 	Advance(ctx context.Context, id fabric.MoveID, host fabric.HostID, status fabric.MoveStatus) (*fabric.Move, error)
 }
 
@@ -63,7 +64,8 @@ type SourcePlane interface {
 // DestinationPlane is the forwarding of the host that the guest comes to. All methods are idempotent.
 type DestinationPlane interface {
 	// Stage starts a machine that waits for the guest, puts the ports' settings in force on its devices with the gate Staged,
-	// and reads them back. It may take seconds. A move that is staged already returns the machine that waits.
+	// and reads them back. It may take seconds; ctx is for the call only. A move that is staged already returns the machine
+	// that waits, and once the move is beyond fabric.MoveStaged no other is started: when that machine has ended, Stage fails.
 	Stage(ctx context.Context, move *fabric.Move) (Staged, error)
 	// Unstage closes the ports, so that the guest can never send here by this move, and detaches them.
 	Unstage(ctx context.Context, move *fabric.Move) error

@@ -17,9 +17,10 @@ import (
 //	aborted  (source, or either before the copy began) as failed, before the guest stopped
 //	settled  (source)      the relay is over
 //
-// The other phases only go forward in the record. Of the status, the phase, the times, the result, the incoming address,
-// the fault and the reason are taken; times and the result of an earlier phase are filled in without moving the phase back.
-// It returns the record as it is afterwards, also with an error. Reporting twice is reporting once. Errors:
+// The other phases only go forward in the record. An empty phase leaves it as it is: with a fault it is the destination's
+// word that the guest does not run there and never will by this move, and voids its epoch; without one it only reads. Of
+// the status, the phase, the times, the result, the incoming address, the fault and the reason are taken; times and the
+// result of an earlier phase are filled in without moving the phase back. It returns the record as it is afterwards, also with an error. Reporting twice is reporting once. Errors:
 // fabric.ErrNotFound, fabric.ErrInvalid (the phase is not this host's to report), fabric.ErrConflict (the move has ended
 // otherwise), fabric.ErrStaleEpoch (another epoch of the ports is in force).
 func (l *Ledger) Advance(ctx context.Context, id fabric.MoveID, host fabric.HostID, status fabric.MoveStatus) (*fabric.Move, error) {

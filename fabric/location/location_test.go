@@ -206,7 +206,7 @@ func TestFaultAtTheDestinationVoidsItsEpoch(t *testing.T) {
 	l, m := granted(t)
 	report(t, l, "h2", fabric.MoveStaged)
 	report(t, l, "h1", fabric.MoveCopying)
-	if _, err := l.Advance(t.Context(), "m-a-h2", "h2", fabric.MoveStatus{Phase: fabric.MoveStaged, Fault: "qemu exited"}); err != nil {
+	if _, err := l.Advance(t.Context(), "m-a-h2", "h2", fabric.MoveStatus{Fault: "qemu exited"}); err != nil {
 		t.Fatal(err)
 	}
 	if got := m.snap.Moves["m-a-h2"].Status; got.Phase != fabric.MoveCopying || got.Fault != "qemu exited" {
@@ -215,6 +215,26 @@ func TestFaultAtTheDestinationVoidsItsEpoch(t *testing.T) {
 	refused(t, l.Commit(t.Context(), "a-0", "h2", 2), fabric.ErrStaleEpoch, "qemu exited")
 	_, err := l.Advance(t.Context(), "m-a-h2", "h1", fabric.MoveStatus{Phase: fabric.MoveCopying, Fault: "not mine"})
 	refused(t, err, fabric.ErrInvalid)
+	_, err = l.Advance(t.Context(), "m-a-h2", "h1", fabric.MoveStatus{Fault: "not mine"})
+	refused(t, err, fabric.ErrInvalid)
+}
+
+func TestAnEmptyReportReads(t *testing.T) {
+	l, m := granted(t)
+	writes := m.writes
+	rec, err := l.Advance(t.Context(), "m-a-h2", "h1", fabric.MoveStatus{})
+	if err != nil || rec.Status.Phase != fabric.MoveGranted || m.writes != writes {
+		t.Errorf("%+v, %v, %d writes", rec, err, m.writes-writes)
+	}
+	_, err = l.Advance(t.Context(), "m-a-h2", "h3", fabric.MoveStatus{})
+	refused(t, err, fabric.ErrInvalid, "not h3's")
+}
+
+func TestAFaultAfterTheCommitIsRefused(t *testing.T) {
+	l, _ := granted(t)
+	report(t, l, "h2", fabric.MoveStaged, fabric.MoveActive)
+	_, err := l.Advance(t.Context(), "m-a-h2", "h2", fabric.MoveStatus{Fault: "qemu exited"})
+	refused(t, err, fabric.ErrConflict, "cannot give the move up")
 }
 
 func TestAbort(t *testing.T) {

@@ -26,6 +26,9 @@ func advance(known *fabric.Move, host fabric.HostID, status fabric.MoveStatus) (
 	}
 	now := known.Status.Phase
 	next := clone(known)
+	if status.Phase == "" {
+		status.Phase = now
+	}
 	switch {
 	case Over(now) && now == status.Phase:
 		return nil, nil
@@ -33,6 +36,8 @@ func advance(known *fabric.Move, host fabric.HostID, status fabric.MoveStatus) (
 		return nil, fmt.Errorf("the move is over: it is %s (%s): start another: %w", now, known.Status.Reason, fabric.ErrConflict)
 	case status.Phase == fabric.MoveActive && known.Status.Fault != "":
 		return nil, fmt.Errorf("host %s has given the move up (%s): its epoch %d is void: %w", host, known.Status.Fault, known.Status.Epoch, fabric.ErrStaleEpoch)
+	case status.Fault != "" && rank[now] >= rank[fabric.MoveActive]:
+		return nil, fmt.Errorf("host %s has taken the ports at epoch %d and cannot give the move up any more: %w", host, known.Status.Epoch, fabric.ErrConflict)
 	case status.Phase == fabric.MoveCopying && known.Spec.Abort:
 		return nil, fmt.Errorf("the move is to be aborted (%s): %w", known.Status.Reason, fabric.ErrConflict)
 	case (status.Phase == fabric.MoveFailed || status.Phase == fabric.MoveAborted) && rank[now] >= rank[fabric.MoveActive]:
@@ -56,6 +61,8 @@ func entitled(known *fabric.Move, host fabric.HostID, status fabric.MoveStatus) 
 	before := rank[known.Status.Phase] < rank[fabric.MoveCopying]
 	ok := false
 	switch status.Phase {
+	case "":
+		ok = source || destination
 	case fabric.MoveStaged, fabric.MoveActive:
 		ok = destination
 	case fabric.MoveCopying, fabric.MoveSwitched, fabric.MoveSettled, fabric.MoveFailed:

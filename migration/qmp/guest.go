@@ -85,14 +85,13 @@ func (g *Guest) Cancel(ctx context.Context) error {
 	return g.with(ctx, func(c *Client) error { return c.MigrateCancel(ctx) })
 }
 
-// Resume lets a stopped guest run here again. QEMU refuses for a moment after a migration has completed; Resume waits for
-// that until ctx ends.
+// Resume lets a stopped guest run here again. QEMU refuses for a moment after a migration has completed; Resume tries
+// again until ctx ends.
 func (g *Guest) Resume(ctx context.Context) error {
 	return g.with(ctx, func(c *Client) error {
 		for {
 			err := c.Cont(ctx)
-			state, asked := c.Status(ctx)
-			if err == nil || asked != nil || state.Status != "finish-migrate" {
+			if err == nil || Lost(err) {
 				return err
 			}
 			select {
