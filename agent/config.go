@@ -2,19 +2,17 @@ package agent
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -35,7 +33,7 @@ type Config struct {
 	StateDir string `yaml:"stateDir"`
 	// BPFDir is where the datapath is pinned, within a bpf file system; /sys/fs/bpf/weft when empty.
 	BPFDir string `yaml:"bpfDir"`
-	// TLS is this host's certificate; without it the host has no API beyond the socket.
+	// TLS is this host's certificate of the fabric's CA; etcd and other hosts are reached with it and nothing else.
 	TLS    TLSFiles `yaml:"tls"`
 	Gossip Gossip   `yaml:"gossip"`
 	Etcd   Etcd     `yaml:"etcd"`
@@ -146,6 +144,7 @@ func ParseConfig(name string, text []byte) (Config, error) {
 		found[i].File = name
 		found[i].Line, found[i].Column = locate(&root, found[i].Path)
 	}
+	slices.SortStableFunc(found, func(a, b fabric.Finding) int { return cmp.Or(a.Line-b.Line, strings.Compare(a.Path, b.Path)) })
 	return c, found.Err()
 }
 
@@ -160,7 +159,7 @@ func (c *Config) Default() {
 	if c.Gossip.Port == 0 {
 		c.Gossip.Port = 7946
 	}
-	if c.Listen == "" && c.TLS.Cert != "" && c.Underlay.Address.IsValid() {
+	if c.Listen == "" && c.Underlay.Address.IsValid() {
 		c.Listen = netip.AddrPortFrom(c.Underlay.Address, 7443).String()
 	}
 	if e := c.Etcd.Embedded; e != nil {
@@ -181,111 +180,6 @@ func first(s *string, value string) {
 
 // Server reports whether this host writes to etcd itself.
 func (c *Config) Server() bool { return c.Etcd.Embedded != nil || len(c.Servers) == 0 }
-
-// check finds what is wrong with a configuration whose defaults are filled in.
-func (c *Config) check() fabric.Findings {
-	var f fabric.Findings
-	add := func(path, format string, args ...any) {
-		f = append(f, fabric.Finding{Path: path, Message: fmt.Sprintf(format, args...)})
-	}
-	if err := fabric.CheckName(string(c.Host)); err != nil {
-		add("host", "%v; it is this host's name in the fabric, such as h1", err)
-	}
-	if c.Underlay.Device == "" {
-		add("underlay.device", "is missing: name the NIC that carries the tunnels, such as eth0")
-	}
-	if a := c.Underlay.Address; !a.IsValid() {
-		add("underlay.address", "is missing: give this host's address on the underlay, such as 10.240.0.1")
-	} else if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
-		add("underlay.address", "%s cannot be a tunnel end point: give a unicast address of the underlay device", a)
-	}
-	c.checkPaths(add)
-	c.checkAddresses(add)
-	c.checkEtcd(add)
-	return f
-}
-
-// checkPaths checks what names files.
-func (c *Config) checkPaths(add func(path, format string, args ...any)) {
-	for path, value := range map[string]string{"socket": c.Socket, "stateDir": c.StateDir, "bpfDir": c.BPFDir} {
-		if !filepath.IsAbs(value) {
-			add(path, "%q must be an absolute path", value)
-		}
-	}
-	// sun_path holds 108 bytes with its terminating zero (unix(7)).
-	if len(c.Socket) > 103 {
-		add("socket", "%d characters are too long for a unix socket, the most is 103", len(c.Socket))
-	}
-	if t := c.TLS; t != (TLSFiles{}) && (t.CA == "" || t.Cert == "" || t.Key == "") {
-		add("tls", "needs ca, cert and key together")
-	}
-	if len(c.Hooks.Incoming) > 0 && c.Hooks.Incoming[0] == "" {
-		add("hooks.incoming", "the first element is the command to run, and is empty")
-	}
-}
-
-// checkAddresses checks what is listened on and called.
-func (c *Config) checkAddresses(add func(path, format string, args ...any)) {
-	if c.Listen != "" && c.TLS.Cert == "" {
-		add("listen", "the API beyond the unix socket needs mutual TLS: set tls.ca, tls.cert and tls.key, or leave listen out")
-	}
-	if c.Listen != "" && !isHostPort(c.Listen) {
-		add("listen", "%q is not host:port, such as 10.240.0.1:7443", c.Listen)
-	}
-	for i, s := range c.Servers {
-		if !isHostPort(s) {
-			add(fmt.Sprintf("servers[%d]", i), "%q is not host:port, such as 10.240.0.1:7443", s)
-		}
-	}
-	if c.Gossip.Port < 1 || c.Gossip.Port > 65535 {
-		add("gossip.port", "%d is not a port, 1 to 65535", c.Gossip.Port)
-	}
-	if c.Metrics != "off" {
-		host, _, err := net.SplitHostPort(c.Metrics)
-		if a, aerr := netip.ParseAddr(host); err != nil || host != "localhost" && (aerr != nil || !a.IsLoopback()) {
-			add("metrics", "%q must be a loopback address with a port, such as 127.0.0.1:9464, or off", c.Metrics)
-		}
-	}
-	if e := c.OTLP.Endpoint; e != "" && !isURL(e, "http", "https") {
-		add("otlp.endpoint", "%q is not a URL, such as http://127.0.0.1:4317", e)
-	}
-}
-
-// checkEtcd checks where the wanted state is.
-func (c *Config) checkEtcd(add func(path, format string, args ...any)) {
-	if len(c.Etcd.Endpoints) == 0 && c.Etcd.Embedded == nil {
-		add("etcd.endpoints", "is missing: give the client URLs of etcd, or etcd.embedded to run a member here")
-	}
-	for i, e := range c.Etcd.Endpoints {
-		if !isURL(e, "http", "https", "unix") {
-			add(fmt.Sprintf("etcd.endpoints[%d]", i), "%q is not a URL, such as https://10.240.0.1:2379", e)
-		}
-	}
-	m := c.Etcd.Embedded
-	if m == nil {
-		return
-	}
-	if !isURL(m.ClientURL, "http", "https", "unix") {
-		add("etcd.embedded.clientURL", "%q is not a URL, such as https://10.240.0.1:2379", m.ClientURL)
-	}
-	if !isURL(m.PeerURL, "http", "https", "unix") {
-		add("etcd.embedded.peerURL", "%q is not a URL, such as https://10.240.0.1:2380", m.PeerURL)
-	}
-	if m.InitialCluster != "" && !slices.Contains(strings.Split(m.InitialCluster, ","), m.Name+"="+m.PeerURL) {
-		add("etcd.embedded.initialCluster", "does not list this member: add %s=%s", m.Name, m.PeerURL)
-	}
-}
-
-func isHostPort(s string) bool {
-	host, port, err := net.SplitHostPort(s)
-	n, perr := strconv.ParseUint(port, 10, 16)
-	return err == nil && perr == nil && host != "" && n != 0
-}
-
-func isURL(s string, schemes ...string) bool {
-	u, err := url.Parse(s)
-	return err == nil && slices.Contains(schemes, u.Scheme) && u.Host+u.Path != ""
-}
 
 var (
 	unknownKey = regexp.MustCompile(`^line (\d+): field (\S+) not found in type .*$`)
@@ -346,6 +240,3 @@ func child(n *yaml.Node, key string) (value, where *yaml.Node) {
 	}
 	return nil, nil
 }
-
-// reconnect is how long to wait between attempts to reach what does not answer.
-const reconnect = time.Second

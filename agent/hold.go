@@ -6,7 +6,7 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// hold is a snapshot that removes so much at once that a person must confirm it: a restored backup or a slip of the hand
+// hold is a snapshot that removes so much at once that a person must confirm it: a slip of the hand or a restored backup
 // looks like this, and what runs is worth more than what is written.
 type hold struct {
 	snap    *fabric.Snapshot
@@ -26,20 +26,20 @@ func holds(accepted, next *fabric.Snapshot) *hold {
 	if accepted == nil {
 		return nil
 	}
-	removed := 0
+	h := &hold{snap: next, of: len(accepted.Ports)}
 	for name := range accepted.Ports {
 		if next.Ports[name] == nil {
-			removed++
+			h.removed++
 		}
 	}
-	if removed < heldPorts || removed*heldFraction <= len(accepted.Ports) {
+	if h.removed < heldPorts || h.removed*heldFraction <= h.of {
 		return nil
 	}
-	return &hold{snap: next, removed: removed, of: len(accepted.Ports)}
+	return h
 }
 
 // reason says what is held and how to go on.
 func (h *hold) reason() string {
-	return fmt.Sprintf("revision %d removes %d of %d ports at once, so this host keeps what it has: confirm it with 'weft confirm', or restore the ports",
+	return fmt.Sprintf("revision %d removes %d of %d ports at once, so this host keeps what it has: restore the ports, or confirm with 'weft confirm'",
 		h.snap.Revision, h.removed, h.of)
 }

@@ -1,10 +1,11 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -17,34 +18,46 @@ import (
 	"github.com/weftnet/weft/tracing"
 )
 
-// Plane is the datapath as the keeper uses it.
-type Plane interface {
-	// Read returns what the kernel holds.
+// plane is what the keeper needs of Plane.
+type plane interface {
 	Read(ctx context.Context) (datapath.State, error)
-	// Apply is idempotent; after an error part of the change may be in force.
 	Apply(ctx context.Context, c datapath.Change) error
+	Verify(ctx context.Context) error
+}
+
+// tally is where the keeper's work is counted; *export.Metrics is one.
+type tally interface {
+	// Reconciled counts one comparison of wanted and actual state, InForce one snapshot that was put in force.
+	Reconciled(took time.Duration, changed int, err error)
+	Repaired(kind string, n int)
+	InForce(took time.Duration)
 }
 
 // keeper keeps the plane as the newest accepted snapshot and the host's own knowledge say. All its methods may be called
 // at any time by anybody; they take turns.
 type keeper struct {
 	host     fabric.HostID
-	vtep     plan.Local // only its VTEP
+	vtep     netip.Addr
 	stateDir string
-	plane    Plane
+	plane    plane
 	log      *slog.Logger
 	tracer   trace.Tracer
 	emit     func(fabric.Event)
-	// devices returns the names of the devices that exist.
-	devices func() (map[string]bool, error)
-	// changed is told after every round that status may be different.
-	changed func()
+	metrics  tally
+	// devices returns the kernel's number of every device by its name.
+	devices func() (map[string]int, error)
+	// changed is told after every round that status may be different, accepted of every snapshot that is accepted.
+	changed  func()
+	accepted func(*fabric.Snapshot)
 
-	mu      sync.Mutex
-	snap    *fabric.Snapshot // accepted; nil before the first
-	held    *hold
-	local   local
-	present map[string]bool
+	mu    sync.Mutex
+	snap  *fabric.Snapshot // accepted; nil before the first
+	last  *fabric.Snapshot // accepted by the agent before this one; what the first is compared with
+	held  *hold
+	local local
+	// want is the plan; nil when what it is computed from has changed.
+	want    *datapath.State
+	present map[string]int
 	have    datapath.State
 	// inForce is the revision of the newest snapshot that was read back as wanted.
 	inForce fabric.Revision
@@ -83,27 +96,30 @@ func (k *keeper) look() error {
 	if err != nil {
 		return fmt.Errorf("list the host's devices: %w", err)
 	}
-	k.present = present
+	if !sameDevices(present, k.present) {
+		k.present, k.want = present, nil
+	}
 	return nil
 }
 
-// accept takes a snapshot and puts it in force, unless it is to be held for confirmation.
+// accept takes a snapshot of the store and puts it in force, unless it is to be held for confirmation.
 func (k *keeper) accept(ctx context.Context, snap *fabric.Snapshot) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.snap != nil && snap.Revision < k.snap.Revision {
-		return
-	}
-	before := k.snap
+	before := cmp.Or(k.snap, k.last)
+	held := k.held
 	if k.held = holds(before, snap); k.held != nil {
-		k.log.Warn("a change is held for confirmation", tracing.KeyRevision, snap.Revision, "reason", k.held.reason())
-		k.tell("change.held", "", k.held.reason())
+		if held == nil || held.reason() != k.held.reason() {
+			k.log.Warn("a change is held for confirmation", tracing.KeyRevision, snap.Revision, "reason", k.held.reason())
+			k.tell("change.held", "", k.held.reason())
+		}
+		if k.snap == nil {
+			k.put(ctx, nil, k.last)
+		}
+		k.changed()
 		return
 	}
-	k.snap = snap
-	ctx, span := k.span(ctx, before, snap)
-	defer span.End()
-	k.round(ctx)
+	k.put(ctx, before, snap)
 }
 
 // confirm accepts the held snapshot; it reports whether there was one.
@@ -113,15 +129,60 @@ func (k *keeper) confirm(ctx context.Context) bool {
 	if k.held == nil {
 		return false
 	}
-	before := k.snap
-	k.snap, k.held = k.held.snap, nil
-	ctx, span := k.span(ctx, before, k.snap)
-	defer span.End()
-	k.round(ctx)
+	snap := k.held.snap
+	k.held = nil
+	k.put(ctx, cmp.Or(k.snap, k.last), snap)
 	return true
 }
 
-// change changes what the host knows itself, durably, and puts it in force.
+// resume goes on from what the agent before this one accepted, while the store does not answer.
+func (k *keeper) resume(ctx context.Context) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.snap != nil || k.last == nil {
+		return
+	}
+	k.log.Warn("etcd does not answer: the last good state is in force", tracing.KeyRevision, k.last.Revision)
+	k.put(ctx, nil, k.last)
+}
+
+// put puts a snapshot in force that follows before.
+func (k *keeper) put(ctx context.Context, before, snap *fabric.Snapshot) {
+	ctx, span := k.span(ctx, before, snap)
+	defer span.End()
+	var was datapath.State
+	if before != nil {
+		was = plan.Wanted(before, k.host, k.plugged())
+	}
+	k.snap, k.want = snap, nil
+	k.accepted(snap)
+	c := plan.Reborn(was, k.wanted(), k.have)
+	if before != nil && snap.Incarnation != before.Incarnation {
+		c = plan.Adopt(k.wanted(), k.have) // the store goes back only after an operator has confirmed it
+	}
+	if plan.Entries(c.Delete)+plan.Entries(c.Put) > 0 {
+		if err := k.renew(ctx, c); err != nil {
+			k.fail(err)
+			return
+		}
+	}
+	k.round(ctx)
+}
+
+// renew applies a change and reads the result.
+func (k *keeper) renew(ctx context.Context, c datapath.Change) error {
+	if err := k.apply(ctx, []datapath.Change{c}); err != nil {
+		return err
+	}
+	have, err := k.plane.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read the datapath back: %w", err)
+	}
+	k.have = have
+	return nil
+}
+
+// change changes what the host knows itself, durably, and puts it in force; whether that succeeded, the status tells.
 func (k *keeper) change(ctx context.Context, edit func(*local) error) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -132,18 +193,23 @@ func (k *keeper) change(ctx context.Context, edit func(*local) error) error {
 	if err := next.save(k.stateDir); err != nil {
 		return err
 	}
-	k.local = next
+	k.local, k.want = next, nil
 	if err := k.look(); err != nil {
 		return err
 	}
 	k.round(ctx)
-	return k.failure
+	return nil
 }
 
 // check reads the kernel again and repairs what is not as wanted.
 func (k *keeper) check(ctx context.Context) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if err := k.plane.Verify(ctx); err != nil {
+		k.fail(err)
+		return
+	}
+	present := k.present
 	if err := k.look(); err != nil {
 		k.fail(err)
 		return
@@ -153,18 +219,42 @@ func (k *keeper) check(ctx context.Context) {
 		k.fail(fmt.Errorf("read the datapath: %w", err))
 		return
 	}
-	was := k.failure
 	k.have = have
 	if k.snap == nil {
 		return
 	}
 	steps := plan.Changes(k.wanted(), have)
-	if len(steps) > 0 && was == nil {
-		text := describe(steps)
-		k.log.Warn("the datapath was not as wanted and is repaired", "difference", text)
-		k.tell("datapath.repaired", "", "The datapath was changed by something else and has been put right: "+text+".")
+	if len(steps) > 0 && k.failure == nil && sameDevices(present, k.present) {
+		k.repairing(steps)
 	}
 	k.round(ctx)
+}
+
+// repairing tells that something else has changed the datapath.
+func (k *keeper) repairing(steps []datapath.Change) {
+	text := describe(steps)
+	k.log.Warn("the datapath was not as wanted and is repaired", "difference", text)
+	k.tell("datapath.repaired", "", "The datapath was changed by something else and has been put right: "+text+".")
+	for _, c := range steps {
+		for _, s := range []datapath.State{c.Put, c.Delete} {
+			for kind, n := range map[string]int{"port": len(s.Ports), "fdb": len(s.FDB), "neighbor": len(s.Neighbors), "peer": len(s.Peers), "switch": len(s.Switches)} {
+				if n > 0 {
+					k.metrics.Repaired(kind, n)
+				}
+			}
+		}
+	}
+}
+
+// devicesChanged is check, if any device has come, gone or been made anew.
+func (k *keeper) devicesChanged(ctx context.Context) {
+	present, err := k.devices()
+	k.mu.Lock()
+	same := err == nil && sameDevices(present, k.present)
+	k.mu.Unlock()
+	if !same {
+		k.check(ctx)
+	}
 }
 
 // rounds bounds how often one round tries: what does not settle at once is tried again by the next check.
@@ -222,16 +312,25 @@ func (k *keeper) fail(err error) {
 
 // wanted is the plan.
 func (k *keeper) wanted() datapath.State {
+	if k.want == nil {
+		w := plan.Wanted(k.snap, k.host, k.plugged())
+		k.want = &w
+	}
+	return *k.want
+}
+
+// plugged is the host's own knowledge, of devices that are there.
+func (k *keeper) plugged() plan.Local {
 	l := plan.Local{
-		VTEP: k.vtep.VTEP, Handoffs: k.local.Handoffs, Staged: k.local.Staged,
+		VTEP: k.vtep, Handoffs: k.local.Handoffs, Staged: k.local.Staged,
 		Attachments: make(map[fabric.PortID]plan.Attachment, len(k.local.Attachments)),
 	}
 	for name, a := range k.local.Attachments {
-		if k.present[a.Device] {
+		if k.present[a.Device] != 0 {
 			l.Attachments[name] = a.Attachment
 		}
 	}
-	return plan.Wanted(k.snap, k.host, l)
+	return l
 }
 
 // apply carries the steps out. A step that fails is tried again port by port, so that one device that the kernel refuses
@@ -267,84 +366,6 @@ func portByPort(c datapath.Change) []datapath.Change {
 	return parts
 }
 
-// transitions tells what became of each port since the last round.
-func (k *keeper) transitions() {
-	now := map[fabric.PortID]fabric.PortState{}
-	for _, p := range k.ports() {
-		now[p.Name] = p.State
-		if k.states[p.Name] != p.State {
-			k.tell("port."+string(p.State), "port/"+string(p.Name), portSentence(p, k.host))
-		}
-	}
-	for name := range k.states {
-		if _, still := now[name]; !still {
-			k.tell("port.detached", "port/"+string(name), fmt.Sprintf("Port %s was taken off host %s.", name, k.host))
-		}
-	}
-	k.states = now
-}
-
-// ports is every attached port as it is here, in the order of names.
-func (k *keeper) ports() []fabric.PortStatus {
-	var all []fabric.PortStatus
-	for _, name := range slices.Sorted(maps.Keys(k.local.Attachments)) {
-		all = append(all, k.port(name))
-	}
-	return all
-}
-
-// port is one attached port as it is here.
-func (k *keeper) port(name fabric.PortID) fabric.PortStatus {
-	a := k.local.Attachments[name]
-	s := fabric.PortStatus{Name: name, Host: k.host, Device: a.Device, State: fabric.PortAbsent}
-	if k.snap != nil {
-		s.Epoch = k.snap.Locations[name].Epoch
-	}
-	p, there := k.have.Ports[a.Device]
-	switch {
-	case !k.present[a.Device]:
-		s.Reason = fmt.Sprintf("device %s is gone: start the guest again, or detach the port", a.Device)
-		return s
-	case !there || p.Name != name:
-		s.State, s.Reason = fabric.PortClosed, "its settings are not in force yet"
-		return s
-	}
-	s.Epoch = p.Epoch
-	switch p.Gate {
-	case datapath.Open:
-		s.State = fabric.PortActive
-	case datapath.Staged:
-		s.State, s.Reason = fabric.PortStaged, "it opens with the guest's first frame"
-	case datapath.Relay:
-		s.State, s.Reason = fabric.PortRelayed, "the guest has left; late frames are sent on"
-	default:
-		s.State, s.Reason = fabric.PortClosed, k.closedBecause(name)
-	}
-	return s
-}
-
-// closedBecause says why nothing passes a port whose device is here.
-func (k *keeper) closedBecause(name fabric.PortID) string {
-	if k.snap == nil {
-		return "the fabric's wanted state is not known yet"
-	}
-	port := k.snap.Ports[name]
-	if port == nil {
-		return "the port was deleted: detach its device"
-	}
-	if sw := k.snap.Switches[port.Spec.Switch]; sw == nil || sw.Spec.VNI == 0 {
-		return fmt.Sprintf("switch %s is not there", port.Spec.Switch)
-	}
-	loc, held := k.snap.Locations[name]
-	switch {
-	case !held || loc.Host == "":
-		return "no host holds the port yet"
-	case loc.Host != k.host:
-		return fmt.Sprintf("host %s holds the port at epoch %d", loc.Host, loc.Epoch)
-	}
-	return "its settings are not in force yet"
-}
-
 // tell emits an event about this host.
 func (k *keeper) tell(kind, object, message string) {
 	e := fabric.Event{Time: time.Now(), Host: k.host, Type: kind, Object: object, Message: message}
@@ -371,13 +392,4 @@ func describe(steps []datapath.Change) string {
 		text += fmt.Sprintf(", devices %v", ports)
 	}
 	return text
-}
-
-// portSentence says in words what a port has become.
-func portSentence(p fabric.PortStatus, host fabric.HostID) string {
-	text := fmt.Sprintf("Port %s on host %s (device %s) is %s", p.Name, host, p.Device, p.State)
-	if p.Reason != "" {
-		text += ": " + p.Reason
-	}
-	return text + "."
 }

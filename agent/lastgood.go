@@ -96,18 +96,19 @@ func (g *lastGood) load(now time.Time) (*fabric.Snapshot, error) {
 	return s, nil
 }
 
-// line is one line of the file: the revision, one object, or one location.
+// line is one line of the file: the revision and incarnation, one object, or one location.
 type line struct {
-	Revision fabric.Revision  `json:"revision,omitempty"`
-	Kind     fabric.Kind      `json:"kind,omitempty"`
-	Object   json.RawMessage  `json:"object,omitempty"`
-	Location *fabric.Location `json:"location,omitempty"`
+	Revision    fabric.Revision  `json:"revision,omitempty"`
+	Incarnation string           `json:"incarnation,omitempty"`
+	Kind        fabric.Kind      `json:"kind,omitempty"`
+	Object      json.RawMessage  `json:"object,omitempty"`
+	Location    *fabric.Location `json:"location,omitempty"`
 }
 
 // writeSnapshot writes a snapshot object by object, so that a large one does not stand in memory twice.
 func writeSnapshot(w io.Writer, s *fabric.Snapshot) error {
 	e := json.NewEncoder(w)
-	if err := e.Encode(line{Revision: s.Revision}); err != nil {
+	if err := e.Encode(line{Revision: s.Revision, Incarnation: s.Incarnation}); err != nil {
 		return err
 	}
 	for _, write := range []func() error{
@@ -173,7 +174,7 @@ func (l line) into(s *fabric.Snapshot) error {
 		s.Locations[l.Location.Port] = *l.Location
 		return nil
 	case l.Kind == "":
-		s.Revision = l.Revision
+		s.Revision, s.Incarnation = l.Revision, l.Incarnation
 		return nil
 	}
 	o, err := fabric.New(l.Kind)

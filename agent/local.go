@@ -21,6 +21,14 @@ type local struct {
 	Attachments map[fabric.PortID]attachment    `json:"attachments,omitempty"`
 	Handoffs    map[fabric.PortID]plan.Handoff  `json:"handoffs,omitempty"`
 	Staged      map[fabric.PortID]fabric.MoveID `json:"staged,omitempty"`
+	Moves       map[fabric.MoveID]incoming      `json:"moves,omitempty"`
+}
+
+// incoming is a machine that waits here for the guest of a move.
+type incoming struct {
+	// URI is where it waits, in QEMU's migration URI form; QMP the path of its monitor's socket.
+	URI string `json:"uri"`
+	QMP string `json:"qmp"`
 }
 
 // attachment is a device that carries a port, and how its guest is spoken to.
@@ -32,7 +40,9 @@ type attachment struct {
 
 // clone copies, so that a change can be prepared without being seen.
 func (l local) clone() local {
-	return local{Attachments: cloneMap(l.Attachments), Handoffs: cloneMap(l.Handoffs), Staged: cloneMap(l.Staged)}
+	return local{
+		Attachments: cloneMap(l.Attachments), Handoffs: cloneMap(l.Handoffs), Staged: cloneMap(l.Staged), Moves: cloneMap(l.Moves),
+	}
 }
 
 // cloneMap is a copy that can be written to.

@@ -61,22 +61,31 @@ func seal(path, content string, body func(io.Writer) error) (err error) {
 // unseal returns the body of a sealed file. A damaged file is renamed to path.bad-<time> and errDamaged returned; one of a
 // newer release is left alone. fs.ErrNotExist when there is none.
 func unseal(path, content string, now time.Time) ([]byte, error) {
+	body, err := inspect(path, content)
+	if errors.Is(err, errDamaged) {
+		return nil, setAside(path, now)
+	}
+	return body, err
+}
+
+// inspect is unseal without touching the file.
+func inspect(path, content string) ([]byte, error) {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
 	head, rest, _ := bytes.Cut(text, []byte("\n"))
-	version, newer := 0, false
-	if _, err := fmt.Sscanf(string(head), "weft "+content+" %d", &version); err == nil {
-		newer = version > sealedVersion
+	version := 0
+	if _, err := fmt.Sscanf(string(head), "weft "+content+" %d", &version); err != nil {
+		version = 0
 	}
 	sum := sha256.New()
 	end := bytes.LastIndexByte(bytes.TrimSuffix(rest, []byte("\n")), '\n') + 1
 	sum.Write(text[:len(text)-len(rest)+end])
-	if strings.TrimSuffix(string(rest[end:]), "\n") != trailer(sum) || version == 0 {
-		return nil, setAside(path, now)
-	}
-	if newer {
+	switch {
+	case strings.TrimSuffix(string(rest[end:]), "\n") != trailer(sum), version == 0:
+		return nil, fmt.Errorf("read %s: its checksum is wrong: %w", path, errDamaged)
+	case version > sealedVersion:
 		return nil, fmt.Errorf("read %s: it was written by a newer release (schema %d, this one reads %d): install that release again, or move the file away",
 			path, version, sealedVersion)
 	}

@@ -1,0 +1,53 @@
+package agent
+
+import (
+	"errors"
+	"log/slog"
+	"os"
+	"reflect"
+	"testing"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+func TestTheLastGoodSnapshotComesBackAsItWas(t *testing.T) {
+	g := newLastGood(t.TempDir(), slog.New(slog.DiscardHandler))
+	if s, err := g.load(noon); s != nil || err != nil {
+		t.Fatalf("out of nothing came %v, %v", s, err)
+	}
+	want := blue(10, 50)
+	want.Incarnation = "first"
+	want.Profiles = map[string]*fabric.Profile{"gold": {Metadata: fabric.Metadata{Name: "gold", Revision: 3}}}
+	want.Groups = map[string]*fabric.Group{"web": {Metadata: fabric.Metadata{Name: "web", Revision: 4}}}
+	want.Moves = map[fabric.MoveID]*fabric.Move{"m1": {Metadata: fabric.Metadata{Name: "m1"}, Spec: fabric.MoveSpec{VM: "a", Ports: []fabric.PortID{"a"}}}}
+	for id, h := range want.Hosts {
+		h.Metadata.Name = string(id)
+	}
+	g.keep(blue(9, 1))
+	g.keep(want)
+	g.flush()
+	got, err := g.load(noon)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Fatalf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestADamagedLastGoodSnapshotIsNotUsed(t *testing.T) {
+	g := newLastGood(t.TempDir(), slog.New(slog.DiscardHandler))
+	g.keep(blue(10, 5))
+	g.flush()
+	text, err := os.ReadFile(g.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)/2] ^= 1
+	if err := os.WriteFile(g.path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := g.load(noon); s != nil || !errors.Is(err, errDamaged) {
+		t.Fatalf("got %v, %v", s, err)
+	}
+}

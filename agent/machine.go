@@ -1,0 +1,211 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
+
+// Plane is the datapath as the agent keeps it; *datapath.Datapath is one.
+type Plane interface {
+	// Read returns what the kernel holds.
+	Read(ctx context.Context) (datapath.State, error)
+	// Apply is idempotent; after an error part of the change may be in force.
+	Apply(ctx context.Context, c datapath.Change) error
+	// Verify puts back programs that are missing from their devices, and forgets devices that have gone.
+	Verify(ctx context.Context) error
+	// Events tells what happens in the datapath; it is closed with it.
+	Events() <-chan datapath.Event
+}
+
+// Meter is what the datapath counts; *datapath.Datapath is one.
+type Meter interface {
+	Counters(ctx context.Context) (map[fabric.PortID]datapath.Counters, error)
+	Host(ctx context.Context) (datapath.HostCounters, error)
+}
+
+// Probes are frames that the datapath follows; *datapath.Datapath is one.
+type Probes interface {
+	Arm(ctx context.Context, label uint64, session uint16, ttl time.Duration) error
+	Disarm(ctx context.Context, label uint64) error
+	Inject(ctx context.Context, device string, frame []byte) error
+}
+
+// Links are the network devices of the host.
+type Links interface {
+	// Devices returns the kernel's number of every device by its name.
+	Devices() (map[string]int, error)
+	// Watch hints that devices may have changed, until ctx ends.
+	Watch(ctx context.Context) (<-chan struct{}, error)
+}
+
+var (
+	_ Plane  = (*datapath.Datapath)(nil)
+	_ Meter  = (*datapath.Datapath)(nil)
+	_ Probes = (*datapath.Datapath)(nil)
+)
+
+// machine is what the agent needs of the machine beneath it.
+type machine struct {
+	Plane
+	Meter
+	Probes
+	Links
+	// labelKeys are those of tracing.Label, the same on every host of the fabric.
+	labelKeys [2]uint64
+	// capabilities are what the kernel can do beyond what is required.
+	capabilities []string
+	close        func() error
+}
+
+// openMachine loads the datapath, or takes over the one that an agent before this one has left running.
+func openMachine(ctx context.Context, c Config, log *slog.Logger) (machine, error) {
+	keys, err := labelKeys(c)
+	if err != nil {
+		return machine{}, err
+	}
+	d, err := datapath.Load(ctx, datapath.Options{
+		PinDir: c.BPFDir, Underlay: c.Underlay.Device, VTEP: c.Underlay.Address, LabelKeys: keys, Logger: log,
+	})
+	if err != nil {
+		return machine{}, err
+	}
+	return machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, labelKeys: keys, capabilities: []string{"tcx"}, close: d.Close}, nil
+}
+
+// labelKeys come from a secret that all hosts of the fabric have: the gossip key, or its CA where there is no gossip.
+func labelKeys(c Config) (keys [2]uint64, err error) {
+	path := c.Gossip.KeyFile
+	if path == "" {
+		path = c.TLS.CA
+	}
+	secret, err := os.ReadFile(path)
+	if err != nil {
+		return keys, fmt.Errorf("read the secret that frames are labelled with: %w", err)
+	}
+	keys[0], keys[1] = tracing.LabelKeys(secret)
+	return keys, nil
+}
+
+// kernelDevices are those of the process's network namespace.
+type kernelDevices struct{}
+
+// Devices asks the kernel.
+func (kernelDevices) Devices() (map[string]int, error) {
+	all, err := nic.Devices()
+	if err != nil {
+		return nil, err
+	}
+	names := make(map[string]int, len(all))
+	for index, d := range all {
+		names[d.Name] = index
+	}
+	return names, nil
+}
+
+// Watch asks the kernel.
+func (kernelDevices) Watch(ctx context.Context) (<-chan struct{}, error) { return nic.Watch(ctx) }
+
+// watchDevices looks at the devices as soon as one may have changed.
+func (a *Agent) watchDevices(ctx context.Context) error {
+	for ctx.Err() == nil {
+		hints, err := a.machine.Watch(ctx)
+		a.trouble("devices", err)
+		if err == nil {
+			for range hints {
+				a.keeper.devicesChanged(ctx)
+			}
+		}
+		pause(ctx, retryEvery)
+	}
+	return nil
+}
+
+// watchPlane takes what happens in the datapath to those concerned.
+func (a *Agent) watchPlane(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case e, open := <-a.machine.Events():
+			if !open {
+				return errors.New("the datapath has ended")
+			}
+			a.planeEvent(ctx, e)
+		}
+	}
+}
+
+func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
+	object := ""
+	if e.Port != "" {
+		object = "port/" + string(e.Port)
+	}
+	switch e.Kind {
+	case datapath.HopSeen:
+		a.prober.add(e.Hop)
+	case datapath.PortOpened:
+		a.emit(a.event("port.opened", object, fmt.Sprintf("The guest's first frame has opened port %s on host %s.", e.Port, a.config.Host)))
+		a.opened.tell(e.Port, e.Time)
+		a.keeper.check(ctx)
+	case datapath.Repaired:
+		a.metrics.Repaired("program", 1)
+		a.emit(a.event("datapath.repaired", object, e.Message))
+	case datapath.ForeignProgram:
+		a.emit(a.event("datapath.foreign-program", object, e.Message))
+	case datapath.DeviceGone:
+		a.emit(a.event("device.gone", object, e.Message))
+		a.keeper.devicesChanged(ctx)
+	}
+}
+
+// counted puts what the datapath counts into the ports' status: Rx from the guest, Tx to the guest.
+func counted(ports []fabric.PortStatus, counters map[fabric.PortID]datapath.Counters) []fabric.PortStatus {
+	ports = slices.Clone(ports)
+	for i := range ports {
+		p := &ports[i]
+		c, there := counters[p.Name]
+		if !there {
+			continue
+		}
+		p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes = c.Rx.Packets, c.Rx.Bytes, c.Tx.Packets, c.Tx.Bytes
+		p.Drops = byName(c.DropsIn, c.DropsOut)
+	}
+	return ports
+}
+
+// byName sums drops under the names of their reasons; nil when there is none.
+func byName(sides ...map[tracing.Reason]uint64) map[string]uint64 {
+	var out map[string]uint64
+	for _, drops := range sides {
+		for reason, n := range drops {
+			if out == nil {
+				out = map[string]uint64{}
+			}
+			out[reason.String()] += n
+		}
+	}
+	return out
+}
+
+// hostDrops are the drops of frames that belong to no port.
+func hostDrops(h datapath.HostCounters) map[string]uint64 {
+	sides := []map[tracing.Reason]uint64{}
+	for _, c := range []datapath.Counters{h.Underlay, h.Tunnel, h.Nowhere} {
+		sides = append(sides, c.DropsIn, c.DropsOut)
+	}
+	return byName(sides...)
+}
+
+// sameDevices reports whether no device has come, gone or been made anew.
+func sameDevices(a, b map[string]int) bool { return maps.Equal(a, b) }

@@ -1,0 +1,270 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/weftnet/weft/agent/plan"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration"
+	"github.com/weftnet/weft/migration/qmp"
+	"github.com/weftnet/weft/tracing"
+)
+
+var (
+	_ migration.SourcePlane      = sourcePlane{}
+	_ migration.DestinationPlane = (*destinationPlane)(nil)
+)
+
+// sourcePlane is this host's forwarding, for guests that leave it.
+type sourcePlane struct{ *Agent }
+
+// Handoff closes the ports for their guest and sends frames for them on. Closing the gates is the first thing done, and
+// all that the kernel needs (plan.Wanted has named the destination beforehand); remembering it comes after.
+func (p sourcePlane) Handoff(ctx context.Context, move *fabric.Move) error {
+	return p.keeper.handoff(ctx, move.Spec.Ports, move.Spec.To)
+}
+
+// Restore opens the ports again for the guest that runs on here.
+func (p sourcePlane) Restore(ctx context.Context, move *fabric.Move) error {
+	return p.keeper.change(ctx, func(l *local) error { return l.forgetHandoffs(move) })
+}
+
+// Finish leaves it to the records what is forwarded.
+func (p sourcePlane) Finish(ctx context.Context, move *fabric.Move) error {
+	return p.keeper.change(ctx, func(l *local) error { return l.forgetHandoffs(move) })
+}
+
+// Counted is what was relayed for the move's ports, and lost at them for the move's sake.
+func (p sourcePlane) Counted(ctx context.Context, move *fabric.Move) (migration.Counts, error) {
+	return p.counts(ctx, move)
+}
+
+func (l *local) forgetHandoffs(move *fabric.Move) error {
+	for _, port := range move.Spec.Ports {
+		delete(l.Handoffs, port)
+	}
+	return nil
+}
+
+// handoff closes gates first, and keeps the books after.
+func (k *keeper) handoff(ctx context.Context, ports []fabric.PortID, to fabric.HostID) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.snap == nil {
+		return fmt.Errorf("hand off %v: the wanted state is not known yet", ports)
+	}
+	next := k.local.clone()
+	shut := map[string]datapath.Port{}
+	for _, port := range ports {
+		loc := k.snap.Locations[port]
+		if loc.Host != k.host {
+			continue // the records say already where the port is
+		}
+		next.Handoffs[port] = plan.Handoff{To: to, Epoch: loc.Epoch}
+		device := k.local.Attachments[port].Device
+		if p, there := k.have.Ports[device]; there && p.Name == port && p.Gate != datapath.Relay {
+			p.Gate = datapath.Relay
+			shut[device] = p
+		}
+	}
+	if len(shut) > 0 {
+		if err := k.plane.Apply(ctx, datapath.Change{Put: datapath.State{Ports: shut}}); err != nil {
+			return fmt.Errorf("hand off %v: %w", ports, err)
+		}
+		for device, p := range shut {
+			k.have.Ports[device] = p
+		}
+	}
+	k.local, k.want = next, nil
+	k.round(ctx)
+	if err := next.save(k.stateDir); err != nil {
+		k.log.Error("a handoff is in force, but would be forgotten by a restart of the agent", "error", err)
+	}
+	return k.failure
+}
+
+// destinationPlane is this host's forwarding, for guests that come to it.
+type destinationPlane struct {
+	*Agent
+
+	mu sync.Mutex
+	// guests are the machines that wait here, by move.
+	guests map[fabric.MoveID]*qmp.Guest
+}
+
+// Stage has a machine started that waits for the guest, and stages its ports.
+func (p *destinationPlane) Stage(ctx context.Context, move *fabric.Move) (migration.Staged, error) {
+	id := fabric.MoveID(move.Metadata.Name)
+	waiting, there := p.keeper.incoming(id)
+	if !there {
+		answer, err := runIncoming(ctx, p.config.Hooks.Incoming, move)
+		if err != nil {
+			return migration.Staged{}, err
+		}
+		if waiting, err = p.stage(ctx, id, answer); err != nil {
+			return migration.Staged{}, err
+		}
+	}
+	for _, port := range move.Spec.Ports {
+		var status fabric.PortStatus
+		done := p.await(ctx, func() bool {
+			status = p.keeper.portStatus(port)
+			return status.State == fabric.PortStaged || status.State == fabric.PortActive
+		})
+		if !done {
+			return migration.Staged{}, fmt.Errorf("stage port %s: it is %s (%s): %w", port, status.State, status.Reason, context.Cause(ctx))
+		}
+	}
+	return migration.Staged{Incoming: waiting.URI, Guest: p.guest(id, waiting)}, nil
+}
+
+// stage plugs in what the hook has prepared.
+func (p *destinationPlane) stage(ctx context.Context, move fabric.MoveID, answer incomingAnswer) (incoming, error) {
+	waiting := incoming{URI: answer.URI}
+	plugged := map[fabric.PortID]attachment{}
+	for _, a := range answer.Attachments {
+		want, err := p.attachment(a.Attachment)
+		if err != nil {
+			return waiting, fmt.Errorf("stage port %s on %s: %w", a.Port, a.Device, err)
+		}
+		plugged[a.Port] = want
+		if waiting.QMP == "" {
+			waiting.QMP = a.QMP
+		}
+	}
+	if waiting.QMP == "" {
+		return waiting, fmt.Errorf("the incoming hook names no QMP socket: it is needed to know when the guest runs")
+	}
+	return waiting, p.keeper.change(ctx, func(l *local) error {
+		for port, want := range plugged {
+			if _, err := l.plug(port, want, p.keeper.present); err != nil {
+				return fmt.Errorf("stage port %s on %s: %w", port, want.Device, err)
+			}
+			l.Staged[port] = move
+		}
+		l.Moves[move] = waiting
+		return nil
+	})
+}
+
+// incoming is the machine that waits for a move.
+func (k *keeper) incoming(move fabric.MoveID) (incoming, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	waiting, there := k.local.Moves[move]
+	return waiting, there
+}
+
+// guest is the monitor of the machine that waits; there is one connection for each move.
+func (p *destinationPlane) guest(move fabric.MoveID, waiting incoming) *qmp.Guest {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if g := p.guests[move]; g != nil {
+		return g
+	}
+	if p.guests == nil {
+		p.guests = map[fabric.MoveID]*qmp.Guest{}
+	}
+	g := qmp.Watch(waiting.QMP, qmp.Options{Logger: p.log})
+	p.guests[move] = g
+	return g
+}
+
+// letGo ends the connection to the monitor of a move that is over here.
+func (p *destinationPlane) letGo(move fabric.MoveID) {
+	p.mu.Lock()
+	g := p.guests[move]
+	delete(p.guests, move)
+	p.mu.Unlock()
+	if g != nil {
+		_ = g.Close() // the machine runs on; there is nothing to lose
+	}
+}
+
+// Unstage takes the ports off the devices that were staged for the move.
+func (p *destinationPlane) Unstage(ctx context.Context, move *fabric.Move) error {
+	id := fabric.MoveID(move.Metadata.Name)
+	p.letGo(id)
+	return p.keeper.change(ctx, func(l *local) error {
+		for _, port := range move.Spec.Ports {
+			if l.Staged[port] == id {
+				delete(l.Staged, port)
+				delete(l.Attachments, port)
+			}
+		}
+		delete(l.Moves, id)
+		return nil
+	})
+}
+
+// Opened tells when each of the move's ports was opened by its guest's first frame.
+func (p *destinationPlane) Opened(ctx context.Context, move *fabric.Move) <-chan migration.FirstFrame {
+	out := make(chan migration.FirstFrame, len(move.Spec.Ports))
+	var all sync.WaitGroup
+	for _, port := range move.Spec.Ports {
+		all.Go(func() {
+			opened, done := p.opened.wait(port)
+			defer done()
+			if s := p.keeper.portStatus(port); s.State == fabric.PortActive {
+				out <- migration.FirstFrame{Port: port} // before anybody asked: when, is not known
+				return
+			}
+			select {
+			case <-ctx.Done():
+			case at := <-opened:
+				out <- migration.FirstFrame{Port: port, Time: at}
+			}
+		})
+	}
+	go func() {
+		all.Wait()
+		<-ctx.Done()
+		close(out)
+	}()
+	return out
+}
+
+// Counted is what was lost at the move's ports here.
+func (p *destinationPlane) Counted(ctx context.Context, move *fabric.Move) (migration.Counts, error) {
+	return p.counts(ctx, move)
+}
+
+// counts sums what the datapath has counted at the move's ports, and what their devices had no room for.
+func (a *Agent) counts(ctx context.Context, move *fabric.Move) (migration.Counts, error) {
+	counters, err := a.machine.Counters(ctx)
+	if err != nil {
+		return migration.Counts{}, fmt.Errorf("count the packets of move %s: %w", move.Metadata.Name, err)
+	}
+	var sum migration.Counts
+	for _, port := range move.Spec.Ports {
+		c := counters[port]
+		sum.Relayed += c.SentOn
+		for _, drops := range []map[tracing.Reason]uint64{c.DropsIn, c.DropsOut} {
+			for reason, n := range drops {
+				if reason.Class() == tracing.ClassMigration {
+					sum.Lost += n
+				}
+			}
+		}
+		if at, attached := a.keeper.attachment(port); attached && at.Kind == datapath.Tap {
+			sum.Lost += queueDrops(at.Device)
+		}
+	}
+	return sum, nil
+}
+
+// queueDrops is how many packets a tap had no room for; 0 when it is gone.
+func queueDrops(device string) uint64 {
+	text, err := os.ReadFile("/sys/class/net/" + device + "/statistics/tx_dropped")
+	if err != nil {
+		return 0
+	}
+	n, _ := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64) // the kernel prints a number
+	return n
+}

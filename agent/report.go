@@ -1,0 +1,167 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing/export"
+)
+
+const (
+	// reportEvery is how often the status is repeated; its lease lasts for 10 s.
+	reportEvery = 3 * time.Second
+	// reportGap is the least time between two reports, so that a burst of changes does not become a burst of writes.
+	reportGap = 5 * time.Millisecond
+)
+
+// report tells the fabric how this host is: at once when that changes, and again before the lease runs out.
+func (a *Agent) report(ctx context.Context) error {
+	for ctx.Err() == nil {
+		change := a.news.wait()
+		err := a.reportOnce(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		a.trouble("report", err)
+		if err != nil {
+			pause(ctx, retryEvery)
+			continue
+		}
+		pause(ctx, reportGap)
+		select {
+		case <-ctx.Done():
+		case <-change:
+		case <-time.After(reportEvery):
+		}
+	}
+	return nil
+}
+
+func (a *Agent) reportOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reportEvery)
+	defer cancel()
+	if err := a.reports.ReportStatus(ctx, a.config.Host, a.Status()); err != nil {
+		return fmt.Errorf("report this host's status: %w", err)
+	}
+	a.mu.Lock()
+	a.heard = time.Now()
+	a.mu.Unlock()
+	return nil
+}
+
+// Status is how this host is now, without counters.
+func (a *Agent) Status() fabric.HostStatus {
+	s := a.keeper.status()
+	a.mu.Lock()
+	for _, subject := range slices.Sorted(maps.Keys(a.troubles)) {
+		s.Problems = append(s.Problems, a.troubles[subject])
+	}
+	a.mu.Unlock()
+	s.Version, s.Capabilities = a.config.Version, a.machine.capabilities
+	s.Kernel, _ = kernelRelease() // it was asked at the start; a status without it is still one
+	return s
+}
+
+// status is what the keeper has to say.
+func (k *keeper) status() fabric.HostStatus {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	s := fabric.HostStatus{Generation: k.inForce, Ready: k.inForce != 0 && k.failure == nil, Ports: k.ports()}
+	if k.snap == nil {
+		s.Problems = append(s.Problems, "the wanted state is not known yet: etcd does not answer, and there is no last good state; check the fabric's etcd")
+	} else {
+		s.Problems = append(s.Problems, k.snap.Problems...)
+	}
+	if k.held != nil {
+		s.Problems = append(s.Problems, k.held.reason())
+	}
+	if k.failure != nil {
+		s.Problems = append(s.Problems, k.failure.Error()+"; it is tried again every second")
+	}
+	return s
+}
+
+// Ready says what is missing before the host does its work; nil when nothing is.
+func (a *Agent) Ready(context.Context) error {
+	a.keeper.mu.Lock()
+	defer a.keeper.mu.Unlock()
+	switch {
+	case a.keeper.failure != nil:
+		return a.keeper.failure
+	case a.keeper.inForce == 0:
+		return fmt.Errorf("no wanted state is in force yet: etcd at %v has not answered", a.config.Etcd.Endpoints)
+	}
+	return nil
+}
+
+// announce tells systemd when the host is ready, and that it is alive.
+func (a *Agent) announce(ctx context.Context) error {
+	if !a.await(ctx, func() bool { return a.Ready(ctx) == nil }) {
+		return nil
+	}
+	a.log.Info("the host is ready", "after", time.Since(a.begun).Round(time.Millisecond))
+	a.notify.ready("The host is as the fabric says.")
+	return a.notify.watch(ctx, a.keeper.alive)
+}
+
+// alive reports whether the keeper still takes turns.
+func (k *keeper) alive(ctx context.Context) bool {
+	answered := make(chan struct{})
+	go func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		close(answered)
+	}()
+	select {
+	case <-answered:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// reading is the host as the metrics see it.
+type reading struct{ agent *Agent }
+
+// Reading is called for every scrape.
+func (r reading) Reading(ctx context.Context) (export.Reading, error) {
+	a := r.agent
+	s := a.Status()
+	counters, err := a.machine.Counters(ctx)
+	if err != nil {
+		return export.Reading{}, err
+	}
+	host, err := a.machine.Host(ctx)
+	if err != nil {
+		return export.Reading{}, err
+	}
+	s.Ports = counted(s.Ports, counters)
+	out := export.Reading{Status: s, Drops: hostDrops(host), PolicyAge: a.age()}
+	alive := a.Alive()
+	if snap := a.Latest(); snap != nil {
+		for id := range snap.Hosts {
+			if id == a.config.Host {
+				continue
+			}
+			out.PeersWanted++
+			if alive[id] {
+				out.Peers++
+			}
+		}
+	}
+	return out, nil
+}
+
+// age is how long ago the settings in force were last known to be the fabric's.
+func (a *Agent) age() time.Duration {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.heard.IsZero() {
+		return time.Since(a.begun)
+	}
+	return time.Since(a.heard)
+}
