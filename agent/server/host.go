@@ -32,7 +32,7 @@ func (s *Server) doctor(ctx context.Context, _ *struct{}) (*answer[api.List[api.
 
 // attach binds a port to a device of this host.
 func (s *Server) attach(ctx context.Context, in *struct {
-	named
+	Name string `path:"name" maxLength:"63" doc:"Name of the port"`
 	Body api.Attachment
 }) (*answer[api.Attached], error) {
 	if s.o.Plugs == nil {

@@ -255,13 +255,16 @@ func TestWatchTellsObjectsThenChanges(t *testing.T) {
 	}
 }
 
-func TestSixtyFourBitsSurviveJSON(t *testing.T) {
+func TestCallsArriveAsTheyWereMade(t *testing.T) {
 	m := newMemory()
 	m.change(func(s *fabric.Snapshot) {
 		s.Ports["a"] = &fabric.Port{Metadata: fabric.Metadata{Name: "a"}}
 		s.Locations["a"] = fabric.Location{Port: "a", Host: "h1", Epoch: 1}
 	})
 	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	if a, err := c.Attach(t.Context(), "a", api.Attachment{Device: "tap0", Kind: api.Tap}); err != nil || a.Status.Device != "tap0" || a.Port.Metadata.Name != "a" {
+		t.Errorf("attach: %+v, %v", a, err)
+	}
 	if err := c.Arm(t.Context(), tracing.Session{ID: 1, Label: 1 << 63, TTL: time.Second}); err != nil {
 		t.Errorf("arm: %v", err)
 	}
