@@ -209,7 +209,7 @@ func (k *keeper) check(ctx context.Context) {
 		k.fail(err)
 		return
 	}
-	present := k.present
+	present, known := k.present, k.local
 	if err := k.look(); err != nil {
 		k.fail(err)
 		return
@@ -223,8 +223,9 @@ func (k *keeper) check(ctx context.Context) {
 	if k.snap == nil {
 		return
 	}
+	k.tidy()
 	steps := plan.Changes(k.wanted(), have)
-	if len(steps) > 0 && k.failure == nil && sameDevices(present, k.present) {
+	if len(steps) > 0 && k.failure == nil && sameDevices(present, k.present) && known.equal(k.local) {
 		k.repairing(steps)
 	}
 	k.round(ctx)

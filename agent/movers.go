@@ -1,0 +1,183 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/location"
+	"github.com/weftnet/weft/migration"
+	"github.com/weftnet/weft/migration/qmp"
+	"github.com/weftnet/weft/tracing"
+)
+
+var _ migration.Records = records{}
+
+// records are the moves as this host sees and reports them.
+type records struct{ *Agent }
+
+// Follow calls fn with the move's record as it is, and after every change; nil when it is gone.
+func (r records) Follow(ctx context.Context, id fabric.MoveID, fn func(*fabric.Move)) error {
+	var last *fabric.Move
+	told := false
+	for {
+		change := r.news.wait()
+		if snap := r.Latest(); snap != nil {
+			if move := snap.Moves[id]; !told || move != last {
+				fn(move)
+				last, told = move, true
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-change:
+		}
+	}
+}
+
+// Advance reports how far this host's part is, and returns the record afterwards, also with an error where it can be read.
+func (r records) Advance(ctx context.Context, id fabric.MoveID, host fabric.HostID, status fabric.MoveStatus) (*fabric.Move, error) {
+	move, err := r.reports.ReportMove(ctx, api.MoveReport{Host: host, Move: id, Status: status})
+	if err == nil || move != nil && move.Metadata.Name != "" {
+		return move, err
+	}
+	o, unread := r.store.Get(ctx, fabric.KindMove, string(id))
+	if unread != nil {
+		return nil, err
+	}
+	move, _ = o.(*fabric.Move)
+	return move, err
+}
+
+// part is one host's part of one move.
+type part struct {
+	move fabric.MoveID
+	role migration.Role
+}
+
+// movers runs this host's parts of moves.
+type movers struct {
+	*Agent
+	running sync.WaitGroup
+
+	mu sync.Mutex
+	// begun are the parts that run or have ended, until their record is gone.
+	begun map[part]bool
+}
+
+// runMoves begins this host's part of each move that concerns it, and goes on with those that an agent before this one began.
+func (a *Agent) runMoves(ctx context.Context) error {
+	m := &movers{Agent: a, begun: map[part]bool{}}
+	defer m.running.Wait()
+	for {
+		change := a.news.wait()
+		if snap := a.keeper.snapshot(); snap != nil {
+			m.begin(ctx, snap)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-change:
+		}
+	}
+}
+
+// begin starts what the snapshot has and does not run yet.
+func (m *movers) begin(ctx context.Context, snap *fabric.Snapshot) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for p := range m.begun {
+		if snap.Moves[p.move] == nil {
+			delete(m.begun, p)
+		}
+	}
+	for id, move := range snap.Moves {
+		if location.Over(move.Status.Phase) {
+			continue
+		}
+		if move.Spec.From == m.config.Host {
+			m.start(ctx, part{id, migration.Source}, move)
+		}
+		if move.Spec.To == m.config.Host {
+			m.start(ctx, part{id, migration.Destination}, move)
+		}
+	}
+}
+
+// start runs a part beside the others, once. A part that breaks off is begun again a moment later.
+func (m *movers) start(ctx context.Context, p part, move *fabric.Move) {
+	if m.begun[p] {
+		return
+	}
+	m.begun[p] = true
+	m.running.Go(func() {
+		phase, err := m.run(ctx, p.role, move)
+		if err == nil {
+			m.emit(m.event("move."+string(phase), "move/"+string(p.move), fmt.Sprintf("The move of %s from %s to %s is %s at its %s.",
+				move.Spec.VM, move.Spec.From, move.Spec.To, phase, p.role)))
+			return
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		m.log.Error("a part of a move broke off, and is begun again", tracing.KeyMove, p.move, "role", p.role, "error", err)
+		pause(ctx, retryEvery)
+		m.mu.Lock()
+		delete(m.begun, p)
+		m.mu.Unlock()
+		m.news.tell()
+	})
+}
+
+// run does one part until it has ended.
+func (m *movers) run(ctx context.Context, role migration.Role, move *fabric.Move) (fabric.Phase, error) {
+	o := migration.Options{
+		Move: move, Host: m.config.Host, Records: records{m.Agent}, Logger: m.log, Tracer: m.keeper.tracer,
+		Alarm: func(text string) { m.emit(m.event("move.alarm", "move/"+move.Metadata.Name, text)) },
+	}
+	ctx = remote(ctx, move.Metadata.Trace)
+	if role == migration.Destination {
+		defer m.arrivals.letGo(fabric.MoveID(move.Metadata.Name))
+		return migration.RunDestination(ctx, o, m.arrivals)
+	}
+	socket := m.monitor(move)
+	if socket == "" && (move.Status.Phase == fabric.MoveGranted || move.Status.Phase == fabric.MoveStaged) {
+		return m.refuse(ctx, move)
+	}
+	guest := qmp.Watch(socket, qmp.Options{Logger: m.log})
+	defer guest.Close()
+	return migration.RunSource(ctx, o, guest, sourcePlane{m.Agent})
+}
+
+// monitor is the QMP socket of the move's guest; empty when none was given.
+func (m *movers) monitor(move *fabric.Move) string {
+	for _, port := range move.Spec.Ports {
+		if at, attached := m.keeper.attachment(port); attached && at.QMP != "" {
+			return at.QMP
+		}
+	}
+	return ""
+}
+
+// refuse gives up a move of a guest that cannot be spoken to.
+func (m *movers) refuse(ctx context.Context, move *fabric.Move) (fabric.Phase, error) {
+	reason := fmt.Sprintf("host %s has no QMP socket of guest %s: attach its port with one", m.config.Host, move.Spec.VM)
+	status := fabric.MoveStatus{Phase: fabric.MoveAborted, Reason: reason, At: map[fabric.Phase]time.Time{fabric.MoveAborted: time.Now()}}
+	_, err := records{m.Agent}.Advance(ctx, fabric.MoveID(move.Metadata.Name), m.config.Host, status)
+	if errors.Is(err, fabric.ErrConflict) || errors.Is(err, fabric.ErrNotFound) {
+		err = nil // it is over already
+	}
+	return fabric.MoveAborted, err
+}
+
+// snapshot is the accepted one; nil before the first.
+func (k *keeper) snapshot() *fabric.Snapshot {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.snap
+}
