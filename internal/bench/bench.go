@@ -54,7 +54,7 @@ func bench(args []string) error {
 	if r.Machine, err = thisMachine(); err != nil {
 		return err
 	}
-	r.Results, err = takeAll(ctx, o, func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) })
+	r.Results, r.Programs, err = takeAll(ctx, o, func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) })
 	if err != nil {
 		return err
 	}
@@ -98,8 +98,8 @@ func parse(args []string) (options, error) {
 		if name == "" {
 			continue
 		}
-		if !slices.ContainsFunc(measures, func(m measure) bool { return m.Name == name }) {
-			return o, fmt.Errorf("-only %s: there is no such measure; there are %s", name, names())
+		if !slices.Contains(names(), name) {
+			return o, fmt.Errorf("-only %s: there is no such measure; there are %s", name, strings.Join(names(), ", "))
 		}
 		o.Only = append(o.Only, name)
 	}
@@ -124,25 +124,16 @@ func (o *options) complete() {
 	}
 }
 
-// chosen are the measures to take.
-func (o options) chosen() []measure {
-	if len(o.Only) == 0 {
-		return measures
-	}
-	var chosen []measure
-	for _, m := range measures {
-		if slices.Contains(o.Only, m.Name) {
-			chosen = append(chosen, m)
-		}
-	}
-	return chosen
+// takes reports whether the measure of that name is to be taken.
+func (o options) takes(name string) bool {
+	return len(o.Only) == 0 || slices.Contains(o.Only, name)
 }
 
 // names lists all measures.
-func names() string {
-	var all []string
+func names() []string {
+	all := []string{programsName}
 	for _, m := range measures {
 		all = append(all, m.Name)
 	}
-	return strings.Join(all, ", ")
+	return all
 }

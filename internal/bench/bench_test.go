@@ -62,7 +62,7 @@ func rootLinks(tb testing.TB) []string {
 func TestEveryMeasureDeliversAndLeavesNothing(t *testing.T) {
 	needRoot(t)
 	links := rootLinks(t)
-	results, err := takeAll(t.Context(), options{Rounds: 1, Slice: 60 * time.Millisecond}, func(what string) { t.Log(what) })
+	results, programs, err := takeAll(t.Context(), options{Rounds: 1, Slice: 60 * time.Millisecond}, func(what string) { t.Log(what) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,6 +79,16 @@ func TestEveryMeasureDeliversAndLeavesNothing(t *testing.T) {
 			}
 		}
 	}
+	timed := map[string]bool{}
+	for _, p := range programs {
+		if p.Nanoseconds <= 0 || p.Nanoseconds > 1e6 {
+			t.Errorf("%+v", p)
+		}
+		timed[p.Program] = true
+	}
+	if !timed["vp_in"] || !timed["ul_in"] {
+		t.Errorf("programs timed: %v", programs)
+	}
 	nothingLeft(t, links)
 }
 
@@ -86,7 +96,7 @@ func TestInterruptRemovesEverything(t *testing.T) {
 	needRoot(t)
 	links := rootLinks(t)
 	ctx, cancel := context.WithCancel(t.Context())
-	_, err := takeAll(ctx, options{Rounds: 3, Slice: time.Minute}, func(string) {
+	_, _, err := takeAll(ctx, options{Rounds: 3, Slice: time.Minute}, func(string) {
 		if len(own(t)) == 0 {
 			t.Error("the sites do not stand while a measure is taken")
 		}
@@ -250,7 +260,7 @@ func TestJSONHasRatiosAndEveryValue(t *testing.T) {
 
 func TestGoalsNameMeasures(t *testing.T) {
 	for _, g := range goals {
-		if !slices.ContainsFunc(measures, func(m measure) bool { return m.Name == g.measure }) {
+		if !slices.Contains(names(), g.measure) {
 			t.Errorf("a goal for %s, which is not measured", g.measure)
 		}
 	}
@@ -266,10 +276,10 @@ func TestFlagsAreChecked(t *testing.T) {
 		}
 	}
 	o, err := parse([]string{"-quick", "-only", "rr"})
-	if err != nil || o.Rounds != 3 || len(o.chosen()) != 1 || o.Document != "" {
+	if err != nil || o.Rounds != 3 || !o.takes("rr") || o.takes("crr") || o.Document != "" {
 		t.Errorf("%+v, %v", o, err)
 	}
-	if o, err = parse(nil); err != nil || o.Document == "" || len(o.chosen()) != len(measures) {
+	if o, err = parse(nil); err != nil || o.Document == "" || !o.takes("crr") {
 		t.Errorf("%+v, %v", o, err)
 	}
 }

@@ -47,6 +47,10 @@ func (r report) markdown() string {
 	for _, m := range r.Results {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(m.row(), " | "))
 	}
+	b.WriteString("\n| BPF program | per frame | took |\n|---|---|---|\n")
+	for _, p := range r.Programs {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(p.row(), " | "))
+	}
 	b.WriteString("\n| asked for | over | at least | measured | |\n|---|---|---|---|---|\n")
 	for _, g := range goals {
 		b.WriteString(r.goalRow(g))

@@ -72,9 +72,9 @@ func (s *site) ends(m measure) (ends, bool) {
 }
 
 // takeAll builds every peer's site, takes the measures, and removes the sites, whatever happens.
-func takeAll(ctx context.Context, o options, progress func(string)) (results []result, err error) {
+func takeAll(ctx context.Context, o options, progress func(string)) (results []result, programs []programTime, err error) {
 	if err := sweep(); err != nil {
-		return nil, fmt.Errorf("remove what an earlier benchmark left: %w", err)
+		return nil, nil, fmt.Errorf("remove what an earlier benchmark left: %w", err)
 	}
 	sites, err := build()
 	defer func() {
@@ -83,29 +83,46 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 		}
 	}()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if o.takes(programsName) {
+		progress("time in weft's BPF programs")
+		if programs, err = timePrograms(ctx, sites[len(sites)-1], o.Slice); err != nil {
+			return nil, nil, err
+		}
 	}
 	segmented := false
-	for _, m := range o.chosen() {
+	for _, m := range measures {
+		if !o.takes(m.Name) {
+			continue
+		}
 		if m.Segmented && !segmented {
 			segmented = true
-			for _, s := range sites {
-				if err := s.segment(); err != nil {
-					return nil, err
-				}
+			if err := segmentAll(sites); err != nil {
+				return nil, nil, err
 			}
 		}
 		progress(m.Text)
 		r, err := m.take(ctx, sites, o)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		results = append(results, r)
 	}
-	return results, nil
+	return results, programs, nil
 }
 
-// build builds the sites of all peers; those that stand are returned even with an error.
+// segmentAll makes every site's underlay cut frames.
+func segmentAll(sites []*site) error {
+	for _, s := range sites {
+		if err := s.segment(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// build builds the sites of all peers, weft's last; those that stand are returned even with an error.
 func build() (sites []*site, err error) {
 	for i, builder := range []func(int) (*site, error){buildRaw, buildBridge, buildWeft} {
 		s, err := builder(i)

@@ -27,6 +27,8 @@ type report struct {
 	Date    time.Time
 	Options options
 	Results []result
+	// Programs are the times in weft's BPF programs.
+	Programs []programTime
 }
 
 // goal is a ratio that was asked for.
@@ -72,6 +74,12 @@ func (r report) Table(w io.Writer) error {
 	fmt.Fprintf(t, "\t%s\t%s\t%s\t%s / %s\t%s / %s\n", raw, bridge, weft, weft, bridge, weft, raw)
 	for _, m := range r.Results {
 		fmt.Fprintln(t, strings.Join(m.row(), "\t"))
+	}
+	if len(r.Programs) > 0 {
+		fmt.Fprintln(t, "\nBPF program\tper frame\ttook")
+	}
+	for _, p := range r.Programs {
+		fmt.Fprintln(t, strings.Join(p.row(), "\t"))
 	}
 	return t.Flush()
 }
@@ -142,6 +150,6 @@ func (r report) JSON(w io.Writer) error {
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(map[string]any{
 		"machine": r.Machine, "command": r.Command, "date": r.Date.Format(time.RFC3339),
-		"rounds": r.Options.Rounds, "sliceSeconds": r.Options.Slice.Seconds(), "items": items,
+		"rounds": r.Options.Rounds, "sliceSeconds": r.Options.Slice.Seconds(), "items": items, "programs": r.Programs,
 	})
 }

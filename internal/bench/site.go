@@ -62,7 +62,8 @@ type site struct {
 	sender map[lane]netip.Addr
 	// wires are the devices that stand for the cable between the hosts, with their namespaces.
 	wires []wireEnd
-	// planes are the forwarding cores of the hosts; only weft has them.
+	// hosts and planes are weft's hosts and the forwarding cores in them.
+	hosts  []nic.Namespace
 	planes []*datapath.Datapath
 	undo   []func() error
 }

@@ -47,7 +47,7 @@ func buildWeft(number int) (s *site, err error) {
 		if err != nil {
 			return s, err
 		}
-		s.planes = append(s.planes, plane)
+		s.hosts, s.planes = append(s.hosts, host), append(s.planes, plane)
 		change := datapath.Change{Put: wanted(i, vteps, guests)}
 		err = host.Do(func() error { return plane.Apply(context.Background(), change) })
 		if err != nil {
