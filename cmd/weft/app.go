@@ -97,8 +97,19 @@ func (a *app) globalFlags(root *cobra.Command) {
 // waitFlags are the flags of commands that change something.
 func (a *app) waitFlags(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().BoolVar(&a.wait, "wait", true, "wait until the change is in force on every live host")
-	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to wait")
+	a.timeoutFlag(cmd, 30*time.Second)
 	return cmd
+}
+
+// timeoutFlag is --timeout with a default of the command's own.
+func (a *app) timeoutFlag(cmd *cobra.Command, usual time.Duration) {
+	var timeout time.Duration
+	cmd.Flags().DurationVar(&timeout, "timeout", usual, "how long to wait")
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		a.timeout = timeout
+		return run(cmd, args)
+	}
 }
 
 // limited is the command's context with --timeout.

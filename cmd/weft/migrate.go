@@ -34,7 +34,7 @@ func (a *app) migrateCommand() *cobra.Command {
 	f.Float64Var(&r.RelaySeconds, "relay", 0, "seconds for which the old host sends late packets on; 0 is the fabric's default")
 	f.BoolVar(&a.wait, "wait", true, "wait until the move is over")
 	f.BoolVar(&a.wait, "watch", true, "the same as --wait: show each phase")
-	f.DurationVar(&a.timeout, "timeout", 10*time.Minute, "how long to wait")
+	a.timeoutFlag(cmd, 10*time.Minute)
 	need(cmd, "to", "h3")
 	_ = cmd.RegisterFlagCompletionFunc("to", a.completeNames("host"))
 	return cmd

@@ -27,7 +27,7 @@ func (a *app) statusCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&wait, "wait", false, "wait until there are no problems")
-	cmd.Flags().DurationVar(&a.timeout, "timeout", 30*time.Second, "how long to wait")
+	a.timeoutFlag(cmd, 30*time.Second)
 	return cmd
 }
 
