@@ -147,7 +147,7 @@ func (p *probe) collect(ctx context.Context) *Path {
 	ctx, cancel := context.WithTimeout(ctx, p.o.Timeout)
 	defer cancel()
 	path := p.gather(ctx)
-	for pause := firstPause; !path.Complete(); pause = min(2*pause, lastPause) {
+	for pause := firstPause; !path.Complete() || !p.begun(path); pause = min(2*pause, lastPause) {
 		if !sleep(ctx, pause) {
 			return p.path()
 		}
@@ -164,6 +164,11 @@ func (p *probe) collect(ctx context.Context) *Path {
 		}
 	}
 	return path
+}
+
+// begun reports whether the path shows where the frame was sent: the end's records may come before the beginning's.
+func (p *probe) begun(path *Path) bool {
+	return slices.ContainsFunc(path.Hops, func(s Step) bool { return s.Host == p.o.From })
 }
 
 // gather asks every armed host once; one that hangs holds the others up for no longer than answer.

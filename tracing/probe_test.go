@@ -115,6 +115,8 @@ func outcomes() map[string]outcome {
 	return map[string]outcome{
 		"a delivered frame is reported as soon as its end is seen": {
 			recorded(unicast(), map[fabric.HostID]time.Duration{"h2": 5 * time.Millisecond}), Delivered, "", 10 * time.Millisecond},
+		"a beginning that is recorded after the end is waited for": {
+			recorded(unicast(), map[fabric.HostID]time.Duration{"h1": 5 * time.Millisecond}), Delivered, "", 10 * time.Millisecond},
 		"a flood is waited for until nothing new comes": {
 			recorded(flooded(), map[fabric.HostID]time.Duration{"h3": 300 * time.Millisecond}), Delivered, "", 500 * time.Millisecond},
 		"a frame that vanishes is unknown after the time-out": {
@@ -161,6 +163,9 @@ func TestProbe(t *testing.T) {
 				}
 				if p.Verdict != test.verdict || strings.Join(missing, " ") != test.missing {
 					t.Errorf("%s, missing %v", p.Sentence(), missing)
+				}
+				if len(p.Hops) == 0 || p.Hops[0].Host != "h1" {
+					t.Errorf("the path does not begin where the frame was sent: %+v", p.Hops)
 				}
 				if took := time.Since(began); took > test.within {
 					t.Errorf("took %v, more than %v", took, test.within)
