@@ -13,8 +13,8 @@ import (
 func aPort() *fabric.Port {
 	return &fabric.Port{
 		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPort},
-		Metadata: fabric.Metadata{Name: "a", Labels: map[string]string{"tier": "web"}, Revision: 7, Trace: "00-…"},
-		Spec:     fabric.PortSpec{Switch: "blue", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
+		Metadata: fabric.Metadata{Name: "a", Labels: map[string]string{"tier": "web"}, Revision: 7, Trace: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		Spec:     fabric.PortSpec{VM: "a", Switch: "blue", Addresses: []netip.Addr{netip.MustParseAddr("10.0.0.1")}},
 		Status:   fabric.PortStatus{State: fabric.PortActive},
 	}
 }

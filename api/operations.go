@@ -72,6 +72,11 @@ func DetachPort() huma.Operation {
 	return operation("detach-port", http.MethodPost, "/v1/ports/{name}/detach", "ports", Local, "Take a port off its device on this host")
 }
 
+// PortsHere lists what is plugged in on the host that is asked.
+func PortsHere() huma.Operation {
+	return operation("ports-here", http.MethodGet, "/v1/here/ports", "ports", Read, "The ports that are plugged in on this host, with their counters")
+}
+
 // GetStatus reads the fabric on one page.
 func GetStatus() huma.Operation {
 	return operation("status", http.MethodGet, "/v1/status", "fabric", Read, "The whole fabric on one page, with every problem and its next step")

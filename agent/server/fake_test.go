@@ -117,6 +117,9 @@ func (m *memory) Etcd(context.Context) (api.Etcd, error) {
 func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error) {
 	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
 }
+func (m *memory) Ports(context.Context) ([]fabric.PortStatus, error) {
+	return []fabric.PortStatus{{Name: "a", RxPackets: 42, Drops: map[string]uint64{"guard_src_ip": 3}}}, nil
+}
 func (m *memory) Detach(context.Context, fabric.PortID) error { return nil }
 
 func (m *memory) Doctor(context.Context) ([]api.Finding, error) { panic("doctor fell ill") }

@@ -11,6 +11,7 @@ import (
 func (s *Server) hostOperations() {
 	register(s, api.GetVersion(), s.version)
 	register(s, api.GetDoctor(), s.doctor)
+	register(s, api.PortsHere(), s.portsHere)
 	register(s, api.AttachPort(), s.attach)
 	register(s, api.DetachPort(), s.detach)
 }

@@ -20,6 +20,11 @@ type named struct {
 	Name string `path:"name" maxLength:"63" doc:"Name of the object"`
 }
 
+// listing is the input of lists.
+type listing struct {
+	Counters bool `query:"counters" doc:"Fetch the ports' counters from their hosts"`
+}
+
 // answer is an output with a body.
 type answer[T any] struct{ Body T }
 
@@ -42,10 +47,13 @@ func kind[T any, P interface {
 	if err != nil {
 		panic(err) // a kind of this release that api.Resources does not list is a defect of the build
 	}
-	register(s, api.ListOf(r), func(ctx context.Context, _ *struct{}) (*answer[api.List[T]], error) {
+	register(s, api.ListOf(r), func(ctx context.Context, in *listing) (*answer[api.List[T]], error) {
 		v, err := s.view(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if in.Counters {
+			s.count(ctx, v, "")
 		}
 		return &answer[api.List[T]]{api.List[T]{Items: list(v), Revision: v.snap.Revision}}, nil
 	})
@@ -53,6 +61,9 @@ func kind[T any, P interface {
 		v, err := s.view(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if k == fabric.KindPort {
+			s.count(ctx, v, fabric.PortID(in.Name))
 		}
 		for _, o := range list(v) {
 			if P(&o).Meta().Name == in.Name {

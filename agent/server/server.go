@@ -40,6 +40,8 @@ type Plugs interface {
 	// Attach returns when the port is in force on the device, or says why it cannot be.
 	Attach(ctx context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error)
 	Detach(ctx context.Context, port fabric.PortID) error
+	// Ports are the ports attached here, with their counters.
+	Ports(ctx context.Context) ([]fabric.PortStatus, error)
 }
 
 // Fleet is what this host knows of the others without asking them.
@@ -95,6 +97,8 @@ type Options struct {
 	// Listen is the address of the mTLS API; none when empty. TLS asks for and verifies certificates of the fabric's CA.
 	Listen string
 	TLS    *tls.Config
+	// PeerTLS is how this host calls others: for their ports' counters. Without it they are not shown.
+	PeerTLS *tls.Config
 	// Writes is true where the store may write: on a server host.
 	Writes bool
 
@@ -118,6 +122,7 @@ type Server struct {
 	http http.Handler
 	// stopping is closed when Run is about to end: streams do not end by themselves.
 	stopping chan struct{}
+	peers    *http.Client
 }
 
 // New builds a server; Run makes it listen.
@@ -129,6 +134,7 @@ func New(o Options) *Server {
 		o.Group = "weft"
 	}
 	s := &Server{o: o, stopping: make(chan struct{})}
+	s.peers = &http.Client{Transport: &http.Transport{TLSClientConfig: o.PeerTLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}}
 	mux := http.NewServeMux()
 	s.api = humago.New(mux, config())
 	s.api.UseMiddleware(s.authorize, s.trace)
@@ -160,6 +166,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	context.AfterFunc(ctx, func() { close(s.stopping) })
+	defer s.peers.CloseIdleConnections()
 	for _, l := range listeners {
 		srv := &http.Server{
 			Handler: s.http, ConnContext: s.identify, ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),

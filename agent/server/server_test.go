@@ -274,6 +274,36 @@ func TestCallsArriveAsTheyWereMade(t *testing.T) {
 	}
 }
 
+func TestCountersAreFetchedFromTheHostThatHasThePort(t *testing.T) {
+	m := newMemory()
+	m.change(func(s *fabric.Snapshot) {
+		s.Hosts["h1"] = &fabric.Host{Metadata: fabric.Metadata{Name: "h1"}}
+		s.Hosts["h2"] = &fabric.Host{Metadata: fabric.Metadata{Name: "h2"}, Spec: fabric.HostSpec{API: "127.0.0.1:1"}} // does not answer
+		for port, host := range map[fabric.PortID]fabric.HostID{"a": "h1", "b": "h2"} {
+			s.Ports[port] = &fabric.Port{Metadata: fabric.Metadata{Name: string(port)}}
+			s.Locations[port] = fabric.Location{Port: port, Host: host, Epoch: 1}
+			m.statuses[host] = fabric.HostStatus{Ports: []fabric.PortStatus{{Name: port, State: fabric.PortActive}}}
+		}
+	})
+	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	p, err := c.Port(t.Context(), "a")
+	if err != nil || p.Status.RxPackets != 42 || p.Status.Drops["guard_src_ip"] != 3 || p.Status.State != fabric.PortActive {
+		t.Errorf("port a: %+v, %v", p.Status, err)
+	}
+	list, err := c.Counted(t.Context())
+	if err != nil || len(list.Items) != 2 {
+		t.Fatalf("%+v, %v", list, err)
+	}
+	a, b := list.Items[0].(*fabric.Port).Status, list.Items[1].(*fabric.Port).Status
+	if a.RxPackets != 42 || b.State != fabric.PortActive || b.RxPackets != 0 {
+		t.Errorf("a %+v, b %+v", a, b)
+	}
+	plain, err := c.Ports(t.Context())
+	if err != nil || plain[0].Status.RxPackets != 0 {
+		t.Errorf("nobody asked for counters, but they were fetched: %+v, %v", plain, err)
+	}
+}
+
 func TestTheSocketIsForRootAndTheGroup(t *testing.T) {
 	o := serve(t, newMemory(), nil)
 	st, err := os.Stat(o.Socket)

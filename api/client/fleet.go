@@ -64,6 +64,11 @@ func (c *Client) Version(ctx context.Context) (api.Version, error) {
 	return v, c.call(ctx, http.MethodGet, "/v1/version", nil, &v)
 }
 
+// Ready says what is missing before the host that is called does its work; nil when nothing is.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.call(ctx, http.MethodGet, "/readyz", nil, nil)
+}
+
 // Doctor examines the host that is called.
 func (c *Client) Doctor(ctx context.Context) ([]api.Finding, error) {
 	var l api.List[api.Finding]

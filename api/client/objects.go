@@ -30,8 +30,21 @@ func (c *Client) List(ctx context.Context, kind fabric.Kind) (api.List[fabric.Ob
 	if err != nil {
 		return api.List[fabric.Object]{}, err
 	}
+	return c.list(ctx, r, r.Path(""))
+}
+
+// Counted returns all ports with their counters, which their hosts are asked for.
+func (c *Client) Counted(ctx context.Context) (api.List[fabric.Object], error) {
+	r, err := api.ResourceOf(string(fabric.KindPort))
+	if err != nil {
+		return api.List[fabric.Object]{}, err
+	}
+	return c.list(ctx, r, r.Path("")+"?counters=true")
+}
+
+func (c *Client) list(ctx context.Context, r api.Resource, path string) (_ api.List[fabric.Object], err error) {
 	var raw api.List[json.RawMessage]
-	if err := c.call(ctx, http.MethodGet, r.Path(""), nil, &raw); err != nil {
+	if err := c.call(ctx, http.MethodGet, path, nil, &raw); err != nil {
 		return api.List[fabric.Object]{}, err
 	}
 	list := api.List[fabric.Object]{Revision: raw.Revision, Items: make([]fabric.Object, len(raw.Items))}

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/fabric"
 )
 
@@ -81,7 +82,7 @@ func (a *app) getAll(ctx context.Context, r api.Resource) error {
 	if err != nil {
 		return err
 	}
-	list, err := c.List(ctx, r.Kind)
+	list, err := a.list(ctx, c, r)
 	if err != nil {
 		return err
 	}
@@ -94,6 +95,14 @@ func (a *app) getAll(ctx context.Context, r api.Resource) error {
 	}
 	a.objects(r, list.Items)
 	return nil
+}
+
+// list reads all objects of a kind, with the counters of ports where they are shown.
+func (a *app) list(ctx context.Context, c *client.Client, r api.Resource) (api.List[fabric.Object], error) {
+	if r.Kind == fabric.KindPort && (a.structured() || a.output == "wide") {
+		return c.Counted(ctx)
+	}
+	return c.List(ctx, r.Kind)
 }
 
 // objects prints objects of one kind as a table or as names.
