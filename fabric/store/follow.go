@@ -23,8 +23,8 @@ func (s *Store) Follow(ctx context.Context, fn func(*fabric.Snapshot)) error {
 	return s.FollowFrom(ctx, nil, fn)
 }
 
-// FollowFrom is Follow for somebody who has a state already, from an earlier run: fn is first called when there is
-// something else to say, and older data is held back from the start.
+// FollowFrom is Follow for somebody who has a state already, from an earlier run: fn is first called when that has been
+// compared with etcd's, changed or not, and older data is held back from the start.
 func (s *Store) FollowFrom(ctx context.Context, last *fabric.Snapshot, fn func(*fabric.Snapshot)) error {
 	f := &follower{store: s, table: newTable(last), latest: make(chan *fabric.Snapshot, 1)}
 	ended := make(chan struct{})

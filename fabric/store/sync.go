@@ -40,6 +40,7 @@ func (f *follower) sync(ctx context.Context, at int64, values bool) error {
 	if err != nil {
 		return err
 	}
+	told := !f.compared.IsZero()
 	f.compared = time.Now()
 	if at != 0 && len(changes) > 0 {
 		f.store.log.Warn("etcd failed to send changes; the comparison found them, and they are taken over", "records", len(changes), "revision", rev)
@@ -49,7 +50,7 @@ func (f *follower) sync(ctx context.Context, at int64, values bool) error {
 	if recovered {
 		f.store.setHold("")
 	}
-	if f.table.apply(changes, rev) || recovered || first {
+	if f.table.apply(changes, rev) || recovered || !told {
 		f.publish(f.table.snapshot())
 	}
 	return nil
