@@ -55,7 +55,12 @@ type MAC [6]byte
 
 // ParseMAC reads aa:bb:cc:dd:ee:ff, aa-bb-cc-dd-ee-ff, aabb.ccdd.eeff or aabbccddeeff, in either case.
 func ParseMAC(s string) (MAC, error) {
-	digits := strings.NewReplacer(":", "", "-", "", ".", "").Replace(s)
+	digits := strings.Map(func(r rune) rune {
+		if r == ':' || r == '-' || r == '.' {
+			return -1
+		}
+		return r
+	}, s)
 	b, err := hex.DecodeString(digits)
 	if err != nil || len(b) != len(MAC{}) {
 		return MAC{}, fmt.Errorf("%s is not a MAC address: write it as 52:54:00:12:34:56: %w", quote(s), ErrInvalid)

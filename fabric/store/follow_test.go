@@ -81,7 +81,7 @@ func TestARestoredOldBackupIsHeldUntilConfirmed(t *testing.T) {
 	}
 	// Writing goes on, but what is in force does not follow it.
 	apply(t, s, newPort("later", "blue"))
-	select {
+	select { // that nothing comes can only be waited for
 	case snap := <-states:
 		t.Errorf("a state was handed out while held: %v %v", snap.Ports, snap.Problems)
 	case <-time.After(300 * time.Millisecond):
@@ -95,6 +95,15 @@ func TestARestoredOldBackupIsHeldUntilConfirmed(t *testing.T) {
 	}
 	apply(t, s, newPort("last", "blue"))
 	await(t, states, "what comes after", has("old", "later", "last"))
+	// The same backup again: that it was once confirmed counts no more.
+	restore(t, e, old)
+	if again := await(t, states, "a second hold", holds); !has("old", "later", "last")(again) {
+		t.Errorf("the second hold lost something: %v", again.Ports)
+	}
+	if err := s.ConfirmRestore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	await(t, states, "the restored data again", has("old"))
 }
 
 func TestHistoryThatWasRewrittenIsNoticedAlthoughItIsLonger(t *testing.T) {
