@@ -71,8 +71,28 @@ func (l *Lab) Client(h fabric.HostID) (*client.Client, error) {
 	return client.New(client.Options{Socket: l.Socket(h)})
 }
 
+// server calls the first host that can write to etcd and answers.
+func (l *Lab) server(ctx context.Context) (*client.Client, error) {
+	var errs []error
+	for _, h := range l.servers() {
+		c, err := l.Client(h)
+		if err != nil {
+			return nil, err
+		}
+		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		_, err = c.Version(short)
+		cancel()
+		if err == nil {
+			return c, nil
+		}
+		c.Close()
+		errs = append(errs, err)
+	}
+	return nil, fmt.Errorf("no server host of lab %s answers: %w", l.Name, errors.Join(errs...))
+}
+
 func (f fabricOutlet) port(ctx context.Context, o GuestOptions) (NIC, error) {
-	c, err := f.lab.Client(o.Host)
+	c, err := f.lab.server(ctx)
 	if err != nil {
 		return NIC{}, err
 	}
@@ -131,7 +151,7 @@ func nicOf(port *fabric.Port, sw *fabric.Switch) NIC {
 }
 
 // attachLimit is how long an agent may take to hear of a port that was made on another host.
-const attachLimit = 10 * time.Second
+const attachLimit = 15 * time.Second
 
 func (f fabricOutlet) attach(ctx context.Context, host fabric.HostID, port fabric.PortID, a api.Attachment) error {
 	c, err := f.lab.Client(host)
@@ -139,39 +159,44 @@ func (f fabricOutlet) attach(ctx context.Context, host fabric.HostID, port fabri
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, attachLimit, fmt.Errorf("attach port %s on %s: it is not known there after %s", port, host, attachLimit))
+	ctx, cancel := context.WithTimeoutCause(ctx, attachLimit, fmt.Errorf("given up after %s", attachLimit))
 	defer cancel()
-	return poll(ctx, 20*time.Millisecond, func() (bool, error) {
+	var unknown error
+	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
 		_, err := c.Attach(ctx, port, a)
 		if errors.Is(err, fabric.ErrNotFound) {
+			unknown = err
 			return false, nil
 		}
 		return true, err
 	})
+	if err != nil {
+		return fmt.Errorf("attach port %s on %s: %w", port, host, errors.Join(err, unknown))
+	}
+	return nil
 }
 
 func (f fabricOutlet) remove(ctx context.Context, port fabric.PortID, host fabric.HostID) error {
-	for _, h := range HostNames(f.lab.Hosts) {
-		if host != "" && h != host {
-			continue
-		}
-		c, err := f.lab.Client(h)
+	if host != "" {
+		c, err := f.lab.Client(host)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		if host != "" {
-			if err := c.Detach(ctx, port); err != nil && !errors.Is(err, fabric.ErrNotFound) {
-				return err
-			}
+		if err := c.Detach(ctx, port); err != nil && !errors.Is(err, fabric.ErrNotFound) {
+			return err
 		}
-		_, err = c.Delete(ctx, fabric.KindPort, string(port))
-		if errors.Is(err, fabric.ErrNotFound) {
-			return nil
-		}
+	}
+	c, err := f.lab.server(ctx)
+	if err != nil {
 		return err
 	}
-	return nil
+	defer c.Close()
+	_, err = c.Delete(ctx, fabric.KindPort, string(port))
+	if errors.Is(err, fabric.ErrNotFound) {
+		return nil
+	}
+	return err
 }
 
 // raise brings a guest's device up after its port was attached, never before: a port without the core is closed.
