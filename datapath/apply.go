@@ -81,7 +81,7 @@ func (d *Datapath) applyPorts(c Change) error {
 		return err
 	}
 	for _, device := range sorted(c.Put.Ports, func(a, b string) int {
-		return openness(c.Put.Ports[a].Gate) - openness(c.Put.Ports[b].Gate)
+		return c.Put.Ports[a].Gate.Openness() - c.Put.Ports[b].Gate.Openness()
 	}) {
 		if err := d.putPort(device, c.Put.Ports[device], mtus); err != nil {
 			return err

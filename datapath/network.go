@@ -25,8 +25,8 @@ func (d *Datapath) network(vni fabric.VNI) (*coreNetwork, error) {
 
 // putNetwork brings a switch in force; its members stay, and its ports learn the MTU.
 func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
-	if vni == 0 || vni > fabric.MaxVNI || s.MTU < 576 || s.MTU > 65535 {
-		return fmt.Errorf("put switch with VNI %d and MTU %d: a VNI is 1 to %d, an MTU 576 to 65535", vni, s.MTU, fabric.MaxVNI)
+	if err := s.Check(vni); err != nil {
+		return err
 	}
 	n, err := d.network(vni)
 	if err != nil {

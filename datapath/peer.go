@@ -11,9 +11,6 @@ import (
 	"github.com/weftnet/weft/datapath/nic"
 )
 
-// minPeerMTU leaves room for the smallest switch MTU (576) in an IPv6 tunnel.
-const minPeerMTU = 576 + 70
-
 // peer is another host's tunnel end point: its entry in the kernel.
 type peer struct {
 	id    uint16
@@ -22,8 +19,8 @@ type peer struct {
 
 // putPeer brings a peer to what is wanted, with the way to it as the kernel routes now.
 func (d *Datapath) putPeer(vtep netip.Addr, p Peer) error {
-	if !vtep.IsValid() || p.MTU < minPeerMTU || p.MTU > 65535 {
-		return fmt.Errorf("put peer %v with path MTU %d: the MTU must be %d to 65535", vtep, p.MTU, minPeerMTU)
+	if err := p.Check(vtep); err != nil {
+		return err
 	}
 	now := d.peers[vtep]
 	if now == nil {

@@ -115,6 +115,15 @@ func newAttached(l link.Link) (attached, error) {
 	return attached{Link: l, id: info.ID}, nil
 }
 
+// end takes the program off its device at once; closing alone leaves that to a worker of the kernel.
+func (a attached) end() error {
+	err := a.Detach()
+	if err != nil && !isAttached(a) {
+		err = nil // the device is gone, and the attachment with it
+	}
+	return errors.Join(err, a.Close())
+}
+
 // links are the attachments of the core.
 type links map[linkKey]attached
 

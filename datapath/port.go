@@ -20,7 +20,7 @@ type port struct {
 // putPort brings the entry of a device to p. A new device gets its programs before it is raised; whatever it was before,
 // it is never open without them.
 func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) error {
-	if err := checkPort(device, p); err != nil {
+	if err := p.Check(device); err != nil {
 		return err
 	}
 	found, err := nic.Find(device)
@@ -52,21 +52,10 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 // refuseOld keeps a port from being opened by an older epoch than it was held under; closing is always allowed.
 func (d *Datapath) refuseOld(now *port, p Port) error {
 	gate, epoch := d.shared.loadGate(now.value.Slot)
-	if p.Epoch < epoch && openness(p.Gate) > openness(gate) {
+	if p.Epoch < epoch && p.Gate.Openness() > gate.Openness() {
 		return fmt.Errorf("put port %s on %s with epoch %d: the kernel has epoch %d: %w", p.Name, text(now.value.Device[:]), p.Epoch, epoch, fabric.ErrStaleEpoch)
 	}
 	return nil
-}
-
-// openness orders gates by what they let pass to or from a guest.
-func openness(g Gate) int {
-	switch g {
-	case Open:
-		return 2
-	case Staged:
-		return 1
-	}
-	return 0
 }
 
 // newPort takes a slot for a device and puts the programs on it, closed.
@@ -95,7 +84,7 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 // install writes the port where the programs read it. What closes is written first, what opens last.
 func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI) error {
 	slot := now.value.Slot
-	if gate, _ := d.shared.loadGate(slot); openness(p.Gate) < openness(gate) {
+	if gate, _ := d.shared.loadGate(slot); p.Gate.Openness() < gate.Openness() {
 		d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
 	}
 	if err := d.maps.PortsV1.Put(uint32(now.ifindex), &now.value); err != nil {
@@ -143,27 +132,6 @@ func (d *Datapath) removePort(device string) error {
 	}
 	delete(d.ports, device)
 	d.slots.release(slot)
-	return nil
-}
-
-// checkPort refuses what the core cannot hold.
-func checkPort(device string, p Port) error {
-	switch {
-	case device == "" || len(device) > nic.MaxName:
-		return fmt.Errorf("put port %s: %q is no device name", p.Name, device)
-	case p.Name == "" || len(p.Name) > 63:
-		return fmt.Errorf("put port %q on %s: a name has 1 to 63 characters", p.Name, device)
-	case p.Kind != Tap && p.Kind != Veth:
-		return fmt.Errorf("put port %s on %s: kind %d is neither a tap nor a veth", p.Name, device, p.Kind)
-	case p.Gate > Relay:
-		return fmt.Errorf("put port %s on %s: gate %d does not exist", p.Name, device, p.Gate)
-	case p.VNI > fabric.MaxVNI || p.VNI == 0 && p.Gate != Closed:
-		return fmt.Errorf("put port %s on %s: %d is no VNI", p.Name, device, p.VNI)
-	case !p.MAC.IsUnicast() && p.Gate != Closed:
-		return fmt.Errorf("put port %s on %s: %q is no station's MAC", p.Name, device, p.MAC)
-	case p.Epoch >= 1<<(64-gateEpochShift):
-		return fmt.Errorf("put port %s on %s: epoch %d is beyond the 56 bits the core holds", p.Name, device, p.Epoch)
-	}
 	return nil
 }
 

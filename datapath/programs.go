@@ -194,7 +194,7 @@ func (d *Datapath) detach(as []attachment) error {
 	var errs []error
 	for i := len(as) - 1; i >= 0; i-- {
 		if l, there := d.links[as[i].linkKey]; there {
-			errs = append(errs, l.Close())
+			errs = append(errs, l.end())
 			delete(d.links, as[i].linkKey)
 		}
 		errs = append(errs, d.pins.unpin("links", as[i].file()))

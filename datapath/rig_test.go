@@ -122,6 +122,7 @@ func (w *world) load() {
 			}
 		})
 	}
+	w.tb.Cleanup(w.conserved)
 	for _, h := range w.hosts {
 		c := datapath.Change{Put: datapath.State{
 			Peers:    map[netip.Addr]datapath.Peer{},
@@ -236,4 +237,16 @@ func (s *station) run(tb testing.TB, command ...string) string {
 		tb.Fatalf("%s in %s: %v\n%s", strings.Join(command, " "), s.ns.Name, err, out)
 	}
 	return string(out)
+}
+
+// route adds a route in the host's namespace.
+func (w *world) route(h *host, prefix string, via netip.Addr) {
+	w.tb.Helper()
+	w.in(h.ns, func() error { return exec.Command("ip", "route", "replace", prefix, "via", via.String()).Run() })
+}
+
+// verify lets the host put back what is missing.
+func (w *world) verify(h *host) {
+	w.tb.Helper()
+	w.in(h.ns, func() error { return h.Verify(context.Background()) })
 }

@@ -27,6 +27,13 @@ func Uninstall(pinDir string) error {
 	if err := errors.Join(p.lowerPorts(), nic.SetDownIfThere(TunnelDevice), nic.SetDownIfThere(probePeer)); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
+	attachments, err := p.openLinks()
+	for _, l := range attachments {
+		err = errors.Join(err, l.end())
+	}
+	if err != nil {
+		return fmt.Errorf("uninstall the datapath: %w", err)
+	}
 	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(TunnelDevice)); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}

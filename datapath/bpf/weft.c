@@ -42,7 +42,9 @@ INLINE int untag(struct __sk_buff *skb)
 		return 0;
 	if (skb->vlan_tci & 0xfff)
 		return DROP_VLAN_NOT_ALLOWED;
-	return bpf_skb_vlan_pop(skb) ? DROP_PULL_FAILED : 0;
+	if (bpf_skb_vlan_pop(skb))
+		return DROP_PULL_FAILED;
+	return skb->vlan_present ? DROP_VLAN_NOT_ALLOWED : 0; /* the kernel has put the next tag in its place */
 }
 
 /* The guest of a staged port runs: one word opens the port, and with it the FDB entry that names it (is_elsewhere). */

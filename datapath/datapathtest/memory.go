@@ -1,0 +1,206 @@
+// Package datapathtest has a datapath in memory, for tests of what plans and drives one, and the suite that every datapath
+// passes.
+package datapathtest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+)
+
+// Memory is a datapath without a kernel: it holds what it is told, by the rules of the real one, and forwards nothing. Every
+// device exists unless it was unplugged. The zero value is not usable; see New.
+type Memory struct {
+	events chan datapath.Event
+
+	mu    sync.Mutex
+	state datapath.State
+	gone  map[string]bool
+}
+
+// New returns an empty datapath of a host with this tunnel end point.
+func New(vtep netip.Addr) *Memory {
+	return &Memory{
+		events: make(chan datapath.Event, 64), gone: map[string]bool{},
+		state: datapath.State{
+			Local: datapath.Local{VTEP: vtep}, Peers: map[netip.Addr]datapath.Peer{}, Switches: map[fabric.VNI]datapath.Switch{},
+			Ports: map[string]datapath.Port{}, FDB: map[datapath.FDBKey]datapath.FDB{},
+			Neighbors: map[datapath.NeighborKey]fabric.MAC{}, Flood: map[datapath.FloodKey]struct{}{},
+		},
+	}
+}
+
+// Read returns a copy of what is held.
+func (m *Memory) Read(ctx context.Context) (datapath.State, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.state
+	s.Peers, s.Switches, s.Ports = maps.Clone(s.Peers), maps.Clone(s.Switches), maps.Clone(s.Ports)
+	s.FDB, s.Neighbors, s.Flood = maps.Clone(s.FDB), maps.Clone(s.Neighbors), maps.Clone(s.Flood)
+	return s, ctx.Err()
+}
+
+// Apply carries a change out as the kernel's datapath does.
+func (m *Memory) Apply(ctx context.Context, c datapath.Change) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, step := range []func(datapath.State) error{m.putHost, m.putPorts, m.putStations} {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := step(c.Put); err != nil {
+			return err
+		}
+	}
+	m.remove(c.Delete)
+	return ctx.Err()
+}
+
+// Events returns the channel of events.
+func (m *Memory) Events() <-chan datapath.Event { return m.events }
+
+// FirstFrame is what a guest's first frame does to the port of the device: a staged one opens. It reports whether it did.
+func (m *Memory) FirstFrame(device string, at time.Time) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, there := m.state.Ports[device]
+	if !there || p.Gate != datapath.Staged || p.Generation == 0 {
+		return false
+	}
+	p.Gate = datapath.Open
+	m.state.Ports[device] = p
+	m.events <- datapath.Event{Kind: datapath.PortOpened, Time: at, Port: p.Name, Device: device}
+	return true
+}
+
+// Unplug makes the device vanish with its port.
+func (m *Memory) Unplug(device string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.gone[device] = true
+	m.removePort(device)
+}
+
+func (m *Memory) putHost(put datapath.State) error {
+	if put.Local.VTEP.IsValid() {
+		m.state.Local = put.Local
+	}
+	for vtep, p := range put.Peers {
+		if err := p.Check(vtep); err != nil {
+			return err
+		}
+		m.state.Peers[vtep] = p
+	}
+	for vni, s := range put.Switches {
+		if err := s.Check(vni); err != nil {
+			return err
+		}
+		m.state.Switches[vni] = s
+	}
+	return nil
+}
+
+func (m *Memory) putPorts(put datapath.State) error {
+	for device, p := range put.Ports {
+		if err := p.Check(device); err != nil {
+			return err
+		}
+		if m.gone[device] {
+			return fmt.Errorf("put port %s: no device %s", p.Name, device)
+		}
+		now, there := m.state.Ports[device]
+		switch {
+		case !there:
+		case p.Epoch < now.Epoch && p.Gate.Openness() > now.Gate.Openness():
+			return fmt.Errorf("put port %s on %s with epoch %d: it has epoch %d: %w", p.Name, device, p.Epoch, now.Epoch, fabric.ErrStaleEpoch)
+		case p.Epoch == now.Epoch && p.Gate == datapath.Staged && now.Gate == datapath.Open:
+			p.Gate = datapath.Open
+		}
+		m.state.Ports[device] = p
+	}
+	return nil
+}
+
+func (m *Memory) putStations(put datapath.State) error {
+	for key, e := range put.FDB {
+		if e.Epoch < m.state.FDB[key].Epoch {
+			continue
+		}
+		if _, there := m.state.Ports[e.Device]; e.Device != "" && !there {
+			return fmt.Errorf("put station %s: device %s carries no port", key.MAC, e.Device)
+		}
+		if !m.knows(e.Peer) || !m.knows(e.Alt) {
+			return fmt.Errorf("put station %s: %s or %s is not a peer", key.MAC, e.Peer, e.Alt)
+		}
+		m.state.FDB[key] = e
+	}
+	for key, mac := range put.Neighbors {
+		if !key.Addr.IsValid() {
+			return fmt.Errorf("put neighbor with MAC %s: it has no address", mac)
+		}
+		m.state.Neighbors[key] = mac
+	}
+	for key := range put.Flood {
+		if _, there := m.state.Switches[key.VNI]; !there || !key.Peer.IsValid() || !m.knows(key.Peer) {
+			return fmt.Errorf("flood VNI %d to %s: no such switch or peer", key.VNI, key.Peer)
+		}
+		m.state.Flood[key] = struct{}{}
+	}
+	return nil
+}
+
+func (m *Memory) knows(vtep netip.Addr) bool {
+	_, there := m.state.Peers[vtep]
+	return there || !vtep.IsValid()
+}
+
+func (m *Memory) remove(del datapath.State) {
+	for key := range del.Flood {
+		delete(m.state.Flood, key)
+	}
+	for key := range del.Neighbors {
+		delete(m.state.Neighbors, key)
+	}
+	for key, e := range del.FDB {
+		if m.state.FDB[key].Epoch <= e.Epoch {
+			delete(m.state.FDB, key)
+		}
+	}
+	for device := range del.Ports {
+		m.removePort(device)
+	}
+	for vni := range del.Switches {
+		delete(m.state.Switches, vni)
+		maps.DeleteFunc(m.state.Flood, func(k datapath.FloodKey, _ struct{}) bool { return k.VNI == vni })
+	}
+	for vtep := range del.Peers {
+		m.removePeer(vtep)
+	}
+}
+
+// removePort takes the stations with it whose place the device is.
+func (m *Memory) removePort(device string) {
+	delete(m.state.Ports, device)
+	maps.DeleteFunc(m.state.FDB, func(_ datapath.FDBKey, e datapath.FDB) bool { return e.Device == device && device != "" })
+}
+
+// removePeer takes it out of whatever names it.
+func (m *Memory) removePeer(vtep netip.Addr) {
+	delete(m.state.Peers, vtep)
+	maps.DeleteFunc(m.state.Flood, func(k datapath.FloodKey, _ struct{}) bool { return k.Peer == vtep })
+	for key, e := range m.state.FDB {
+		if e.Peer == vtep {
+			e.Peer = netip.Addr{}
+		}
+		if e.Alt == vtep {
+			e.Alt = netip.Addr{}
+		}
+		m.state.FDB[key] = e
+	}
+}

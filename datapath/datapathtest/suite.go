@@ -1,0 +1,364 @@
+package datapathtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+)
+
+// Plane is what the suite tests.
+type Plane interface {
+	Read(ctx context.Context) (datapath.State, error)
+	Apply(ctx context.Context, c datapath.Change) error
+}
+
+// Rig is one datapath under test, empty and of a host with an IPv4 tunnel end point.
+type Rig struct {
+	Plane Plane
+	// Devices are at least four devices that carry no port.
+	Devices []string
+}
+
+// Test runs the suite; open makes a fresh Rig each time and cleans it up with the test.
+func Test(t *testing.T, open func(t *testing.T) Rig) {
+	for name, claim := range map[string]func(*testing.T, Rig){
+		"what is put is read back":                          putIsRead,
+		"putting twice equals once":                         twiceIsOnce,
+		"deleting nothing succeeds":                         deleteNothing,
+		"a station's older epoch is ignored":                olderStation,
+		"an older epoch never opens a port, but closes one": olderPort,
+		"a staged port that was opened stays open":          stagedStaysOpen,
+		"a port takes its stations with it":                 portTakesStations,
+		"what refers to nothing is refused":                 danglingRefused,
+		"impossible values are refused":                     impossibleRefused,
+		"many entries are put, read and deleted":            many,
+		"random changes":                                    random,
+	} {
+		t.Run(name, func(t *testing.T) { claim(t, open(t)) })
+	}
+}
+
+const vni = fabric.VNI(70)
+
+func peer(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(n)}) }
+
+func station(n int) datapath.FDBKey {
+	return datapath.FDBKey{VNI: vni, MAC: fabric.MAC{2, 0, 0, 0, byte(n >> 8), byte(n)}}
+}
+
+// sample is a state that uses every kind of entry, on the first devices of the rig.
+func (r Rig) sample() datapath.State {
+	port := datapath.Port{
+		Name: "web-1", VNI: vni, Kind: datapath.Tap, Gate: datapath.Open, MAC: station(1).MAC, Epoch: 3, Generation: 12,
+		Guards: datapath.GuardMAC | datapath.GuardVXLAN,
+	}
+	port.Addresses[0], port.Addresses[1] = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	other := datapath.Port{Name: "db", Kind: datapath.Veth}
+	return datapath.State{
+		Peers:    map[netip.Addr]datapath.Peer{peer(2): {MTU: 1600}, peer(3): {MTU: 9000}},
+		Switches: map[fabric.VNI]datapath.Switch{vni: {MTU: 1450}, vni + 1: {MTU: 576}},
+		Ports:    map[string]datapath.Port{r.Devices[0]: port, r.Devices[1]: other},
+		FDB: map[datapath.FDBKey]datapath.FDB{
+			station(1): {Device: r.Devices[0], Epoch: 3, Peer: peer(2)},
+			station(2): {Peer: peer(2), Alt: peer(3), Epoch: 9},
+			station(3): {Peer: peer(3), Relay: true, Epoch: 1},
+		},
+		Neighbors: map[datapath.NeighborKey]fabric.MAC{
+			{VNI: vni, Addr: netip.MustParseAddr("10.0.0.1")}: station(1).MAC,
+			{VNI: vni, Addr: netip.MustParseAddr("fd00::2")}:  station(2).MAC,
+		},
+		Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: peer(2)}: {}, {VNI: vni, Peer: peer(3)}: {}, {VNI: vni + 1, Peer: peer(3)}: {}},
+	}
+}
+
+func (r Rig) put(t testing.TB, s datapath.State) {
+	t.Helper()
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Put: s}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r Rig) read(t testing.TB) datapath.State {
+	t.Helper()
+	s, err := r.Plane.Read(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// holds fails unless the plane holds exactly s, Local apart.
+func (r Rig) holds(t testing.TB, want datapath.State) {
+	t.Helper()
+	if diff := difference(want, r.read(t)); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+// difference says where two states differ, Local apart; empty when they do not.
+func difference(want, have datapath.State) string {
+	for _, part := range []struct {
+		name       string
+		want, have any
+	}{
+		{"peers", filled(want.Peers), filled(have.Peers)},
+		{"switches", filled(want.Switches), filled(have.Switches)},
+		{"ports", filled(want.Ports), filled(have.Ports)},
+		{"stations", filled(want.FDB), filled(have.FDB)},
+		{"neighbors", filled(want.Neighbors), filled(have.Neighbors)},
+		{"flood", filled(want.Flood), filled(have.Flood)},
+	} {
+		if !reflect.DeepEqual(part.want, part.have) {
+			return fmt.Sprintf("%s:\nwant %+v\nhave %+v", part.name, part.want, part.have)
+		}
+	}
+	return ""
+}
+
+func filled[K comparable, V any](m map[K]V) map[K]V {
+	if m == nil {
+		return map[K]V{}
+	}
+	return m
+}
+
+func putIsRead(t *testing.T, r Rig) {
+	if !r.read(t).Local.VTEP.Is4() {
+		t.Fatalf("an empty datapath has no tunnel end point: %+v", r.read(t).Local)
+	}
+	r.holds(t, datapath.State{})
+	r.put(t, r.sample())
+	r.holds(t, r.sample())
+	r.put(t, datapath.State{Local: datapath.Local{VTEP: peer(9)}})
+	if got := r.read(t).Local.VTEP; got != peer(9) {
+		t.Fatalf("tunnel end point %v, want %v", got, peer(9))
+	}
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: r.sample()}); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(t, datapath.State{})
+}
+
+func twiceIsOnce(t *testing.T, r Rig) {
+	r.put(t, r.sample())
+	r.put(t, r.sample())
+	r.holds(t, r.sample())
+}
+
+func deleteNothing(t *testing.T, r Rig) {
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: r.sample()}); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(t, datapath.State{})
+}
+
+func olderStation(t *testing.T, r Rig) {
+	r.put(t, r.sample())
+	older := datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{station(2): {Peer: peer(3), Epoch: 8}}}
+	r.put(t, older)
+	r.holds(t, r.sample())
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: older}); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(t, r.sample())
+	same := datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{station(2): {Peer: peer(3), Epoch: 9}}}
+	r.put(t, same)
+	if got := r.read(t).FDB[station(2)]; got != same.FDB[station(2)] {
+		t.Fatalf("an entry of the same epoch must replace: have %+v", got)
+	}
+}
+
+func olderPort(t *testing.T, r Rig) {
+	s := r.sample()
+	r.put(t, s)
+	p := s.Ports[r.Devices[0]]
+	p.Gate, p.Epoch = datapath.Closed, 2
+	r.put(t, datapath.State{Ports: map[string]datapath.Port{r.Devices[0]: p}})
+	if got := r.read(t).Ports[r.Devices[0]]; got.Gate != datapath.Closed {
+		t.Fatalf("not closed: %+v", got)
+	}
+	p.Gate, p.Epoch = datapath.Open, 1
+	err := r.Plane.Apply(t.Context(), datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{r.Devices[0]: p}}})
+	if !errors.Is(err, fabric.ErrStaleEpoch) {
+		t.Fatalf("opened by an older epoch: %v", err)
+	}
+	if got := r.read(t).Ports[r.Devices[0]]; got.Gate != datapath.Closed {
+		t.Fatalf("opened by an older epoch: %+v", got)
+	}
+}
+
+func stagedStaysOpen(t *testing.T, r Rig) {
+	s := r.sample()
+	p := s.Ports[r.Devices[0]]
+	for _, gate := range []datapath.Gate{datapath.Staged, datapath.Open, datapath.Staged} {
+		p.Gate = gate
+		r.put(t, datapath.State{Switches: s.Switches, Ports: map[string]datapath.Port{r.Devices[0]: p}})
+	}
+	if got := r.read(t).Ports[r.Devices[0]].Gate; got != datapath.Open {
+		t.Fatalf("gate %d after staging an open port of the same epoch, want open", got)
+	}
+	p.Epoch++
+	r.put(t, datapath.State{Ports: map[string]datapath.Port{r.Devices[0]: p}})
+	if got := r.read(t).Ports[r.Devices[0]].Gate; got != datapath.Staged {
+		t.Fatalf("gate %d after staging under a later epoch, want staged", got)
+	}
+}
+
+func portTakesStations(t *testing.T, r Rig) {
+	s := r.sample()
+	r.put(t, s)
+	device := r.Devices[0]
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{device: {}}}}); err != nil {
+		t.Fatal(err)
+	}
+	delete(s.Ports, device)
+	delete(s.FDB, station(1))
+	r.holds(t, s)
+}
+
+func danglingRefused(t *testing.T, r Rig) {
+	for name, s := range map[string]datapath.State{
+		"a station on a device without a port": {FDB: map[datapath.FDBKey]datapath.FDB{station(1): {Device: r.Devices[2]}}},
+		"a station at a host that is no peer":  {FDB: map[datapath.FDBKey]datapath.FDB{station(1): {Peer: peer(7)}}},
+		"flooding to a host that is no peer":   {Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: peer(7)}: {}}},
+		"flooding on a switch that is not here": {
+			Peers: map[netip.Addr]datapath.Peer{peer(2): {MTU: 1500}}, Flood: map[datapath.FloodKey]struct{}{{VNI: 99, Peer: peer(2)}: {}},
+		},
+	} {
+		if err := r.Plane.Apply(t.Context(), datapath.Change{Put: s}); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	if s := r.read(t); len(s.FDB)+len(s.Flood) != 0 {
+		t.Fatalf("refused entries are held: %+v", s)
+	}
+}
+
+func impossibleRefused(t *testing.T, r Rig) {
+	good := r.sample().Ports[r.Devices[0]]
+	port := func(change func(*datapath.Port)) datapath.State {
+		p := good
+		change(&p)
+		return datapath.State{Ports: map[string]datapath.Port{r.Devices[2]: p}}
+	}
+	for name, s := range map[string]datapath.State{
+		"an MTU of 575":              {Switches: map[fabric.VNI]datapath.Switch{vni: {MTU: 575}}},
+		"VNI 0":                      {Switches: map[fabric.VNI]datapath.Switch{0: {MTU: 1450}}},
+		"VNI 2^24":                   {Switches: map[fabric.VNI]datapath.Switch{1 << 24: {MTU: 1450}}},
+		"a path MTU of 600":          {Peers: map[netip.Addr]datapath.Peer{peer(2): {MTU: 600}}},
+		"a multicast peer":           {Peers: map[netip.Addr]datapath.Peer{netip.MustParseAddr("224.0.0.1"): {MTU: 1500}}},
+		"a port without a name":      port(func(p *datapath.Port) { p.Name = "" }),
+		"a port of no kind":          port(func(p *datapath.Port) { p.Kind = 0 }),
+		"a gate that is none":        port(func(p *datapath.Port) { p.Gate = 4 }),
+		"an open port without VNI":   port(func(p *datapath.Port) { p.VNI = 0 }),
+		"an open port, group MAC":    port(func(p *datapath.Port) { p.MAC[0] = 1 }),
+		"an epoch beyond 56 bits":    port(func(p *datapath.Port) { p.Epoch = 1 << 56 }),
+		"a neighbor with no address": {Neighbors: map[datapath.NeighborKey]fabric.MAC{{VNI: vni}: good.MAC}},
+		"a device name of 16":        {Ports: map[string]datapath.Port{"abcdefghijklmnop": good}},
+	} {
+		if err := r.Plane.Apply(t.Context(), datapath.Change{Put: s}); err == nil {
+			t.Errorf("%s is accepted", name)
+		}
+	}
+	r.holds(t, datapath.State{})
+}
+
+func many(t *testing.T, r Rig) {
+	s := datapath.State{
+		Peers: map[netip.Addr]datapath.Peer{peer(2): {MTU: 1600}}, FDB: map[datapath.FDBKey]datapath.FDB{},
+		Neighbors: map[datapath.NeighborKey]fabric.MAC{},
+	}
+	for n := range 10000 {
+		key := station(n)
+		s.FDB[key] = datapath.FDB{Peer: peer(2), Epoch: fabric.Epoch(n)}
+		s.Neighbors[datapath.NeighborKey{VNI: vni, Addr: netip.AddrFrom4([4]byte{10, 1, byte(n >> 8), byte(n)})}] = key.MAC
+	}
+	r.put(t, s)
+	r.holds(t, s)
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: datapath.State{FDB: s.FDB, Neighbors: s.Neighbors}}); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(t, datapath.State{Peers: s.Peers})
+}
+
+// random compares the plane with Memory after each of a series of random changes.
+func random(t *testing.T, r Rig) {
+	rapid.Check(t, func(draw *rapid.T) {
+		if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: r.read(t)}); err != nil {
+			draw.Fatal(err)
+		}
+		model := New(peer(1))
+		for range rapid.IntRange(1, 8).Draw(draw, "changes") {
+			c := datapath.Change{Put: r.part(draw, "put"), Delete: r.part(draw, "delete")}
+			want, have := model.Apply(t.Context(), c), r.Plane.Apply(t.Context(), c)
+			if (want == nil) != (have == nil) {
+				draw.Fatalf("change %+v: the model says %v, the plane %v", c, want, have)
+			}
+			state, err := model.Read(t.Context())
+			if err != nil {
+				draw.Fatal(err)
+			}
+			if want != nil { // how far a failed change came is not defined
+				return
+			}
+			if diff := difference(state, r.read(t)); diff != "" {
+				draw.Fatalf("after %+v\n%s", c, diff)
+			}
+		}
+	})
+}
+
+// part draws some of the entries of the sample, with other epochs and gates.
+func (r Rig) part(draw *rapid.T, name string) datapath.State {
+	s := r.sample()
+	epoch := rapid.IntRange(1, 4)
+	for device, p := range s.Ports {
+		p.Epoch = fabric.Epoch(epoch.Draw(draw, name+" epoch"))
+		if p.VNI != 0 {
+			p.Gate = datapath.Gate(rapid.IntRange(0, 3).Draw(draw, name+" gate"))
+		}
+		s.Ports[device] = p
+	}
+	for _, key := range slices.SortedFunc(maps.Keys(s.FDB), func(a, b datapath.FDBKey) int { return int(a.MAC[5]) - int(b.MAC[5]) }) {
+		e := s.FDB[key]
+		e.Epoch = fabric.Epoch(epoch.Draw(draw, name+" epoch"))
+		s.FDB[key] = e
+	}
+	drop(draw, name+" peers", s.Peers)
+	drop(draw, name+" switches", s.Switches)
+	drop(draw, name+" ports", s.Ports)
+	drop(draw, name+" stations", s.FDB)
+	drop(draw, name+" neighbors", s.Neighbors)
+	drop(draw, name+" flood", s.Flood)
+	return s
+}
+
+// drop leaves out some entries.
+func drop[K comparable, V any](draw *rapid.T, name string, m map[K]V) {
+	keys := slices.SortedFunc(maps.Keys(m), func(a, b K) int { return compare(fmt.Sprint(a), fmt.Sprint(b)) })
+	for _, k := range keys {
+		if rapid.IntRange(0, 3).Draw(draw, name) == 0 {
+			delete(m, k)
+		}
+	}
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
