@@ -126,15 +126,27 @@ func TestImpairedHostIsDeafNotMute(t *testing.T) {
 func TestUnderlayLosesFromTheStart(t *testing.T) {
 	l := plain(t, Options{Name: "loss", Hosts: 2, Underlay: Underlay{Loss: 0.5}})
 	p := newPair(t, l, "h1", "h2")
-	came := 0
-	for range 200 {
-		if _, ok := p.send(t, 20*time.Millisecond); ok {
-			came++
+	p.eventually(t) // resolves neighbours
+	before := impaired(t, l, "h2")
+	for range 400 {
+		if _, err := p.from.WriteTo([]byte("x"), p.to.LocalAddr()); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if came < 40 || came > 160 { // eight standard deviations of 7
-		t.Errorf("%d of 200 datagrams came through a loss of one half", came)
+	after := impaired(t, l, "h2")
+	lost, passed := after.Lost-before.Lost, after.Passed-before.Passed
+	if lost+passed < 400 || lost < 100 || passed < 100 { // ten standard deviations of 10
+		t.Errorf("of 400 datagrams through a loss of one half, %d passed and %d were lost", passed, lost)
 	}
+}
+
+func impaired(t *testing.T, l *Lab, h fabric.HostID) impair.Counts {
+	t.Helper()
+	c, err := l.Impaired(h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestDelayIsAddedToEveryFrame(t *testing.T) {

@@ -33,7 +33,7 @@ func create(o Options) (*Lab, error) {
 	}
 	err := os.Mkdir(o.Dir, 0o755)
 	if errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("make lab %s: %s is there: %w; remove it with: weft lab down --name %s", o.Name, o.Dir, ErrExists, o.Name)
+		return nil, fmt.Errorf("make lab %s: %s is there: %w; remove it with: weft lab down --lab %s", o.Name, o.Dir, ErrExists, o.Name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make lab %s: %w", o.Name, err)
