@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -183,5 +184,78 @@ func TestStatusesAppearAndGo(t *testing.T) {
 	err = s.WaitInForce(short, 8, []fabric.HostID{"h1", "h3"})
 	if err == nil || !strings.Contains(err.Error(), "host h1 is at 7") || !strings.Contains(err.Error(), "host h3 does not report") {
 		t.Errorf("error %v does not name the hosts that are behind", err)
+	}
+}
+
+func TestAStatusThatIsNotRenewedDisappears(t *testing.T) {
+	e := storetest.Start(t)
+	s, other := e.Open(t), e.Open(t)
+	store.ShortenLease(other)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	seen, gone := make(chan struct{}), make(chan struct{})
+	var writes []int64
+	go func() {
+		_ = s.FollowStatuses(ctx, func(all map[fabric.HostID]fabric.HostStatus) {
+			_, there := all["h1"]
+			if there && len(writes) == 0 {
+				writes = append(writes, 1)
+				close(seen)
+			}
+			if !there && len(writes) == 1 {
+				writes = append(writes, 2)
+				close(gone)
+			}
+		})
+	}()
+	// For twice the life of the lease the same report only renews it.
+	var first int64
+	for begin := time.Now(); time.Since(begin) < 4*time.Second; {
+		if err := other.ReportStatus(ctx, "h1", fabric.HostStatus{Generation: 7}); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := store.Raw(s).Get(ctx, "/weft/status/v1/h1")
+		if err != nil || len(resp.Kvs) != 1 {
+			t.Fatalf("the status is not there: %v (%v)", resp, err)
+		}
+		if first == 0 {
+			first = resp.Kvs[0].ModRevision
+		}
+		if resp.Kvs[0].ModRevision != first {
+			t.Fatal("a report that says nothing new was written")
+		}
+	}
+	<-seen
+	select {
+	case <-gone:
+	case <-ctx.Done():
+		t.Error("the status stayed after the last report")
+	}
+}
+
+func TestADyingMemberIsNotNoticed(t *testing.T) {
+	members := storetest.StartCluster(t, 3)
+	endpoints := []string{members[0].Endpoint, members[1].Endpoint, members[2].Endpoint}
+	s := members[0].OpenAt(t, endpoints...)
+	states := follow(t, members[1].OpenAt(t, endpoints...))
+	apply(t, s, newSwitch("blue", "10.0.0.0/24"))
+	for i, e := range members {
+		before := apply(t, s, newPort(fmt.Sprintf("before-%d", i), "blue"))
+		e.Stop()
+		begin := time.Now()
+		after := apply(t, s, newPort(fmt.Sprintf("after-%d", i), "blue"))
+		t.Logf("without %s, a write took %v", e.Endpoint, time.Since(begin))
+		if outcomes(after) != "created" {
+			t.Errorf("a write whose first answer was lost is reported as %s", outcomes(after))
+		}
+		snap := await(t, states, "what was written", func(snap *fabric.Snapshot) bool { return snap.Revision >= after.Revision })
+		if snap.Revision < before.Revision || len(snap.Ports) != 2*(i+1) || len(snap.Problems) != 0 {
+			t.Errorf("%d ports at %d, problems %v", len(snap.Ports), snap.Revision, snap.Problems)
+		}
+		e.Restart(t)
+	}
+	list, err := s.Members(t.Context())
+	if err != nil || len(list) != 3 || list[0].Name != "h1" || !list[0].Healthy {
+		t.Errorf("members %+v (%v)", list, err)
 	}
 }

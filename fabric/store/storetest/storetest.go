@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -32,12 +33,39 @@ type Etcd struct {
 // Start runs a member until the test ends.
 func Start(tb testing.TB) *Etcd {
 	tb.Helper()
+	return StartCluster(tb, 1)[0]
+}
+
+// StartCluster runs n members of one cluster, h1 to hn, until the test ends.
+func StartCluster(tb testing.TB, n int) []*Etcd {
+	tb.Helper()
 	ca, err := identity.NewCA("test", time.Now())
 	if err != nil {
 		tb.Fatal(err)
 	}
+	var members []*Etcd
+	var peers []string
+	for i := range n {
+		e := prepare(tb, ca, fmt.Sprintf("h%d", i+1))
+		members = append(members, e)
+		peers = append(peers, e.options.Name+"="+e.options.PeerURL)
+	}
+	for _, e := range members {
+		e.options.InitialCluster = strings.Join(peers, ",")
+		e.start(tb)
+		tb.Cleanup(e.Stop)
+	}
+	for _, e := range members {
+		e.wait(tb)
+	}
+	return members
+}
+
+// prepare gives a member its certificate and its ports.
+func prepare(tb testing.TB, ca *identity.CA, name string) *Etcd {
+	tb.Helper()
 	cert, err := ca.Issue(identity.Request{
-		Name: "h1", Roles: []identity.Role{identity.RoleServer}, Now: time.Now(),
+		Name: name, Roles: []identity.Role{identity.RoleServer}, Now: time.Now(),
 		Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
 	})
 	if err != nil {
@@ -55,30 +83,38 @@ func Start(tb testing.TB) *Etcd {
 	e := &Etcd{DataDir: filepath.Join(dir, "etcd"), Identity: id}
 	e.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", freePort(tb))
 	e.options = server.Options{
-		Name: "h1", DataDir: e.DataDir, ClientURL: e.Endpoint, PeerURL: fmt.Sprintf("https://127.0.0.1:%d", freePort(tb)),
+		Name: name, DataDir: e.DataDir, ClientURL: e.Endpoint, PeerURL: fmt.Sprintf("https://127.0.0.1:%d", freePort(tb)),
 		CAFile: files.CA, CertFile: files.Cert, KeyFile: files.Key,
 	}
-	e.Restart(tb)
-	tb.Cleanup(e.Stop)
 	return e
 }
 
-// Restart starts the member again after Stop, with the data that is in DataDir.
+// Restart starts the member again after Stop, with the data that is in DataDir, and waits until it serves.
 func (e *Etcd) Restart(tb testing.TB) {
+	tb.Helper()
+	e.start(tb)
+	e.wait(tb)
+}
+
+func (e *Etcd) start(tb testing.TB) {
 	tb.Helper()
 	member, err := server.Start(e.options)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	e.member = member
+}
+
+func (e *Etcd) wait(tb testing.TB) {
+	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	if err := member.Wait(ctx); err != nil {
+	if err := e.member.Wait(ctx); err != nil {
 		tb.Fatal(err)
 	}
 }
 
-// Stop ends the member; its data stays.
+// Stop ends the member; its data stays. A second Stop does nothing.
 func (e *Etcd) Stop() { e.member.Close() }
 
 // Open opens a store on the member until the test ends.
