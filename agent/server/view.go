@@ -116,7 +116,7 @@ func (v *view) portStatus(p *fabric.Port, seen map[sighting]fabric.PortStatus) f
 // status is the fabric on one page.
 func (v *view) status(self fabric.HostID, etcd api.Etcd) api.Status {
 	st := api.Status{
-		Host: self, Revision: v.snap.Revision, Etcd: etcd, Hosts: v.hosts(), Switches: v.switches(), Ports: v.ports(),
+		Host: self, Revision: v.changed(), Etcd: etcd, Hosts: v.hosts(), Switches: v.switches(), Ports: v.ports(),
 		Moves: []fabric.Move{}, Problems: []api.Problem{},
 	}
 	for _, m := range sorted(v.snap.Moves) {
@@ -134,6 +134,21 @@ func (v *view) status(self fabric.HostID, etcd api.Etcd) api.Status {
 	st.Problems = append(st.Problems, v.problems(&st)...)
 	st.Healthy = len(st.Problems) == 0
 	return st
+}
+
+// changed is the revision of the last change of the wanted state; etcd's own revision rises with every status, too.
+func (v *view) changed() fabric.Revision {
+	var last fabric.Revision
+	for _, o := range objects(v.snap) {
+		last = max(last, o.Meta().Revision)
+	}
+	for _, l := range v.snap.Locations {
+		last = max(last, l.Revision)
+	}
+	for _, st := range v.statuses { // what was deleted has no revision of its own
+		last = max(last, st.Generation)
+	}
+	return last
 }
 
 // problems finds everything that keeps the fabric from being healthy, each with the next step.

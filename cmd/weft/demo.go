@@ -30,7 +30,7 @@ func (a *app) labDemo() *cobra.Command {
 			}
 			d := demo{app: a, begun: time.Now()}
 			err := d.play(cmd.Context())
-			if keep {
+			if keep || !d.up {
 				return err
 			}
 			// What was made goes even when the story broke off, or was interrupted.
@@ -49,6 +49,8 @@ type demo struct {
 	app   *app
 	begun time.Time
 	step  int
+	// up is true once the lab is this performance's, and not one that was there.
+	up bool
 }
 
 // say announces the next step in plain words.
@@ -83,7 +85,8 @@ func (d *demo) all(ctx context.Context, lines ...string) error {
 // play is the story.
 func (d *demo) play(ctx context.Context) error {
 	d.say("Three hosts on this machine: a network namespace each, joined by an underlay, an agent and an etcd member in each.")
-	if err := d.all(ctx, "lab up --hosts 3"); err != nil {
+	err := d.all(ctx, "lab up --hosts 3")
+	if d.up = !errors.Is(err, lab.ErrExists); err != nil {
 		return err
 	}
 	d.say("One switch, defined once: it exists on every host. VNI, MTU, MACs and addresses come from the fabric.")
@@ -158,7 +161,7 @@ func (d *demo) migrate(ctx context.Context, address string) error {
 	if err := ping.Start(); err != nil {
 		return errors.Join(err, stop(stream, d))
 	}
-	moved := d.run(ctx, "migrate", "c", "--to", "h3")
+	moved := d.run(ctx, "migrate", "c", "--to", "h3", "--relay", "2")
 	if err := ping.Process.Signal(os.Interrupt); err != nil {
 		return errors.Join(moved, err, stop(stream, d))
 	}

@@ -41,9 +41,11 @@ func usage(cmd *cobra.Command, format string, args ...any) error {
 type statusError struct {
 	status        int
 	message, next string
+	cause         error
 }
 
 func (e *statusError) Error() string { return e.message }
+func (e *statusError) Unwrap() error { return e.cause }
 
 // timeoutError is the end of --timeout.
 type timeoutError struct{ after time.Duration }

@@ -46,7 +46,7 @@ func (a *app) labUp() *cobra.Command {
 			o.Name = a.lab
 			l, err := lab.Up(cmd.Context(), o, a.progress)
 			if errors.Is(err, lab.ErrExists) {
-				return &statusError{status: exitConflict, message: err.Error()}
+				return &statusError{status: exitConflict, message: err.Error(), cause: err}
 			}
 			if err != nil {
 				return labError(err)
