@@ -7,6 +7,7 @@ import (
 	"io"
 	"os/exec"
 	"strings"
+	"time"
 )
 
 // Streams are a command's; nil ones read nothing and discard.
@@ -41,7 +42,7 @@ func (l *Lab) Exec(ctx context.Context, guest string, argv []string, s Streams) 
 	if g.Kind != QEMU {
 		return runIn(ctx, l.Command(ctx, guest, argv...), s)
 	}
-	i, err := g.running(ctx)
+	i, err := l.whereRunning(ctx, g)
 	if err != nil {
 		return err
 	}
@@ -88,6 +89,27 @@ func runIn(ctx context.Context, cmd *GuestCommand, s Streams) error {
 		return &ExitError{Command: cmd.Args[0], Code: failed.ExitCode()}
 	}
 	return err
+}
+
+// switchLimit is how long a command waits for a virtual machine that runs nowhere, because it is just being moved.
+const switchLimit = 10 * time.Second
+
+// whereRunning waits until the guest runs somewhere.
+func (l *Lab) whereRunning(ctx context.Context, g *Guest) (i Instance, err error) {
+	short, cancel := context.WithTimeout(ctx, switchLimit)
+	defer cancel()
+	var why error
+	err = poll(short, 50*time.Millisecond, func() (bool, error) {
+		if i, why = g.running(short); why == nil {
+			return true, nil
+		}
+		g, err = l.Guest(g.Name) // it may have got another instance
+		return false, err
+	})
+	if err != nil {
+		return i, errors.Join(why, err)
+	}
+	return i, nil
 }
 
 // running is the instance in which the guest runs now: after a move, the monitors know it first.

@@ -133,10 +133,16 @@ func TestUnderlayLosesFromTheStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	after := impaired(t, l, "h2")
-	lost, passed := after.Lost-before.Lost, after.Passed-before.Passed
-	if lost+passed < 400 || lost < 100 || passed < 100 { // ten standard deviations of 10
-		t.Errorf("of 400 datagrams through a loss of one half, %d passed and %d were lost", passed, lost)
+	var lost, passed uint64
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	err := poll(ctx, time.Millisecond, func() (bool, error) {
+		after := impaired(t, l, "h2")
+		lost, passed = after.Lost-before.Lost, after.Passed-before.Passed
+		return lost+passed >= 400, nil
+	})
+	if err != nil || lost < 100 || passed < 100 { // ten standard deviations of 10
+		t.Errorf("of 400 datagrams through a loss of one half, %d passed and %d were lost (%v)", passed, lost, err)
 	}
 }
 

@@ -93,8 +93,8 @@ func (l *Lab) await(ctx context.Context, g *Guest, host fabric.HostID) (Instance
 	return l.awaitPump(ctx, g, host)
 }
 
-// keepLimit is how long a move may take before the lab gives up clearing up after it.
-const keepLimit = 10 * time.Minute
+// keepLimit is how long a move may take before the lab gives up clearing up after it; a relay lasts an hour at most.
+const keepLimit = 2 * time.Hour
 
 // Keep does what a manager of virtual machines does around a move: once the move is over, it ends the half of the guest
 // that is not needed any more.

@@ -58,7 +58,7 @@ func NeedPackages(ctx context.Context, progress Progress, programs ...string) er
 
 // aptGet runs apt-get in a directory without asking questions; the error has the end of what it said.
 func aptGet(ctx context.Context, dir string, args ...string) error {
-	cmd := exec.CommandContext(ctx, "apt-get", args...)
+	cmd := exec.CommandContext(ctx, "apt-get", append([]string{"-o", "Acquire::Retries=1"}, args...)...)
 	cmd.Dir = dir
 	cmd.Env = append(cmd.Environ(), "DEBIAN_FRONTEND=noninteractive", "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
