@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"time"
@@ -77,6 +78,9 @@ func (c *GuestCommand) Start() error { return c.start(c.Cmd) }
 // runIn runs a prepared command with these streams.
 func runIn(ctx context.Context, cmd *GuestCommand, s Streams) error {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = s.In, s.Out, s.Err
+	// A command that is interrupted may still say what it has to: ping counts.
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	cmd.WaitDelay = 2 * time.Second
 	if err := cmd.Start(); err != nil {
 		return err
 	}
