@@ -3,19 +3,23 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
 	"github.com/weftnet/weft/fabric"
 )
 
-// batchSize is how many elements one system call moves.
-const batchSize = 4096
+// batchSize is how many elements one system call moves, at most, and batchBytes how much memory is kept for them.
+const (
+	batchSize  = 4096
+	batchBytes = 512 << 10
+)
 
 // each calls fn with every key and value of a hash map, a batch at a time; fn must not keep the pointers. An element that
 // is put or deleted meanwhile may be seen or missed.
 func each[K, V any](m *ebpf.Map, b *batch[K, V], fn func(*K, *V)) error {
-	b.size(batchSize)
+	b.size(b.most())
 	var cursor ebpf.MapBatchCursor
 	for {
 		n, err := m.BatchLookup(&cursor, b.keys, b.values, nil)
@@ -39,6 +43,13 @@ func each[K, V any](m *ebpf.Map, b *batch[K, V], fn func(*K, *V)) error {
 type batch[K, V any] struct {
 	keys   []K
 	values []V
+}
+
+// most is how many elements are read at once: those of a large kind take no more memory than those of a small one.
+func (b *batch[K, V]) most() int {
+	var k K
+	var v V
+	return max(16, min(batchSize, batchBytes/int(unsafe.Sizeof(k)+unsafe.Sizeof(v))))
 }
 
 // size makes room for n elements.
