@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -138,14 +139,20 @@ func (f *fleet) start(tb testing.TB, i int) *Members {
 	return m
 }
 
+// freePort finds a loopback port that is free now, below those the kernel hands out for outgoing connections: one of them
+// must not take it while a listener restarts.
 func freePort(tb testing.TB) uint16 {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		port := 20000 + rand.N(12000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			l.Close()
+			return uint16(port)
+		}
 	}
-	defer l.Close()
-	return uint16(l.Addr().(*net.TCPAddr).Port)
+	tb.Fatal("no free port from 20000 to 32000")
+	return 0
 }
 
 // await waits until a host sees exactly these alive, and returns how long that took.

@@ -23,6 +23,7 @@ type writer []func(s *store.Store) error
 // TestConcurrentWritersNeverShareAValue lets several clients create, change and delete ports and switches at once, with
 // few names, few explicit values and a small subnet, and then checks every record against every index record.
 func TestConcurrentWritersNeverShareAValue(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	clients := []*store.Store{e.Open(t), e.Open(t), e.Open(t)}
 	rapid.Check(t, func(r *rapid.T) {

@@ -29,6 +29,7 @@ func addresses(list ...string) []netip.Addr {
 }
 
 func TestWhatCannotBeAppliedSaysWhy(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	mac := fabric.MAC{0x52, 0x54, 0, 0, 0, 1}
 	internal := newSwitch("inner", "10.30.0.0/24")
@@ -89,6 +90,7 @@ func at(o fabric.Object, rev fabric.Revision) fabric.Object {
 }
 
 func TestAnApplyIsWrittenWhollyOrNotAtAll(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	_, err := s.Apply(t.Context(), []fabric.Object{
 		newSwitch("blue", "10.10.0.0/24"), newPort("a", "blue"), newPort("b", "red"), newPort("c", "green"), newPort("a", "blue"),
@@ -106,6 +108,7 @@ func TestAnApplyIsWrittenWhollyOrNotAtAll(t *testing.T) {
 }
 
 func TestValuesAreFreeAgainAfterAChangeOrDelete(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	apply(t, s, newSwitch("blue", "10.10.0.0/24"), with(newPort("a", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("10.10.0.9") }))
 	before, err := s.Get(t.Context(), fabric.KindPort, "a")
@@ -141,6 +144,7 @@ func TestValuesAreFreeAgainAfterAChangeOrDelete(t *testing.T) {
 }
 
 func TestWhatIsInUseIsKept(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	gold := &fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("gold")}
 	objects := []fabric.Object{newHost("h1", "10.240.0.1"), newHost("h2", "10.240.0.2"), gold, newSwitch("blue")}
@@ -177,6 +181,7 @@ func TestWhatIsInUseIsKept(t *testing.T) {
 }
 
 func TestLocationsAreComparedAndSwapped(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	apply(t, s, newSwitch("blue"), newPort("a", "blue"), newPort("b", "blue"))
 	never, err := s.GetLocation(t.Context(), "a")
@@ -212,6 +217,7 @@ func TestLocationsAreComparedAndSwapped(t *testing.T) {
 }
 
 func TestManyObjectsAreOneChange(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	objects := []fabric.Object{newSwitch("blue", "10.0.0.0/16", "fd00::/64")}
 	for i := range 1000 {

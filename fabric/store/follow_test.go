@@ -62,6 +62,7 @@ func holds(snap *fabric.Snapshot) bool {
 }
 
 func TestARestoredOldBackupIsHeldUntilConfirmed(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"), newPort("old", "blue"))
@@ -107,6 +108,7 @@ func TestARestoredOldBackupIsHeldUntilConfirmed(t *testing.T) {
 }
 
 func TestHistoryThatWasRewrittenIsNoticedAlthoughItIsLonger(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"), newPort("old", "blue"))
@@ -129,6 +131,7 @@ func TestHistoryThatWasRewrittenIsNoticedAlthoughItIsLonger(t *testing.T) {
 }
 
 func TestAHoldEndsWhenTheNewerDataIsBack(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"), newPort("old", "blue"))
@@ -147,6 +150,7 @@ func TestAHoldEndsWhenTheNewerDataIsBack(t *testing.T) {
 }
 
 func TestOldDataIsHeldBackFromAnAgentThatStartsWithNewer(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"), newPort("old", "blue"))
@@ -169,6 +173,7 @@ func TestOldDataIsHeldBackFromAnAgentThatStartsWithNewer(t *testing.T) {
 }
 
 func TestAnAgentThatStartsWithTheCurrentStateGoesOn(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"), newPort("a", "blue"), newPort("b", "blue"))
@@ -208,6 +213,7 @@ func followFrom(tb testing.TB, s *store.Store, last *fabric.Snapshot) <-chan *fa
 }
 
 func TestDeletesAreSeenAlthoughTheirHistoryIsCompacted(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	objects := []fabric.Object{newSwitch("blue")}
@@ -245,6 +251,7 @@ func TestDeletesAreSeenAlthoughTheirHistoryIsCompacted(t *testing.T) {
 }
 
 func TestASilentConnectionIsNoticed(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"), newPort("a", "blue"))
@@ -260,6 +267,7 @@ func TestASilentConnectionIsNoticed(t *testing.T) {
 }
 
 func TestEventsThatEtcdNeverSentAreFound(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := e.Open(t)
 	apply(t, s, newSwitch("blue"), newPort("a", "blue"), newPort("b", "blue"))
@@ -294,6 +302,7 @@ func TestEventsThatEtcdNeverSentAreFound(t *testing.T) {
 }
 
 func TestDamagedRecordsAreReportedAndNeverTakenForDeletions(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newHost("h1", "10.240.0.1"), newSwitch("blue", "10.10.0.0/24"), newPort("a", "blue"), newPort("b", "blue"))
@@ -341,6 +350,7 @@ func TestDamagedRecordsAreReportedAndNeverTakenForDeletions(t *testing.T) {
 }
 
 func TestEtcdThatIsAwayIsSaidSo(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := hasty(t, e)
 	apply(t, s, newSwitch("blue"))

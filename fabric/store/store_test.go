@@ -55,6 +55,7 @@ func outcomes(r store.ApplyResult) string {
 }
 
 func TestApplyCreatesConfiguresAndLeavesAlone(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	r := apply(t, s, newPort("web-1", "blue"), newSwitch("blue", "10.10.0.0/24", "fd00:10::/64"), newHost("h1", "10.240.0.1"))
 	if outcomes(r) != "created created created" {
@@ -88,6 +89,7 @@ func TestApplyCreatesConfiguresAndLeavesAlone(t *testing.T) {
 }
 
 func TestDryRunWritesNothing(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	r, err := s.Apply(t.Context(), []fabric.Object{newSwitch("blue")}, store.ApplyOptions{DryRun: true})
 	if err != nil || outcomes(r) != "created" || r.Objects[0].Object.(*fabric.Switch).Spec.VNI != 10001 {
@@ -99,6 +101,7 @@ func TestDryRunWritesNothing(t *testing.T) {
 }
 
 func TestSnapshotHoldsEverything(t *testing.T) {
+	t.Parallel()
 	s := storetest.Start(t).Open(t)
 	r := apply(t, s, newHost("h1", "10.240.0.1"), newSwitch("blue", "10.10.0.0/24"), newPort("a", "blue"), newPort("b", "blue"))
 	snap, err := s.Snapshot(t.Context())
@@ -145,6 +148,7 @@ func await(tb testing.TB, states <-chan *fabric.Snapshot, what string, wanted fu
 }
 
 func TestFollowSeesEveryChange(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s := e.Open(t)
 	states := follow(t, s)
@@ -161,6 +165,7 @@ func TestFollowSeesEveryChange(t *testing.T) {
 }
 
 func TestStatusesAppearAndGo(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s, other := e.Open(t), e.Open(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -188,6 +193,7 @@ func TestStatusesAppearAndGo(t *testing.T) {
 }
 
 func TestAStatusThatIsNotRenewedDisappears(t *testing.T) {
+	t.Parallel()
 	e := storetest.Start(t)
 	s, other := e.Open(t), e.Open(t)
 	store.ShortenLease(other)
@@ -234,6 +240,7 @@ func TestAStatusThatIsNotRenewedDisappears(t *testing.T) {
 }
 
 func TestADyingMemberIsNotNoticed(t *testing.T) {
+	t.Parallel()
 	members := storetest.StartCluster(t, 3)
 	endpoints := []string{members[0].Endpoint, members[1].Endpoint, members[2].Endpoint}
 	s := members[0].OpenAt(t, endpoints...)

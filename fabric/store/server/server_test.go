@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -20,15 +21,20 @@ import (
 	"github.com/weftnet/weft/fabric/identity"
 )
 
-// freePort asks the kernel for a loopback port that is free now.
+// freePort finds a loopback port that is free now, below those the kernel hands out for outgoing connections: one of them
+// must not take it while a listener restarts.
 func freePort(tb testing.TB) int {
 	tb.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		tb.Fatal(err)
+	for range 100 {
+		port := 20000 + rand.N(12000)
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
+		if err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	tb.Fatal("no free port from 20000 to 32000")
+	return 0
 }
 
 // cluster prepares n members that know one another, each with a certificate of ca.
