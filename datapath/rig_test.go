@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath"
@@ -250,3 +251,6 @@ func (w *world) verify(h *host) {
 	w.tb.Helper()
 	w.in(h.ns, func() error { return h.Verify(context.Background()) })
 }
+
+// passThrough is a program that lets everything pass to the next one.
+var passThrough = asm.Instructions{asm.Mov.Imm(asm.R0, -1), asm.Return()}

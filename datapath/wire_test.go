@@ -57,6 +57,9 @@ func (w *world) newWire() *wire {
 		if err != nil {
 			return err
 		}
+		if err := unix.SetsockoptInt(x.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20); err != nil {
+			return err
+		}
 		return unix.Bind(x.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: x.index})
 	})
 	w.tb.Cleanup(func() { unix.Close(x.fd) })

@@ -1,0 +1,91 @@
+package datapath_test
+
+import (
+	"bytes"
+	"net/netip"
+	"testing"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/tracing"
+)
+
+func TestGroupFramesReachEveryMemberOnce(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	x, h := w.newWire(), w.hosts[0]
+	sender := w.tap(h, 1, 0)
+	members := []*tapGuest{w.tap(h, 2, 0), w.tap(h, 3, 0), w.tap(h, 4, 0)}
+	closed, staged, foreign := w.tap(h, 5, 0), w.tap(h, 6, 0), w.tap(h, 7, 0)
+	closed.gate(datapath.Closed, 1)
+	staged.gate(datapath.Staged, 2)
+	foreign.port.VNI = vni + 1
+	foreign.gate(datapath.Open, 1)
+	const peers = 100
+	put := datapath.State{Peers: map[netip.Addr]datapath.Peer{}, Flood: map[datapath.FloodKey]struct{}{}}
+	want := map[netip.Addr]bool{}
+	for n := range peers {
+		vtep := netip.AddrFrom4([4]byte{10, 99, 0, byte(n + 1)})
+		put.Peers[vtep] = datapath.Peer{MTU: 1600}
+		put.Flood[datapath.FloodKey{VNI: vni, Peer: vtep}] = struct{}{}
+		want[vtep] = true
+	}
+	w.route(h, "10.99.0.0/16", x.vteps[2])
+	h.apply(datapath.Change{Put: put})
+	for claim, frame := range map[string][]byte{
+		"RARP":        ether(broadcast, mac(1), typeRARP, arp(3, mac(1), any4, mac(1), any4)),
+		"a multicast": ether(multi6, mac(1), typeIPv6, ip{protocol: protoUDP}.packet(address6(1), all6, udp(1, 2, data))),
+		"a large one": ether(broadcast, mac(1), typeIPv4, ip{protocol: protoUDP, df: true}.packet(address4(1), all4, udp(1, 2, make([]byte, 1472)))),
+	} {
+		t.Run(claim, func(t *testing.T) {
+			x.tb, sender.tb = t, t
+			sender.send(frame)
+			for _, m := range members {
+				m.tb = t
+				if !bytes.Equal(m.receive(), frame) {
+					t.Fatalf("%s did not get it", m.port.Name)
+				}
+				m.silent()
+			}
+			seen := map[netip.Addr]bool{}
+			for range peers {
+				u := unpack(t, x.receive())
+				if !bytes.Equal(u.inner, frame) || !want[u.dst] || seen[u.dst] || u.vni != vni {
+					t.Fatalf("to %v: %d bytes", u.dst, len(u.inner))
+				}
+				seen[u.dst] = true
+			}
+			for _, g := range []*tapGuest{sender, closed, staged, foreign} {
+				g.tb = t
+				g.silent()
+			}
+		})
+	}
+	sender.tb = t
+	sender.expectDrop(tracing.ReasonMTUExceeded, ether(broadcast, mac(1), 0x88b5, make([]byte, 1501)))
+	ports, _ := h.counters()
+	if c := ports["g1"]; c.Flooded != 3 {
+		t.Fatalf("%d frames flooded, want 3", c.Flooded)
+	}
+}
+
+func TestGroupFramesFromATunnelStayHere(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	x, h := w.newWire(), w.hosts[0]
+	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	h.remote(50, x.vteps[0], netip.Addr{})
+	h.apply(datapath.Change{Put: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: x.vteps[0]}: {}, {VNI: vni, Peer: x.vteps[1]}: {}}}})
+	frame := ether(broadcast, mac(50), typeARP, arp(1, mac(50), address4(50), mac(0), address4(50)))
+	x.send(h, vxlan(x.vteps[0], h.vtep, vni, ip{}, frame))
+	for _, g := range []*tapGuest{a, b} {
+		if !bytes.Equal(g.receive(), frame) {
+			t.Fatalf("%s did not get it", g.port.Name)
+		}
+	}
+	x.send(h, vxlan(x.vteps[0], h.vtep, vni, ip{}, ip{protocol: protoUDP}.frame(50, 1, false, udp(1, 2, data))))
+	a.receive()
+	a.send(ip{protocol: protoUDP}.frame(1, 50, false, udp(9, 9, data)))
+	if u := unpack(t, x.receive()); be16(u.inner, 12) != typeIPv4 {
+		t.Fatalf("the group frame was sent on to %v", u.dst)
+	}
+}
