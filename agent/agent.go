@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -63,10 +64,16 @@ type Agent struct {
 	caps     []string
 }
 
+// frugal is how much garbage there may be for what is in use, in per cent: a hypervisor's memory is for its guests.
+const frugal = 25
+
 // Run is the agent of this host until ctx ends. What it has put into the kernel stays there.
 func Run(ctx context.Context, c Config) error {
 	if err := preflight(c); err != nil {
 		return err
+	}
+	if os.Getenv("GOGC") == "" && c.Etcd.Embedded == nil {
+		debug.SetGCPercent(frugal)
 	}
 	a, err := open(ctx, c, openMachine)
 	if err != nil {
@@ -218,7 +225,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves,
-		a.serve, a.serveMetrics, a.announce,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

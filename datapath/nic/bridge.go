@@ -11,29 +11,11 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// FacadeName is the bridge that stands for a switch on every host: sw-NAME. A name of more than 12 characters is cut and
-// told apart by five hex digits of its SHA-256.
-func FacadeName(sw fabric.SwitchID) string { return shorten("sw-", string(sw)) }
-
 // TapName is the device the lab and the adopters give a guest's tap: tap-NAME, shortened like FacadeName.
 func TapName(port fabric.PortID) string { return shorten("tap-", string(port)) }
 
 // VethName is the device the lab gives the host's end of a container-like guest's veth: veth-NAME, shortened likewise.
 func VethName(port fabric.PortID) string { return shorten("veth-", string(port)) }
-
-// Facade makes the switch's façade bridge and returns its name. The façade is only a place to put taps on: it stays
-// administratively down, because a down bridge forwards nothing and a raised one would forward past the core.
-func Facade(sw fabric.SwitchID, mtu int) (string, error) {
-	name := FacadeName(sw)
-	if err := createBridge(name); err != nil {
-		return name, err
-	}
-	if err := SetDown(name); err != nil {
-		return name, err
-	}
-	// After creation: an MTU given at creation is forgotten when the last port leaves, and libvirt copies it to the taps.
-	return name, SetMTU(name, mtu)
-}
 
 // CreateBridge makes a bridge that forwards: no spanning tree, no multicast snooping, frames not handed to netfilter.
 func CreateBridge(name string, mtu int) error {

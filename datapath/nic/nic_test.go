@@ -167,11 +167,51 @@ func dialUDP(to string) error {
 	return nil
 }
 
+func TestAddressesAndRoutesAreSetOnceAndTakenAway(t *testing.T) {
+	n := space(t, "addr")
+	address := netip.MustParsePrefix("10.96.0.1/24")
+	in(t, n, func() error {
+		if err := errors.Join(CreateVeth(Veth{Name: "v0", Peer: "v1"}), SetUp("v0"), SetUp("v1"), AddAddress("v0", address)); err != nil {
+			return err
+		}
+		far := netip.MustParsePrefix("192.0.2.0/24")
+		for range 2 {
+			if err := AddRoute("v0", far, netip.MustParseAddr("10.96.0.9")); err != nil {
+				return err
+			}
+		}
+		if err := AddRoute("v0", netip.MustParsePrefix("198.51.100.0/24"), netip.Addr{}); err != nil {
+			return err
+		}
+		for _, to := range []string{"192.0.2.5:9", "198.51.100.5:9"} {
+			conn, err := net.Dial("udp", to)
+			if err != nil {
+				return fmt.Errorf("no route to %s: %w", to, err)
+			}
+			if from := conn.LocalAddr().String(); !strings.HasPrefix(from, "10.96.0.1:") {
+				return fmt.Errorf("%s is reached from %s", to, from)
+			}
+			conn.Close()
+		}
+		have, err := Addresses("v0")
+		if err != nil || !slices.Contains(have, address) {
+			return fmt.Errorf("addresses %v (%v)", have, err)
+		}
+		if err := errors.Join(RemoveAddress("v0", address), RemoveAddress("v0", address)); err != nil {
+			return err
+		}
+		if have, err = Addresses("v0"); err != nil || slices.Contains(have, address) {
+			return fmt.Errorf("after removal: %v (%v)", have, err)
+		}
+		return nil
+	})
+}
+
 func TestFacadeStaysDownAndKeepsItsMTU(t *testing.T) {
 	n := space(t, "facade")
 	in(t, n, func() error {
 		for range 2 {
-			name, err := Facade("blue", 1450)
+			name, err := SetFacade("blue", 1450)
 			if err != nil || name != "sw-blue" {
 				return fmt.Errorf("%s: %v", name, err)
 			}
