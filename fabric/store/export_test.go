@@ -28,7 +28,7 @@ type Follower struct{ f *follower }
 
 // NewFollower makes one that has read nothing.
 func NewFollower(s *Store) Follower {
-	return Follower{&follower{store: s, table: newTable(nil), latest: make(chan *fabric.Snapshot, 1)}}
+	return Follower{&follower{store: s, table: newTable(nil), latest: make(chan *fabric.Snapshot, 1), position: newPosition()}}
 }
 
 // Sync compares everything at the revision the follower is at.
@@ -53,3 +53,6 @@ func (f Follower) Forge(k string) {
 
 // Snapshot is what the follower would hand out.
 func (f Follower) Snapshot() *fabric.Snapshot { return f.f.table.snapshot() }
+
+// Followed is what Snapshot gets from a follow that runs; nil when it must read everything itself.
+func Followed(ctx context.Context, s *Store) *fabric.Snapshot { return s.followed(ctx) }

@@ -26,7 +26,9 @@ func (s *Store) Follow(ctx context.Context, fn func(*fabric.Snapshot)) error {
 // FollowFrom is Follow for somebody who has a state already, from an earlier run: fn is first called when that has been
 // compared with etcd's, changed or not, and older data is held back from the start.
 func (s *Store) FollowFrom(ctx context.Context, last *fabric.Snapshot, fn func(*fabric.Snapshot)) error {
-	f := &follower{store: s, table: newTable(last), latest: make(chan *fabric.Snapshot, 1)}
+	f := &follower{store: s, table: newTable(last), latest: make(chan *fabric.Snapshot, 1), position: newPosition()}
+	s.addPosition(f.position)
+	defer s.removePosition(f.position)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -51,7 +53,8 @@ type follower struct {
 	store    *Store
 	table    *table
 	latest   chan *fabric.Snapshot // the newest state that was not yet handed out
-	held     *held                 // while etcd is back in time
+	position *position
+	held     *held // while etcd is back in time
 	compared time.Time
 	compares int
 }
@@ -107,7 +110,9 @@ func (f *follower) session(ctx context.Context) error {
 	if err := f.sync(ctx, 0, false); err != nil {
 		return err
 	}
-	w := stream{below: prefix, from: f.table.revision + 1, events: f.events, tick: f.tick}
+	f.position.set(f.table.revision, f.table.snapshot())
+	defer f.position.set(0, nil)
+	w := stream{below: prefix, from: f.table.revision + 1, events: f.events, tick: f.tick, ask: f.position.ask}
 	return w.run(ctx, f.store)
 }
 
@@ -123,6 +128,7 @@ func (f *follower) events(rev int64, events []*mvccpb.Event) error {
 	if f.table.apply(changes, rev) {
 		f.publish(f.table.snapshot())
 	}
+	f.position.set(f.table.revision, f.table.snapshot())
 	return nil
 }
 

@@ -26,6 +26,8 @@ type stream struct {
 	events func(rev int64, events []*mvccpb.Event) error
 	// tick is called between events, about once per timing.progress; an error ends the stream.
 	tick func(context.Context) error
+	// ask makes the stream ask etcd at once up to which revision it has sent everything; it may be nil.
+	ask <-chan struct{}
 }
 
 // run watches until ctx ends, the stream breaks, or a callback fails; it always returns an error.
@@ -79,9 +81,12 @@ func (w stream) loop(ctx context.Context, s *Store, conn pb.Watch_WatchClient, r
 			return s.failed("watch "+w.below, err)
 		case <-silence.C:
 			return fmt.Errorf("watch %s at %s for %v: %w", w.below, s.endpoints, s.timing.stale, errSilent)
+		case <-w.ask:
+			if err := conn.Send(progressRequest()); err != nil {
+				return s.failed("watch "+w.below, err)
+			}
 		case <-ask.C:
-			progress := &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
-			if err := conn.Send(progress); err != nil {
+			if err := conn.Send(progressRequest()); err != nil {
 				return s.failed("watch "+w.below, err)
 			}
 			if err := w.tick(ctx); err != nil {
@@ -100,6 +105,10 @@ func (w stream) loop(ctx context.Context, s *Store, conn pb.Watch_WatchClient, r
 			}
 		}
 	}
+}
+
+func progressRequest() *pb.WatchRequest {
+	return &pb.WatchRequest{RequestUnion: &pb.WatchRequest_ProgressRequest{ProgressRequest: &pb.WatchProgressRequest{}}}
 }
 
 // changesOf turns the events of a watch into changes.
