@@ -2,15 +2,19 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/internal/lab"
 )
 
@@ -41,6 +45,51 @@ func TestStory(t *testing.T) {
 			})
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": statusCommand},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"status": statusCommand, "onetrace": oneTrace, "killagent": killAgent, "unhealthy": unhealthy,
+		},
+	})
+}
+
+// within repeats a look until it holds, for at most 30 s.
+func within(ts *testscript.TestScript, what string, holds func() bool) {
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(30 * time.Second); !holds(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("%s did not come within 30 s", what)
+		}
+	}
+}
+
+// oneTrace checks that hosts have spans of the trace of a change: onetrace FILE HOST…
+func oneTrace(ts *testscript.TestScript, neg bool, args []string) {
+	var change struct{ TraceID string }
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &change))
+	l, err := lab.Open(ts.Getenv("WEFT_LAB"))
+	ts.Check(err)
+	for _, host := range args[1:] {
+		within(ts, "a span of trace "+change.TraceID+" on "+host, func() bool {
+			b, err := os.ReadFile(filepath.Join(l.Dir, host, "state", "spans", "spans.jsonl"))
+			return err == nil && strings.Contains(string(b), change.TraceID)
+		})
+	}
+}
+
+// killAgent ends a host's agent with SIGKILL: killagent HOST
+func killAgent(ts *testscript.TestScript, neg bool, args []string) {
+	l, err := lab.Open(ts.Getenv("WEFT_LAB"))
+	ts.Check(err)
+	ts.Check(l.KillAgent(fabric.HostID(args[0])))
+}
+
+// unhealthy waits until weft status names a problem; the last output is kept: unhealthy TEXT
+func unhealthy(ts *testscript.TestScript, neg bool, args []string) {
+	within(ts, args[0], func() bool {
+		err := ts.Exec("weft", "status")
+		var exit interface{ ExitCode() int }
+		return errors.As(err, &exit) && exit.ExitCode() == exitUnhealthy && strings.Contains(ts.ReadFile("stdout"), args[0])
 	})
 }
