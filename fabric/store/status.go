@@ -37,15 +37,21 @@ func (s *Store) ReportStatus(ctx context.Context, host fabric.HostID, st fabric.
 	l := s.leaseOf(host)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err := l.renew(ctx, s); err != nil {
+	renewed, err := l.renew(ctx, s)
+	if err != nil {
 		return s.failed(doing, err)
 	}
-	if bytes.Equal(l.written, value) {
+	if bytes.Equal(l.written, value) && !renewed {
 		return nil
 	}
+	// A host that reports through another server for a while leaves the record with that server's lease; each renewal
+	// looks whether it is still this one's.
+	k, mine := statusKey(host), clientv3.Compare(clientv3.LeaseValue(statusKey(host)), "=", l.id)
+	put := clientv3.OpPut(k, string(value), clientv3.WithLease(l.id))
+	same := clientv3.Compare(clientv3.Value(k), "=", string(value))
 	ctx, cancel := s.call(ctx)
 	defer cancel()
-	if _, err := s.client.Put(ctx, statusKey(host), string(value), clientv3.WithLease(l.id)); err != nil {
+	if _, err := s.client.Txn(ctx).If(mine, same).Else(put).Commit(); err != nil {
 		l.id, l.written = 0, nil // whatever is wrong with the lease, the next report makes a new one
 		return s.failed(doing, err)
 	}
@@ -62,26 +68,26 @@ func (s *Store) leaseOf(host fabric.HostID) *lease {
 	return s.leases[host]
 }
 
-// renew makes the lease when there is none, and renews it when a third of its life has passed.
-func (l *lease) renew(ctx context.Context, s *Store) error {
+// renew makes the lease when there is none, and renews it when a third of its life has passed; it reports whether it did.
+func (l *lease) renew(ctx context.Context, s *Store) (bool, error) {
 	ctx, cancel := s.call(ctx)
 	defer cancel()
 	now := time.Now()
 	if l.id != 0 && now.Sub(l.renewed) < s.timing.lease/3 {
-		return nil
+		return false, nil
 	}
 	if l.id != 0 && now.Sub(l.renewed) < s.timing.lease {
 		if _, err := s.client.KeepAliveOnce(ctx, l.id); err == nil {
 			l.renewed = now
-			return nil
+			return true, nil
 		}
 	}
 	granted, err := s.client.Grant(ctx, int64(s.timing.lease/time.Second))
 	if err != nil {
-		return err
+		return false, err
 	}
 	l.id, l.renewed, l.written = granted.ID, now, nil
-	return nil
+	return true, nil
 }
 
 // withdraw lets the statuses reported through this store disappear at once.

@@ -300,3 +300,26 @@ func TestASnapshotBesideAFollowIsAsNewAsOneThatReadsEverything(t *testing.T) {
 		t.Error("no state came from the follow")
 	}
 }
+
+func TestAStatusReportedThroughTwoServersStays(t *testing.T) {
+	t.Parallel()
+	e := storetest.Start(t)
+	one, two := e.Open(t), e.Open(t)
+	store.ShortenLease(one)
+	store.ShortenLease(two)
+	st := fabric.HostStatus{Generation: 7}
+	for _, s := range []*store.Store{one, two} {
+		if err := s.ReportStatus(t.Context(), "h1", st); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// From here on only the first reports; the record has the second's lease, which runs out.
+	for begin := time.Now(); time.Since(begin) < 4*time.Second; {
+		if err := one.ReportStatus(t.Context(), "h1", st); err != nil {
+			t.Fatal(err)
+		}
+		if all, err := one.Statuses(t.Context()); err != nil || len(all) != 1 {
+			t.Fatalf("after %v the status is gone: %v (%v)", time.Since(begin), all, err)
+		}
+	}
+}
