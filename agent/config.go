@@ -16,6 +16,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
 )
 
@@ -27,7 +28,7 @@ type Config struct {
 	Underlay Underlay `yaml:"underlay"`
 	// Listen is the address of the mTLS API; port 7443 of the underlay address when empty.
 	Listen string `yaml:"listen"`
-	// Socket is the path of the API's unix socket; /run/weft/weft.sock when empty.
+	// Socket is the path of the API's unix socket; /run/weft/agent.sock when empty.
 	Socket string `yaml:"socket"`
 	// StateDir keeps what must outlive the agent; /var/lib/weft when empty. It is made with mode 0700.
 	StateDir string `yaml:"stateDir"`
@@ -151,7 +152,7 @@ func ParseConfig(name string, text []byte) (Config, error) {
 // Default fills in what was left out.
 func (c *Config) Default() {
 	c.Underlay.Address = c.Underlay.Address.Unmap()
-	first(&c.Socket, "/run/weft/weft.sock")
+	first(&c.Socket, api.Socket)
 	first(&c.StateDir, "/var/lib/weft")
 	first(&c.BPFDir, "/sys/fs/bpf/weft")
 	first(&c.Metrics, "127.0.0.1:9464")

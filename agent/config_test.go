@@ -27,7 +27,7 @@ func TestDefaultsFillInWhatWasLeftOut(t *testing.T) {
 	}
 	got := []string{c.Listen, c.Socket, c.StateDir, c.BPFDir, c.Metrics, c.Gossip.Label, c.Etcd.Embedded.Name, c.Etcd.Embedded.DataDir,
 		strings.Join(c.Etcd.Endpoints, ",")}
-	want := []string{"10.240.0.1:7443", "/run/weft/weft.sock", "/var/lib/weft", "/sys/fs/bpf/weft", "127.0.0.1:9464", "weft", "h1",
+	want := []string{"10.240.0.1:7443", "/run/weft/agent.sock", "/var/lib/weft", "/sys/fs/bpf/weft", "127.0.0.1:9464", "weft", "h1",
 		"/var/lib/weft/etcd", "https://10.240.0.1:2379"}
 	for i := range want {
 		if got[i] != want[i] {
