@@ -14,8 +14,7 @@ func (t *turn) beginDestination(move *fabric.Move) {
 	case p == fabric.MoveActive || p == fabric.MoveSettled:
 		t.end(p)
 	case p == fabric.MoveFailed || p == fabric.MoveAborted:
-		t.do(Unstage)
-		t.end(p)
+		t.leave(p)
 	case t.Fault:
 		t.enter(Surrendered, 0)
 		t.do(Unstage)
@@ -60,6 +59,10 @@ func (t *turn) destinationSaw(m *fabric.Move) {
 	case fabric.MoveFailed, fabric.MoveAborted:
 		t.because(m.Status.Reason)
 		t.expel(m.Status.Phase)
+	case fabric.MoveSwitched:
+		if t.State == Watching && t.Migration == qmp.Idle && t.Deadline.IsZero() {
+			t.expect(t.Limits.Switch + t.Limits.Answer)
+		}
 	case fabric.MoveActive, fabric.MoveSettled:
 		if t.State == Committing {
 			t.measure()
@@ -72,24 +75,34 @@ func (t *turn) destinationSaw(m *fabric.Move) {
 
 // expel makes sure that the guest never sends from here: the record gives the ports to the source.
 func (t *turn) expel(outcome fabric.Phase) {
-	if t.State == Committing || t.State == Measuring {
+	switch t.State {
+	case Leaving:
+		return
+	case Committing, Measuring:
 		t.alarm("The guest ran at both hosts: the source holds its ports by the record, so the copy at the destination is shut off and ended.")
 	}
-	t.do(Unstage, Quit)
-	t.end(outcome)
+	t.do(Quit)
+	t.leave(outcome)
 }
 
 // destinationTold takes what the hypervisor says.
 func (t *turn) destinationTold(e Event) {
 	switch e.Guest {
+	case qmp.Idle, qmp.Copying, qmp.Completed:
+		t.Migration = e.Guest
 	case qmp.Runs:
 		if t.Resumed.IsZero() || e.At.Before(t.Resumed) {
 			t.Resumed = e.At
 		}
 		t.arrived()
 	case qmp.Failed:
-		t.surrender("the guest could not be loaded: "+e.Text, Quit)
+		t.surrender("the guest could not be loaded: " + e.Text)
 	case qmp.Gone:
+		t.Lost = true
+		if t.State == Surrendering {
+			t.do(Unstage)
+			return
+		}
 		t.surrender("the machine at the destination has ended: " + e.Text)
 	}
 }
@@ -97,27 +110,36 @@ func (t *turn) destinationTold(e Event) {
 // arrived: the guest runs here.
 func (t *turn) arrived() {
 	switch t.State {
-	case Staging, Offering, Watching:
+	case Staging, Offering, Watching, Surrendering:
 		t.enter(Committing, t.Limits.Answer)
 		t.report(fabric.MoveActive)
 	case Measuring:
 		t.measured()
-	case Surrendering, Surrendered:
+	case Surrendered, Leaving:
 		t.alarm("The guest runs at the destination although it was given up there: its ports are closed.")
 	}
 }
 
-// surrender gives the destination's epoch up, before anybody has run by it: ports closed first, then the word.
-func (t *turn) surrender(reason string, also ...Do) {
+// surrender gives the destination's epoch up, before anybody has run by it. The order is what makes the word true: the
+// machine ends, the ports are closed, and then it is said.
+func (t *turn) surrender(reason string) {
 	switch t.State {
 	case Staging, Offering, Watching:
 	default:
 		return // a guest that has run is not given back, even if it died at once
 	}
 	t.because(reason)
-	t.do(also...)
-	t.do(Unstage)
 	t.enter(Surrendering, t.Limits.Answer)
+	t.yield()
+}
+
+// yield does the next part of a surrender. A machine that was never offered is no danger: nobody knows where it waits.
+func (t *turn) yield() {
+	if t.Incoming == "" || t.Lost {
+		t.do(Unstage, Quit)
+		return
+	}
+	t.do(Quit)
 }
 
 // measure completes the figures after the commit.
@@ -143,9 +165,12 @@ func (t *turn) destinationDone(e Event) {
 			t.report(fabric.MoveStaged)
 		}
 	case Unstage:
-		if t.State == Surrendering {
+		switch t.State {
+		case Surrendering:
 			t.enter(Surrendered, t.Limits.Answer)
 			t.report("")
+		case Leaving:
+			t.end(t.Outcome)
 		}
 	case Count:
 		if t.State == Measuring {
@@ -168,7 +193,13 @@ func (t *turn) destinationDone(e Event) {
 func (t *turn) destinationUndone(e Event) {
 	switch e.Do {
 	case Stage:
-		t.surrender("the destination could not be made ready: " + e.Text)
+		if t.Incoming == "" {
+			t.surrender("the destination could not be made ready: " + e.Text)
+			return
+		}
+		// The source may have begun to send. Only the end of the machine shows that the guest does not run in it.
+		t.alarm("The machine that waits for the guest cannot be watched: " + e.Text)
+		t.expect(t.Limits.Answer)
 	case Unstage:
 		t.alarm("The destination's ports cannot be closed: " + e.Text)
 	case Count:
@@ -191,7 +222,22 @@ func (t *turn) destinationUndone(e Event) {
 func (t *turn) destinationLate() {
 	switch t.State {
 	case Staging:
-		t.surrender(fmt.Sprintf("the destination was not ready within %s", t.Limits.Stage))
+		if t.Incoming == "" {
+			t.surrender(fmt.Sprintf("the destination was not ready within %s", t.Limits.Stage))
+			return
+		}
+		t.do(Stage)
+		t.expect(t.Limits.Stage)
+	case Watching:
+		switch {
+		case t.Migration != qmp.Idle:
+			t.expect(0)
+		case !t.Warned: // an agent that was frozen hears of the time before it hears what was told in that time
+			t.Warned = true
+			t.expect(t.Limits.Answer)
+		default:
+			t.surrender("the source's guest has stopped, but nothing was sent")
+		}
 	case Committing:
 		t.report(fabric.MoveActive)
 		t.expect(t.Limits.Answer)
@@ -199,6 +245,9 @@ func (t *turn) destinationLate() {
 		t.do(Count)
 		t.expect(t.Limits.Answer)
 	case Surrendering:
+		t.yield()
+		t.expect(t.Limits.Answer)
+	case Leaving:
 		t.do(Unstage)
 		t.expect(t.Limits.Answer)
 	case Surrendered:

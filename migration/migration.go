@@ -55,7 +55,8 @@ type SourcePlane interface {
 	Handoff(ctx context.Context, move *fabric.Move) error
 	// Restore opens the ports again for the guest that runs on here, and ends the sending on.
 	Restore(ctx context.Context, move *fabric.Move) error
-	// Finish forgets what was kept for the move; afterwards only the records say what is forwarded.
+	// Finish forgets what was kept for the move; afterwards only the records say what is forwarded. They say already how the
+	// move has ended, but this host may hear it after Finish was called.
 	Finish(ctx context.Context, move *fabric.Move) error
 	// Counted is how many packets of the move's ports were relayed, and lost for the move's sake, since Handoff.
 	Counted(ctx context.Context, move *fabric.Move) (Counts, error)

@@ -21,21 +21,21 @@ const (
 // At the source:
 //
 //	            staged          recorded          STOP             completed         active           Relay over
-//	awaiting ──────────► beginning ─────► copying ─────► held ───────────────► sent ─────────► relaying ───────► settling ──► ended
+//	awaiting ──────────► beginning ─────► copying ─────► held ───────────────► sent ─────────► relaying ───────► settling ──► leaving ──► ended
 //	    │                    │               │  ▲          │ │                   │                  ▲
 //	    │ fault, abort,      │               │  └─ RESUME ─┘ │ failed,           │ fault            │ active: the destination's
 //	    │ time               │     ┌─────────┘   (cancelling)│ cancelled         ▼                  │ commit won
 //	    │                    │     │ failed, cancelled       ├──────────► returning                 │
 //	    ▼                    ▼     ▼                         │                   │ RESUME           │
 //	 concluding ◄──────────────────────────────────────────────── restored ──────┘ ─────────────────┘
-//	    └────► ended (aborted: the guest never stopped; failed: it did)
+//	    └────► leaving ──► ended (aborted: the guest never stopped; failed: it did)
 //
 // At the destination:
 //
 //	          ready           recorded           RESUME, first frame              recorded
 //	staging ─────────► offering ────────► watching ─────────────────► committing ─────────► measuring ──► ended
 //	    │ failed, time     │ gone            │ gone                        │ refused
-//	    └──────────────────┴─────────────────┴──► surrendering ► surrendered ──┴──► ended (failed, aborted: ports closed)
+//	    └──────────────────┴─────────────────┴──► surrendering ► surrendered ──┴──► leaving ──► ended (failed, aborted)
 type State string
 
 // The states of the source.
@@ -63,8 +63,11 @@ const (
 	Surrendered  State = "surrendered"  // they are closed; that the epoch is given up is being recorded, or is
 )
 
-// Ended is the end at either host.
-const Ended State = "ended"
+// The last states of either host.
+const (
+	Leaving State = "leaving" // the record says how the move ended; the plane is being brought in line with it
+	Ended   State = "ended"
+)
 
 // Session is one host's part of one move. It is a value: Step returns the next one.
 type Session struct {
@@ -89,8 +92,8 @@ type Session struct {
 	Known, Running bool
 	Migration      qmp.Kind
 	// Ordered is true once this session has ordered the migration, Handed while the plane sends frames on, Cancelled once the
-	// hypervisor was told to give up, Lost once the machine has ended.
-	Ordered, Handed, Cancelled, Lost bool
+	// hypervisor was told to give up, Lost once the machine has ended, Warned after the first of two deadlines.
+	Ordered, Handed, Cancelled, Lost, Warned bool
 
 	// Stopped, Resumed and Framed are when the guest stopped at the source, ran at the destination, and sent its first frame
 	// there; zero while unknown.
@@ -228,6 +231,17 @@ func (t *turn) expect(limit time.Duration) {
 func (t *turn) end(outcome fabric.Phase) {
 	t.enter(Ended, 0)
 	t.Outcome = outcome
+}
+
+// leave brings the plane in line with how the move ended, as the last thing.
+func (t *turn) leave(outcome fabric.Phase) {
+	t.Outcome = outcome
+	t.enter(Leaving, t.Limits.Answer)
+	if t.Role == Source {
+		t.do(Finish)
+	} else {
+		t.do(Unstage)
+	}
 }
 
 // due reports whether a clock event is for the deadline that is set now, and not for one that has passed.

@@ -22,7 +22,7 @@ func (t *turn) beginSource(move *fabric.Move) {
 		t.Active = move.Status.At[fabric.MoveActive]
 		t.relay()
 	default:
-		t.finish(move.Status.Phase)
+		t.leave(move.Status.Phase)
 	}
 }
 
@@ -46,16 +46,19 @@ func (t *turn) source(e Event) {
 
 // sourceSaw takes what the record says. It is the authority: a commit of the destination ends what was thought here.
 func (t *turn) sourceSaw(m *fabric.Move) {
+	if t.State == Leaving {
+		return
+	}
 	if m == nil {
 		if t.State == Awaiting || t.State == Beginning {
-			t.finish(fabric.MoveAborted)
+			t.leave(fabric.MoveAborted)
 		}
 		return
 	}
 	switch m.Status.Phase {
 	case fabric.MoveSettled, fabric.MoveFailed, fabric.MoveAborted:
 		t.because(m.Status.Reason)
-		t.finish(m.Status.Phase)
+		t.leave(m.Status.Phase)
 		return
 	case fabric.MoveActive:
 		t.Active, t.Theirs = m.Status.At[fabric.MoveActive], Counts{Lost: m.Status.Result.Lost, Duplicated: m.Status.Result.Duplicated}
@@ -140,9 +143,8 @@ func (t *turn) runs() {
 		t.cancel()
 		t.State = Cancelling
 	case Returning:
-		t.Handed = false
-		t.do(Restore, Announce)
 		t.conclude()
+		t.do(Announce)
 	case Sent:
 		t.alarm("The guest was made to run at the source although its state has been sent: its frames are dropped here. Stop it.")
 	}
@@ -236,7 +238,6 @@ func (t *turn) sent() {
 // recall lets the guest run on here after all: the destination has given its word that it does not run there.
 func (t *turn) recall() {
 	if t.Lost {
-		t.do(Restore)
 		t.because("the guest was lost at both ends")
 		t.conclude()
 		return
@@ -298,8 +299,10 @@ func (t *turn) cancel() {
 	t.expect(t.Limits.Answer)
 }
 
-// conclude records that the guest stays here.
+// conclude opens the ports, where they are not open, and records that the guest stays here.
 func (t *turn) conclude() {
+	t.Handed = false
+	t.do(Restore)
 	t.Outcome = fabric.MoveAborted
 	if !t.Stopped.IsZero() {
 		t.Outcome = fabric.MoveFailed
@@ -326,18 +329,16 @@ func (t *turn) relay() {
 	t.do(Quit)
 }
 
-// finish ends the session and forgets the move in the plane.
-func (t *turn) finish(outcome fabric.Phase) {
-	t.do(Finish)
-	t.end(outcome)
-}
-
 // sourceDone takes the success of an action.
 func (t *turn) sourceDone(e Event) {
 	switch e.Do {
 	case Handoff:
 		t.Handed = t.State == Held || t.State == Sent || t.State == Relaying
 		t.proceed()
+	case Finish:
+		if t.State == Leaving {
+			t.end(t.Outcome)
+		}
 	case Count:
 		if t.State == Settling {
 			t.Counts = e.Counts
@@ -364,7 +365,7 @@ func (t *turn) sourceUndone(e Event) {
 		switch {
 		case t.State == Copying && e.Unsure:
 			t.giveUp("the order to migrate was not answered: " + e.Text)
-		case !e.Unsure && (t.State == Copying || t.State == Cancelling):
+		case !e.Unsure && (t.State == Copying || t.State == Cancelling || t.State == Held || t.State == Sent):
 			t.because("the hypervisor refused: " + e.Text)
 			t.conclude()
 		}
@@ -374,7 +375,7 @@ func (t *turn) sourceUndone(e Event) {
 		}
 	case Report:
 		if e.Record == nil && (t.State == Settling || t.State == Concluding) {
-			t.finish(e.Phase)
+			t.leave(e.Phase)
 			return
 		}
 		t.sourceSaw(e.Record)
@@ -406,7 +407,11 @@ func (t *turn) sourceLate() {
 		t.do(Count)
 		t.expect(t.Limits.Answer)
 	case Concluding:
+		t.do(Restore)
 		t.report(t.Outcome)
+		t.expect(t.Limits.Answer)
+	case Leaving:
+		t.do(Finish)
 		t.expect(t.Limits.Answer)
 	}
 }
