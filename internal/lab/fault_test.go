@@ -188,7 +188,11 @@ func bulk(t *testing.T, l *Lab) int {
 	})
 	defer listener.Close()
 	go func() {
-		conn, err := l.Dial("h1", listener.Addr().String())
+		var conn net.Conn
+		err := l.HostNamespace("h1").Do(func() (err error) {
+			conn, err = net.Dial("tcp", listener.Addr().String())
+			return err
+		})
 		if err != nil {
 			return
 		}

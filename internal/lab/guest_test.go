@@ -87,21 +87,7 @@ func move(t *testing.T, l *Lab, guest string, to fabric.HostID) (source, destina
 		t.Fatal(err)
 	}
 	told := make(chan string, 64)
-	listen := func(end string, i Instance) *qmp.Client {
-		c, err := qmp.Dial(ctx, filepath.Join(i.Dir, agentMonitor), func(n qmp.Notice) {
-			var data struct{ Status string }
-			_ = json.Unmarshal(n.Data, &data)
-			told <- strings.TrimSpace(end + " " + n.Name + " " + data.Status)
-		})
-		if err == nil {
-			err = c.SetMigrationCapabilities(ctx, map[string]bool{"events": true})
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c
-	}
-	there, here := listen("dst", i), listen("src", from)
+	there, here := listen(t, ctx, i, "dst", told), listen(t, ctx, from, "src", told)
 	defer there.Close()
 	defer here.Close()
 	if err := here.Migrate(ctx, uri); err != nil {
@@ -131,6 +117,23 @@ func move(t *testing.T, l *Lab, guest string, to fabric.HostID) (source, destina
 		t.Fatal(err)
 	}
 	return source, destination
+}
+
+// listen passes on what an instance's monitor tells, as lines that begin with the end it is.
+func listen(t *testing.T, ctx context.Context, i Instance, end string, told chan<- string) *qmp.Client {
+	t.Helper()
+	c, err := qmp.Dial(ctx, filepath.Join(i.Dir, agentMonitor), func(n qmp.Notice) {
+		var data struct{ Status string }
+		_ = json.Unmarshal(n.Data, &data)
+		told <- strings.TrimSpace(end + " " + n.Name + " " + data.Status)
+	})
+	if err == nil {
+		err = c.SetMigrationCapabilities(ctx, map[string]bool{"events": true})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 func TestPumpCarriesSuperPackets(t *testing.T) {

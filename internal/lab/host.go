@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -282,13 +281,4 @@ func (l *Lab) signalAgent(host fabric.HostID, s syscall.Signal) error {
 		return fmt.Errorf("signal the agent of %s: it does not run; start it with StartAgent", host)
 	}
 	return p.Signal(s)
-}
-
-// Dial connects to a TCP address from within a host's namespace.
-func (l *Lab) Dial(host fabric.HostID, address string) (conn net.Conn, err error) {
-	err = l.HostNamespace(host).Do(func() error {
-		conn, err = net.Dial("tcp", address)
-		return err
-	})
-	return conn, err
 }

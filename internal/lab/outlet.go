@@ -107,6 +107,9 @@ func (f fabricOutlet) port(ctx context.Context, o GuestOptions) (NIC, error) {
 	if port.Spec.Switch != o.Switch {
 		return NIC{}, fmt.Errorf("guest %s: its port is on switch %s, not %s: %w", o.Name, port.Spec.Switch, o.Switch, fabric.ErrConflict)
 	}
+	if err := f.known(ctx, o.Host, port); err != nil {
+		return NIC{}, err
+	}
 	object, err := c.Get(ctx, fabric.KindSwitch, string(o.Switch))
 	if err != nil {
 		return NIC{}, err
@@ -150,8 +153,30 @@ func nicOf(port *fabric.Port, sw *fabric.Switch) NIC {
 	return n
 }
 
-// attachLimit is how long an agent may take to hear of a port that was made on another host.
-const attachLimit = 15 * time.Second
+// knownLimit is how long a host may take to hear of a port that was made on another one.
+const knownLimit = 15 * time.Second
+
+// known waits until the host knows the port as it is now. It may still remember an earlier port of this name, held elsewhere.
+func (f fabricOutlet) known(ctx context.Context, host fabric.HostID, port *fabric.Port) error {
+	c, err := f.lab.Client(host)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeoutCause(ctx, knownLimit, fmt.Errorf("it does not know it after %s", knownLimit))
+	defer cancel()
+	err = poll(ctx, 10*time.Millisecond, func() (bool, error) {
+		have, err := c.Port(ctx, fabric.PortID(port.Metadata.Name))
+		if errors.Is(err, fabric.ErrNotFound) {
+			return false, nil
+		}
+		return err == nil && have.Metadata.Revision >= port.Metadata.Revision, err
+	})
+	if err != nil {
+		return fmt.Errorf("wait until host %s knows port %s: %w", host, port.Metadata.Name, err)
+	}
+	return nil
+}
 
 func (f fabricOutlet) attach(ctx context.Context, host fabric.HostID, port fabric.PortID, a api.Attachment) error {
 	c, err := f.lab.Client(host)
@@ -159,21 +184,8 @@ func (f fabricOutlet) attach(ctx context.Context, host fabric.HostID, port fabri
 		return err
 	}
 	defer c.Close()
-	ctx, cancel := context.WithTimeoutCause(ctx, attachLimit, fmt.Errorf("given up after %s", attachLimit))
-	defer cancel()
-	var unknown error
-	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
-		_, err := c.Attach(ctx, port, a)
-		if errors.Is(err, fabric.ErrNotFound) {
-			unknown = err
-			return false, nil
-		}
-		return true, err
-	})
-	if err != nil {
-		return fmt.Errorf("attach port %s on %s: %w", port, host, errors.Join(err, unknown))
-	}
-	return nil
+	_, err = c.Attach(ctx, port, a)
+	return err
 }
 
 func (f fabricOutlet) remove(ctx context.Context, port fabric.PortID, host fabric.HostID) error {
