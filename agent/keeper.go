@@ -151,7 +151,10 @@ func (k *keeper) put(ctx context.Context, before, snap *fabric.Snapshot) {
 	ctx, span := k.span(ctx, before, snap)
 	defer span.End()
 	var was datapath.State
-	if before != nil {
+	switch {
+	case k.want != nil && before == k.snap:
+		was = *k.want
+	case before != nil:
 		was = plan.Wanted(before, k.host, k.plugged())
 	}
 	k.snap, k.want = snap, nil
@@ -284,6 +287,8 @@ func (k *keeper) round(ctx context.Context) {
 				k.log.Debug("in force", tracing.KeyGeneration, k.snap.Revision)
 			}
 			k.inForce, k.failure = k.snap.Revision, nil
+			have := k.have
+			k.want = &have // what was read is what is wanted: one of the two is enough
 			k.transitions()
 			return
 		}

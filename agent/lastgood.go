@@ -28,8 +28,13 @@ type lastGood struct {
 	wake chan struct{}
 }
 
-// minWriteGap is the least time between two writes: a snapshot of 10,000 ports is some 5 MB.
-const minWriteGap = time.Second
+// The time between two writes: at least a second, and twenty times what a write takes, because a snapshot of 10,000 ports is
+// some 5 MB; but never more than half a minute.
+const (
+	minWriteGap  = time.Second
+	maxWriteGap  = 30 * time.Second
+	writeGapTime = 20
+)
 
 func newLastGood(stateDir string, log *slog.Logger) *lastGood {
 	return &lastGood{path: filepath.Join(stateDir, "snapshot"), log: log, wake: make(chan struct{}, 1)}
@@ -48,8 +53,6 @@ func (g *lastGood) keep(s *fabric.Snapshot) {
 
 // run writes until ctx ends, and then what is left.
 func (g *lastGood) run(ctx context.Context) error {
-	pause := time.NewTimer(0)
-	defer pause.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -57,12 +60,9 @@ func (g *lastGood) run(ctx context.Context) error {
 			return nil
 		case <-g.wake:
 		}
+		begun := time.Now()
 		g.flush()
-		pause.Reset(minWriteGap)
-		select {
-		case <-ctx.Done():
-		case <-pause.C:
-		}
+		pause(ctx, min(max(minWriteGap, writeGapTime*time.Since(begun)), maxWriteGap))
 	}
 }
 

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"strconv"
 	"strings"
@@ -77,9 +78,8 @@ func (k *keeper) handoff(ctx context.Context, ports []fabric.PortID, to fabric.H
 		if err := k.plane.Apply(ctx, datapath.Change{Put: datapath.State{Ports: shut}}); err != nil {
 			return fmt.Errorf("hand off %v: %w", ports, err)
 		}
-		for device, p := range shut {
-			k.have.Ports[device] = p
-		}
+		k.have.Ports = cloneMap(k.have.Ports)
+		maps.Copy(k.have.Ports, shut)
 	}
 	k.local, k.want = next, nil
 	k.round(ctx)
