@@ -153,7 +153,7 @@ func TestGuards(t *testing.T) {
 			if after := a.drops(c.reason); after != before {
 				t.Errorf("%s even without the guard", c.claim)
 			}
-			b.receiveVnet(0)
+			b.pending()
 		}
 	})
 }

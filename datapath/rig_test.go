@@ -53,7 +53,7 @@ func newWorld(tb testing.TB, hosts int, ipv6 bool) *world {
 	w := &world{tb: tb, name: fmt.Sprintf("dpt%d", os.Getpid()%100000)}
 	w.under = w.namespace("u")
 	w.in(w.under, func() error {
-		return exec.Command("ip", "link", "add", "br0", "up", "mtu", "1600", "type", "bridge").Run()
+		return exec.Command("ip", "link", "add", "br0", "up", "mtu", "1600", "type", "bridge", "mcast_snooping", "0").Run()
 	})
 	for i := range hosts {
 		h := &host{tb: tb, ns: w.namespace(fmt.Sprintf("h%d", i)), vtep: netip.AddrFrom4([4]byte{10, 66, 0, byte(i + 1)})}
@@ -144,7 +144,7 @@ func (w *world) load() {
 func (h *host) load() {
 	h.tb.Helper()
 	err := h.ns.Do(func() (err error) {
-		h.Datapath, err = datapath.Load(context.Background(), datapath.Options{PinDir: h.pinDir, Underlay: "eth0", VTEP: h.vtep})
+		h.Datapath, err = datapath.Load(context.Background(), datapath.Options{PinDir: h.pinDir, Underlay: "eth0", VTEP: h.vtep, LabelKeys: keys})
 		return err
 	})
 	if err != nil {

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
@@ -107,6 +109,31 @@ func (g *tapGuest) receiveVnet(wait time.Duration) (h vnet, frame []byte) {
 		g.tb.Fatal(err)
 	}
 	return h, buffer[nic.VnetHeader:n]
+}
+
+// pending takes a frame that waits already; nil when none does.
+func (g *tapGuest) pending() []byte {
+	g.tb.Helper()
+	raw, err := g.file.SyscallConn()
+	if err != nil {
+		g.tb.Fatal(err)
+	}
+	buffer := make([]byte, 70000)
+	n := 0
+	if err := g.file.SetReadDeadline(time.Time{}); err != nil {
+		g.tb.Fatal(err)
+	}
+	err = raw.Read(func(fd uintptr) bool {
+		n, err = unix.Read(int(fd), buffer)
+		return true
+	})
+	if err != nil {
+		g.tb.Fatal(err)
+	}
+	if n <= nic.VnetHeader {
+		return nil
+	}
+	return buffer[nic.VnetHeader:n]
 }
 
 // counters reads the host's counters.

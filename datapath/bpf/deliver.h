@@ -124,12 +124,12 @@ INLINE int refuse_egress(const struct __sk_buff *skb, __u32 reason)
 	return DROP;
 }
 
-/* Answers a guest: the frame, rewritten, goes back out of the device it came from. */
+/* Answers a guest: the frame, rewritten, goes back out of the device it came from. A probe has no guest behind it. */
 INLINE int answer(struct __sk_buff *skb, struct way *w, __u32 ifindex)
 {
 	const struct config *cfg = host();
 
-	if (!cfg)
+	if (!cfg || unlikely(w->traced == CAUGHT))
 		return DROP;
 	COUNT(w->slot, offered);
 	return out_egress(skb, cfg, w->slot, ifindex);

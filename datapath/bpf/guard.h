@@ -7,7 +7,7 @@
 enum {
 	ND_SOURCE_LINK_ADDRESS = 1,
 	ND_TARGET_LINK_ADDRESS = 2,
-	ND_MAX_OPTIONS = 8,
+	ND_MAX_OPTIONS = 9,	/* eight, and the end */
 };
 
 INLINE int same_mac(const __u8 *a, const __u8 *b)
@@ -138,7 +138,7 @@ INLINE int guard_nd_options(struct __sk_buff *skb, __u32 at, const struct port *
 	__u8 option[8];
 
 	for (int i = 0; i < ND_MAX_OPTIONS; i++) {
-		if (at >= skb->len)
+		if (at == skb->len)
 			return 0;
 		if (bpf_skb_load_bytes(skb, at, option, 8) || option[1] == 0)
 			return DROP_L4_BAD;

@@ -61,10 +61,11 @@ func describe(link netlink.Link) Device {
 
 // SetDownIfThere lowers the device; one that is not there is down already.
 func SetDownIfThere(device string) error {
-	if err := SetDown(device); !errors.Is(err, ErrNoDevice) {
-		return err
+	err := SetDown(device)
+	if errors.Is(err, ErrNoDevice) || errors.Is(err, unix.ENODEV) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // Route is the way to an address.
