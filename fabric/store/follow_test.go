@@ -310,6 +310,7 @@ func TestDamagedRecordsAreReportedAndNeverTakenForDeletions(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	newcomer := e.Open(t)
 	states := follow(t, s)
 	await(t, states, "both ports", has("a", "b"))
 	for name, value := range map[string]string{
@@ -328,7 +329,7 @@ func TestDamagedRecordsAreReportedAndNeverTakenForDeletions(t *testing.T) {
 		if !has("a", "b")(snap) || !strings.Contains(snap.Problems[0], "/weft/v1/port/blue/a") || len(snap.Problems[0]) > 400 {
 			t.Errorf("%s: ports %v, problems %v", name, snap.Ports, snap.Problems)
 		}
-		fresh, err := s.Snapshot(t.Context())
+		fresh, err := newcomer.Snapshot(t.Context())
 		if err != nil || len(fresh.Problems) != 1 || fresh.Ports["a"] != nil || fresh.Ports["b"] == nil {
 			t.Errorf("%s: who starts now sees %v, %v (%v)", name, fresh.Ports, fresh.Problems, err)
 		}
