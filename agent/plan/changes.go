@@ -15,13 +15,14 @@ func Changes(want, have datapath.State) []datapath.Change {
 	ports := settled(want.Ports, have.Ports)
 	first := closing(ports, have.Ports)
 	first.Put.FDB, first.Delete.FDB = leaving(ports, want.FDB, have)
-	if len(first.Put.Ports) > 0 {
+	if len(first.Put.Ports)+len(first.Put.FDB) > 0 {
+		first.Put.Peers = lacking(want.Peers, have.Peers, differs)
 		first.Put.Switches = lacking(want.Switches, have.Switches, differs)
 	}
 	closed := after(have, first)
 
 	second := datapath.Change{Put: datapath.State{
-		Peers:     lacking(want.Peers, have.Peers, differs),
+		Peers:     lacking(want.Peers, closed.Peers, differs),
 		Switches:  lacking(want.Switches, closed.Switches, differs),
 		Ports:     lacking(ports, closed.Ports, differs),
 		FDB:       lacking(want.FDB, closed.FDB, newer),
@@ -96,7 +97,7 @@ func closing(ports, have map[string]datapath.Port) datapath.Change {
 		case next.Name != now.Name && now.Gate != datapath.Closed:
 			next.Gate = datapath.Closed
 			set(&c.Put.Ports, device, next)
-		case openness(next.Gate) < openness(now.Gate):
+		case next.Gate.Openness() < now.Gate.Openness():
 			set(&c.Put.Ports, device, next)
 		case next.Epoch < now.Epoch && next.Gate != datapath.Closed:
 			next.Gate = datapath.Closed // a port made again: the datapath opens nothing by an epoch older than it holds
@@ -129,8 +130,9 @@ func leaving(ports map[string]datapath.Port, want map[datapath.FDBKey]datapath.F
 	return puts, deletes
 }
 
-// after is have with the ports, switches and stations of a change.
+// after is have with what a first change puts and deletes.
 func after(have datapath.State, c datapath.Change) datapath.State {
+	have.Peers = with(have.Peers, c.Put.Peers, nil)
 	have.Ports = with(have.Ports, c.Put.Ports, c.Delete.Ports)
 	have.Switches = with(have.Switches, c.Put.Switches, nil)
 	have.FDB = with(have.FDB, c.Put.FDB, c.Delete.FDB)
@@ -149,17 +151,6 @@ func with[K comparable, V any](m, puts, deletes map[K]V) map[K]V {
 		delete(out, key)
 	}
 	return out
-}
-
-// openness orders gates by what they let pass to or from a guest.
-func openness(g datapath.Gate) int {
-	switch g {
-	case datapath.Open:
-		return 2
-	case datapath.Staged:
-		return 1
-	}
-	return 0
 }
 
 // lacking are the entries that have lacks, or holds in a way that is to be replaced; nil when there is none.

@@ -50,8 +50,9 @@ func (w *wanted) peers() {
 		if other, twice := w.state.Peers[vtep]; twice {
 			mtu = min(mtu, other.MTU)
 		}
-		w.vteps[id] = vtep
-		w.state.Peers[vtep] = datapath.Peer{MTU: mtu}
+		if peer := (datapath.Peer{MTU: mtu}); peer.Check(vtep) == nil {
+			w.vteps[id], w.state.Peers[vtep] = vtep, peer
+		}
 	}
 }
 
