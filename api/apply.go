@@ -2,6 +2,7 @@ package api
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/weftnet/weft/fabric"
 )
@@ -12,6 +13,17 @@ type ApplyRequest struct {
 	Objects []json.RawMessage `json:"objects" maxItems:"10000" doc:"Complete objects, each with apiVersion, kind, metadata.name and spec; all are written in one transaction, or none"`
 	// DryRun checks everything, allocations included, and writes nothing.
 	DryRun bool `json:"dryRun,omitempty" doc:"Check everything and write nothing"`
+	// ConfirmSeconds is how long the change stays unless it is confirmed; 0 means for good. The host that takes the request
+	// undoes the change when the time is over, even if its agent was killed meanwhile.
+	ConfirmSeconds float64 `json:"confirmSeconds,omitempty" minimum:"0" maximum:"3600" doc:"Undo the change after this time unless it is confirmed"`
+}
+
+// Pending is a change that is undone unless it is confirmed.
+type Pending struct {
+	Revision fabric.Revision `json:"revision"`
+	UndoneAt time.Time       `json:"undoneAt"`
+	// Objects are what it concerns, as kind/name.
+	Objects []string `json:"objects"`
 }
 
 // Outcome is what an apply did to one object.
@@ -42,4 +54,6 @@ type ApplyResult struct {
 	// TraceID is the operation's trace, 32 hex digits.
 	TraceID string `json:"traceID,omitempty"`
 	DryRun  bool   `json:"dryRun,omitempty"`
+	// Pending is set when the change must be confirmed.
+	Pending *Pending `json:"pending,omitempty"`
 }

@@ -62,6 +62,11 @@ func ApplyObjects() huma.Operation {
 	return op
 }
 
+// Confirm keeps a change.
+func Confirm() huma.Operation {
+	return operation("confirm", http.MethodPost, "/v1/confirm", "fabric", Write, "Keep the change that this host would undo otherwise")
+}
+
 // AttachPort and DetachPort act on devices of the host that is asked.
 func AttachPort() huma.Operation {
 	return operation("attach-port", http.MethodPost, "/v1/ports/{name}/attach", "ports", Local, "Bind a port to a device of this host")

@@ -17,6 +17,8 @@ type Status struct {
 	Ports    []fabric.Port   `json:"ports"`
 	Moves    []fabric.Move   `json:"moves"`
 	Problems []Problem       `json:"problems"`
+	// Pending is a change that the answering host will undo unless it is confirmed.
+	Pending *Pending `json:"pending,omitempty"`
 }
 
 // Etcd is the state of the one authority.

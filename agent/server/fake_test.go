@@ -58,9 +58,14 @@ func (m *memory) Apply(_ context.Context, objects []fabric.Object, o store.Apply
 	if _, _, _, err := m.now(); err != nil {
 		return store.ApplyResult{}, err
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.applied = objects
+	m.change(func(s *fabric.Snapshot) {
+		m.applied = objects
+		for _, o := range objects {
+			if sw, ok := o.(*fabric.Switch); ok {
+				s.Switches[fabric.SwitchID(sw.Metadata.Name)] = sw
+			}
+		}
+	})
 	res := store.ApplyResult{Revision: 7}
 	for _, obj := range objects {
 		res.Objects = append(res.Objects, store.Applied{Object: obj, Outcome: store.Created})

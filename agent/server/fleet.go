@@ -36,7 +36,11 @@ func (s *Server) status(ctx context.Context, _ *struct{}) (*answer[api.Status], 
 			v.stale = err
 		}
 	}
-	return &answer[api.Status]{v.status(s.o.Self, etcd)}, nil
+	st := v.status(s.o.Self, etcd)
+	if s.confirmer != nil {
+		st.Pending = s.confirmer.waiting()
+	}
+	return &answer[api.Status]{st}, nil
 }
 
 // errDone ends a subscription that has seen what it waited for.

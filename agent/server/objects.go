@@ -36,6 +36,7 @@ func (s *Server) objectOperations() {
 	kind(s, fabric.KindGroup, func(v *view) []fabric.Group { return sorted(v.snap.Groups) })
 	kind(s, fabric.KindMove, func(v *view) []fabric.Move { return sorted(v.snap.Moves) })
 	register(s, api.ApplyObjects(), s.apply)
+	register(s, api.Confirm(), s.confirm)
 }
 
 // kind registers list, get and delete of one kind.
@@ -100,7 +101,7 @@ func (s *Server) apply(ctx context.Context, in *struct{ Body api.ApplyRequest })
 	if err != nil {
 		return nil, err
 	}
-	res, err := s.o.Objects.Apply(ctx, objects, store.ApplyOptions{DryRun: in.Body.DryRun})
+	res, waits, err := s.write(ctx, objects, in.Body)
 	if err != nil && len(objects) == 1 {
 		ref := fabric.Ref(objects[0])
 		e := failure(err)
@@ -110,7 +111,7 @@ func (s *Server) apply(ctx context.Context, in *struct{ Body api.ApplyRequest })
 	if err != nil {
 		return nil, err
 	}
-	out := api.ApplyResult{Revision: res.Revision, DryRun: in.Body.DryRun, TraceID: traceID(ctx), Items: make([]api.Applied, len(res.Objects))}
+	out := api.ApplyResult{Revision: res.Revision, Pending: waits, DryRun: in.Body.DryRun, TraceID: traceID(ctx), Items: make([]api.Applied, len(res.Objects))}
 	for i, o := range res.Objects {
 		b, err := json.Marshal(o.Object)
 		if err != nil {
@@ -119,6 +120,41 @@ func (s *Server) apply(ctx context.Context, in *struct{ Body api.ApplyRequest })
 		out.Items[i] = api.Applied{Kind: o.Object.Type().Kind, Name: o.Object.Meta().Name, Outcome: api.Outcome(o.Outcome), Object: b}
 	}
 	return &answer[api.ApplyResult]{out}, nil
+}
+
+// write applies the objects, for good or until nobody has confirmed them.
+func (s *Server) write(ctx context.Context, objects []fabric.Object, r api.ApplyRequest) (store.ApplyResult, *api.Pending, error) {
+	if r.ConfirmSeconds == 0 || r.DryRun {
+		res, err := s.o.Objects.Apply(ctx, objects, store.ApplyOptions{DryRun: r.DryRun})
+		return res, nil, err
+	}
+	parent := traceparent(ctx)
+	if s.confirmer == nil || parent == "" {
+		return store.ApplyResult{}, nil, absent("undo changes")
+	}
+	if r.ConfirmSeconds < 0 || r.ConfirmSeconds > time.Hour.Seconds() {
+		return store.ApplyResult{}, nil, &api.Error{Code: api.CodeInvalid, Field: "confirmSeconds", Message: fmt.Sprintf("a change can wait up to an hour for its confirmation, not %g s", r.ConfirmSeconds)}
+	}
+	snap, err := s.o.Objects.Snapshot(ctx)
+	if err != nil {
+		return store.ApplyResult{}, nil, err
+	}
+	within := time.Duration(r.ConfirmSeconds * float64(time.Second))
+	if err := s.confirmer.begin(snap, objects, parent, time.Now().Add(within)); err != nil {
+		return store.ApplyResult{}, nil, err
+	}
+	res, err := s.o.Objects.Apply(ctx, objects, store.ApplyOptions{})
+	waits, err := s.confirmer.made(res.Revision, err)
+	return res, waits, err
+}
+
+// confirm keeps a change.
+func (s *Server) confirm(context.Context, *struct{}) (*answer[api.Pending], error) {
+	if s.confirmer == nil {
+		return nil, absent("undo changes")
+	}
+	p, err := s.confirmer.confirm()
+	return &answer[api.Pending]{p}, err
 }
 
 // decode reads the objects strictly and notes the operation that wrote them in each, so that a watcher gets the cause with

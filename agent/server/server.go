@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -99,6 +100,8 @@ type Options struct {
 	TLS    *tls.Config
 	// PeerTLS is how this host calls others: for their ports' counters. Without it they are not shown.
 	PeerTLS *tls.Config
+	// StateDir keeps what must outlive the agent; without it no change can be made to wait for a confirmation.
+	StateDir string
 	// Writes is true where the store may write: on a server host.
 	Writes bool
 
@@ -123,6 +126,8 @@ type Server struct {
 	// stopping is closed when Run is about to end: streams do not end by themselves.
 	stopping chan struct{}
 	peers    *http.Client
+	// confirmer undoes changes that nobody confirms; nil without a state directory.
+	confirmer *confirmer
 }
 
 // New builds a server; Run makes it listen.
@@ -135,6 +140,9 @@ func New(o Options) *Server {
 	}
 	s := &Server{o: o, stopping: make(chan struct{})}
 	s.peers = &http.Client{Transport: &http.Transport{TLSClientConfig: o.PeerTLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}}
+	if o.StateDir != "" && o.Writes {
+		s.confirmer = &confirmer{objects: o.Objects, log: o.Logger, path: filepath.Join(o.StateDir, "pending.json"), wake: make(chan struct{}, 1)}
+	}
 	mux := http.NewServeMux()
 	s.api = humago.New(mux, config())
 	s.api.UseMiddleware(s.authorize, s.trace)
@@ -167,6 +175,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	context.AfterFunc(ctx, func() { close(s.stopping) })
 	defer s.peers.CloseIdleConnections()
+	if s.confirmer != nil {
+		g.Go(func() error { return s.confirmer.run(ctx) })
+	}
 	for _, l := range listeners {
 		srv := &http.Server{
 			Handler: s.http, ConnContext: s.identify, ErrorLog: slog.NewLogLogger(s.o.Logger.Handler(), slog.LevelDebug),

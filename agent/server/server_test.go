@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 
 	"github.com/weftnet/weft/agent/server"
@@ -41,16 +42,17 @@ func serve(tb testing.TB, m *memory, change func(*server.Options)) server.Option
 	if change != nil {
 		change(&o)
 	}
+	tb.Cleanup(start(tb, o))
+	tb.Cleanup(func() { os.RemoveAll(dir) })
+	return o
+}
+
+// start runs a server until stop is called.
+func start(tb testing.TB, o server.Options) (stop func()) {
+	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.New(o).Run(ctx) }()
-	tb.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			tb.Errorf("the server ended with %v", err)
-		}
-		os.RemoveAll(dir)
-	})
 	await(tb, "the socket", func() bool {
 		c, err := net.Dial("unix", o.Socket)
 		if err == nil {
@@ -58,7 +60,12 @@ func serve(tb testing.TB, m *memory, change func(*server.Options)) server.Option
 		}
 		return err == nil
 	})
-	return o
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			tb.Errorf("the server ended with %v", err)
+		}
+	}
 }
 
 // await waits until a condition holds.
@@ -194,6 +201,36 @@ func TestApplyNotesTheCommandsTrace(t *testing.T) {
 	}
 	if got := m.applied[0].Meta().Trace; !strings.HasPrefix(got, parent[:36]) {
 		t.Errorf("the record's trace is %q, want the command's %q", got, parent)
+	}
+}
+
+func TestAChangeThatNobodyConfirmsIsUndoneByTheNextAgent(t *testing.T) {
+	m := newMemory()
+	blue := func(mtu int, trace string) *fabric.Switch {
+		return &fabric.Switch{
+			TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch},
+			Metadata: fabric.Metadata{Name: "blue", Trace: trace}, Spec: fabric.SwitchSpec{Type: fabric.Private, MTU: mtu},
+		}
+	}
+	m.change(func(s *fabric.Snapshot) { s.Switches["blue"] = blue(1400, "") })
+	dir := t.TempDir()
+	o := server.Options{Self: "h1", Socket: filepath.Join(dir, "s"), StateDir: dir, Writes: true, Objects: m}
+	stop := start(t, o)
+	c := dial(t, client.Options{Socket: o.Socket})
+	parent, _ := trace.TraceIDFromHex("0af7651916cd43dd8448eb211c80319c")
+	ctx := trace.ContextWithSpanContext(t.Context(), trace.NewSpanContext(trace.SpanContextConfig{TraceID: parent, SpanID: trace.SpanID{1}, TraceFlags: 1}))
+	res, err := c.ApplyForNow(ctx, []fabric.Object{blue(1300, "")}, 100*time.Millisecond)
+	stop() // before the time is over or just after: one of the two agents undoes the change
+	if err != nil || res.Pending == nil || res.Pending.Revision != res.Revision {
+		t.Fatalf("%+v, %v", res, err)
+	}
+	defer start(t, o)()
+	await(t, "the undoing", func() bool {
+		snap, _, _, _ := m.now()
+		return snap.Switches["blue"].Spec.MTU == 1400
+	})
+	if _, err := c.Confirm(ctx); !errors.Is(err, fabric.ErrNotFound) {
+		t.Errorf("confirm after the undoing: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -81,7 +82,22 @@ func (c *Client) Switches(ctx context.Context) ([]fabric.Switch, error) {
 
 // Apply makes the objects be as given, all or none.
 func (c *Client) Apply(ctx context.Context, objects []fabric.Object, dryRun bool) (api.ApplyResult, error) {
-	req := api.ApplyRequest{DryRun: dryRun, Objects: make([]json.RawMessage, len(objects))}
+	return c.apply(ctx, objects, api.ApplyRequest{DryRun: dryRun})
+}
+
+// ApplyForNow is Apply of a change that the called host undoes after the time unless it is confirmed.
+func (c *Client) ApplyForNow(ctx context.Context, objects []fabric.Object, within time.Duration) (api.ApplyResult, error) {
+	return c.apply(ctx, objects, api.ApplyRequest{ConfirmSeconds: within.Seconds()})
+}
+
+// Confirm keeps the change that the called host would undo; fabric.ErrNotFound when there is none.
+func (c *Client) Confirm(ctx context.Context) (api.Pending, error) {
+	var p api.Pending
+	return p, c.call(ctx, http.MethodPost, "/v1/confirm", nil, &p)
+}
+
+func (c *Client) apply(ctx context.Context, objects []fabric.Object, req api.ApplyRequest) (api.ApplyResult, error) {
+	req.Objects = make([]json.RawMessage, len(objects))
 	for i, o := range objects {
 		b, err := json.Marshal(o)
 		if err != nil {

@@ -21,7 +21,7 @@ type app struct {
 	output, color        string
 	noHeaders, quiet     bool
 	wait                 bool
-	timeout              time.Duration
+	timeout, confirm     time.Duration
 	traces               string
 
 	agent *client.Client
@@ -57,7 +57,7 @@ func (a *app) root() *cobra.Command {
 	root.SetFlagErrorFunc(badFlag)
 	a.globalFlags(root)
 	root.AddGroup(&cobra.Group{ID: "fabric", Title: "The fabric:"}, &cobra.Group{ID: "watch", Title: "What happens:"}, &cobra.Group{ID: "host", Title: "Hosts and labs:"})
-	grouped(root, "fabric", a.createCommand(), a.getCommand(), a.describeCommand(), a.setCommand(), a.deleteCommand(), a.applyCommand(), a.diffCommand(), a.exportCommand(), a.migrateCommand())
+	grouped(root, "fabric", a.createCommand(), a.getCommand(), a.describeCommand(), a.setCommand(), a.deleteCommand(), a.applyCommand(), a.diffCommand(), a.exportCommand(), a.confirmCommand(), a.migrateCommand())
 	grouped(root, "watch", a.statusCommand(), a.traceCommand(), a.eventsCommand(), a.doctorCommand())
 	grouped(root, "host", a.hostCommands()...)
 	root.AddCommand(a.versionCommand())
@@ -98,6 +98,12 @@ func (a *app) globalFlags(root *cobra.Command) {
 func (a *app) waitFlags(cmd *cobra.Command) *cobra.Command {
 	cmd.Flags().BoolVar(&a.wait, "wait", true, "wait until the change is in force on every live host")
 	a.timeoutFlag(cmd, 30*time.Second)
+	return cmd
+}
+
+// confirmFlag is --confirm, for changes that could cut off who makes them.
+func (a *app) confirmFlag(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().DurationVar(&a.confirm, "confirm", 0, "undo the change after this time, up to 1h, unless weft confirm keeps it")
 	return cmd
 }
 

@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/api/client"
@@ -28,11 +31,42 @@ func (a *app) apply(ctx context.Context, objects []fabric.Object, dryRun bool) e
 	}
 	ctx, cancel := a.limited(ctx)
 	defer cancel()
-	res, err := c.Apply(ctx, objects, dryRun)
+	var res api.ApplyResult
+	if a.confirm > 0 && !dryRun {
+		res, err = c.ApplyForNow(ctx, objects, a.confirm)
+	} else {
+		res, err = c.Apply(ctx, objects, dryRun)
+	}
 	if err != nil {
 		return err
 	}
 	return a.changed(ctx, c, res)
+}
+
+// confirmCommand keeps a change that was made with --confirm.
+func (a *app) confirmCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "confirm", Short: "Keep a change that was made with --confirm", Args: exactly(),
+		Long: "Keep a change that was made with --confirm. The host that took the change must be asked (--host chooses it).",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := a.checkOutput(); err != nil {
+				return err
+			}
+			c, err := a.connect()
+			if err != nil {
+				return err
+			}
+			p, err := c.Confirm(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if a.structured() {
+				return a.document(p)
+			}
+			fmt.Fprintf(a.out, "revision %d stays: %s\n", p.Revision, strings.Join(p.Objects, ", "))
+			return nil
+		},
+	}
 }
 
 // changed waits for a change that was accepted, and prints it.
@@ -87,6 +121,9 @@ func (a *app) printChanged(c changed) error {
 			words = append(words, " ", d)
 		}
 		fmt.Fprintln(a.out, strings.Join(words, " "))
+	}
+	if c.Pending != nil {
+		a.progress("It is undone at %s unless you keep it with: weft confirm", c.Pending.UndoneAt.Local().Format(time.TimeOnly))
 	}
 	if c.InForce != nil && c.InForce.Done {
 		a.progress("In force on %s as revision %d.", reached(*c.InForce), c.Revision)

@@ -17,7 +17,7 @@ func (a *app) createCommand() *cobra.Command {
 	var dryRun bool
 	cmd.PersistentFlags().BoolVar(&dryRun, "plan", false, "say what would be created, and create nothing")
 	for _, sub := range []*cobra.Command{a.createSwitch(&dryRun), a.createPort(&dryRun), a.createProfile(&dryRun), a.createGroup(&dryRun)} {
-		cmd.AddCommand(a.waitFlags(sub))
+		cmd.AddCommand(a.waitFlags(a.confirmFlag(sub)))
 	}
 	return cmd
 }

@@ -37,7 +37,7 @@ func (a *app) setCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and write nothing")
-	return a.waitFlags(cmd)
+	return a.waitFlags(a.confirmFlag(cmd))
 }
 
 // settable reads a KIND that users may write.

@@ -37,7 +37,7 @@ func (a *app) applyCommand() *cobra.Command {
 	}
 	paths = fileFlag(cmd)
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and write nothing")
-	return a.waitFlags(cmd)
+	return a.waitFlags(a.confirmFlag(cmd))
 }
 
 // read reads documents from files, directories and standard input.

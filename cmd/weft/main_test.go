@@ -37,7 +37,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("HOME", env.WorkDir)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fabric": fabricCommand, "status": statusCommand, "large": largeCommand},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"fabric": fabricCommand, "status": statusCommand, "large": largeCommand, "until": untilCommand},
 	})
 }
 
@@ -56,6 +56,28 @@ func statusCommand(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	if got != args[0] {
 		ts.Fatalf("%s ended with status %s, want %s", strings.Join(args[1:], " "), got, args[0])
+	}
+}
+
+// untilCommand repeats a command until its status is the wanted one: until 3 weft get switch blue.
+func untilCommand(ts *testscript.TestScript, neg bool, args []string) {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.After(15 * time.Second); ; {
+		err := ts.Exec(args[1], args[2:]...)
+		got := "0"
+		var exit interface{ ExitCode() int }
+		if errors.As(err, &exit) {
+			got = fmt.Sprint(exit.ExitCode())
+		}
+		if got == args[0] {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			ts.Fatalf("%s ended with status %s for 15 s, want %s", strings.Join(args[1:], " "), got, args[0])
+		}
 	}
 }
 
@@ -86,7 +108,7 @@ func fabricCommand(ts *testscript.TestScript, neg bool, args []string) {
 	_, err = st.Apply(ctx, []fabric.Object{host}, store.ApplyOptions{})
 	ts.Check(err)
 	socket := filepath.Join(dir, "agent.sock")
-	s := server.New(server.Options{Self: "h1", Version: "test", Socket: socket, Writes: true, Objects: st, Statuses: st, Fleet: oneHost{}})
+	s := server.New(server.Options{Self: "h1", Version: "test", Socket: socket, StateDir: dir, Writes: true, Objects: st, Statuses: st, Fleet: oneHost{}})
 	done := make(chan error, 2)
 	go func() { done <- s.Run(ctx) }()
 	go func() { done <- inForceAtOnce(ctx, st) }()

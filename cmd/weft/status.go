@@ -70,6 +70,9 @@ func (a *app) printStatus(st *api.Status) {
 	section(a, "Switches", fabric.KindSwitch, st.Switches)
 	section(a, "Ports", fabric.KindPort, st.Ports)
 	section(a, "Moves", fabric.KindMove, st.Moves)
+	if p := st.Pending; p != nil {
+		fmt.Fprintf(a.out, "\nRevision %d (%s) is undone at %s unless you keep it with: weft confirm\n", p.Revision, strings.Join(p.Objects, ", "), p.UndoneAt.Local().Format(time.TimeOnly))
+	}
 	if len(st.Problems) == 0 {
 		return
 	}
