@@ -86,7 +86,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.Output, "o", "table", "output: table or json")
 	flags.StringVar(&only, "only", "", "take only these measures, separated by commas")
 	flags.StringVar(&o.Document, "document", "", "replace the figures in this file (default docs/benchmarks.md for a whole run)")
-	flags.IntVar(&o.Rounds, "rounds", 0, "slices of each measure for each peer (default 5, quick 3)")
+	flags.IntVar(&o.Rounds, "rounds", 0, "slices of each measure for each peer (default 7, quick 3)")
 	flags.DurationVar(&o.Slice, "slice", 0, "length of one slice (default 1s, quick 300ms)")
 	if err := flags.Parse(args); err != nil {
 		return o, err
@@ -109,7 +109,7 @@ func parse(args []string) (options, error) {
 
 // complete gives the settings that were left out their values.
 func (o *options) complete() {
-	rounds, slice := 5, time.Second
+	rounds, slice := 7, time.Second
 	if o.Quick {
 		rounds, slice = 3, 300*time.Millisecond
 	}

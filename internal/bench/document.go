@@ -41,8 +41,8 @@ func (r report) Document(path string) (wrote bool, err error) {
 // markdown is the figures as a document.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s; `%s`, %s; %d slices of %v each, median (min–max).\n\n",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Command, r.Date.Format("2006-01-02"), r.Options.Rounds, r.Options.Slice)
+	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s, load %s before the run; `%s`, %s; %d slices of %v each, median (min–max).\n\n",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"), r.Options.Rounds, r.Options.Slice)
 	fmt.Fprintf(&b, "| | %s | %s | %s | %s / %s | %s / %s |\n|---|---|---|---|---|---|---|\n", raw, bridge, weft, weft, bridge, weft, raw)
 	for _, m := range r.Results {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(m.row(), " | "))

@@ -51,6 +51,7 @@ func (p *pump) Close() error {
 // copy moves frames one way until the pump stops.
 func (p *pump) copy(from, to int) {
 	runtime.LockOSThread() // the thread ends with the goroutine
+	_ = hurry()            // as fast as it goes otherwise
 	buffer := make([]byte, frameBuffer)
 	for !p.stop.Load() {
 		n, err := unix.Read(from, buffer)

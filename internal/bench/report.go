@@ -18,6 +18,8 @@ type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`
 	Kernel string `json:"kernel"`
+	// Load is the load average of the minute before the run: 0 on an idle machine.
+	Load string `json:"load"`
 }
 
 // report is a whole run.
@@ -58,6 +60,11 @@ func thisMachine() (machine, error) {
 		return machine{}, fmt.Errorf("ask the kernel's name: %w", err)
 	}
 	m := machine{CPU: runtime.GOARCH, Cores: runtime.NumCPU(), Kernel: unix.ByteSliceToString(name.Release[:])}
+	load, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return machine{}, err
+	}
+	m.Load, _, _ = strings.Cut(string(load), " ")
 	text, err := os.ReadFile("/proc/cpuinfo")
 	for line := range strings.Lines(string(text)) {
 		if key, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
