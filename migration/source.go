@@ -242,6 +242,10 @@ func (t *turn) recall() {
 		t.conclude()
 		return
 	}
+	if t.Running {
+		t.conclude()
+		return
+	}
 	t.enter(Returning, t.Limits.Answer)
 	t.do(Resume)
 }

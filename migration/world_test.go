@@ -176,7 +176,12 @@ func (w *world) step(i int, e Event, fails bool) bool {
 	}
 	session, actions := Step(w.ends[i].session, e)
 	w.ends[i].session = settleTimes(session)
-	return w.carry(i, actions, fails)
+	changed := w.carry(i, actions, fails)
+	if e := &w.ends[i]; e.session.State == Ended {
+		e.session = Session{Role: e.session.Role, State: Ended, Outcome: e.session.Outcome}
+		e.told, e.results, e.watches, e.frame, e.seen = nil, nil, false, false, true
+	}
+	return changed
 }
 
 // carry carries actions out, with what follows from their results.
@@ -321,8 +326,8 @@ func (w *world) UpdateLocations(_ context.Context, move *fabric.Move, locations 
 	return nil
 }
 
-// advance makes an agent's report.
-func (w *world) advance(i int) {
+// advance makes an agent's report and returns the answer.
+func (w *world) advance(i int) Event {
 	e := &w.ends[i]
 	status := *e.report
 	status.At, status.Result, status.Reason = nil, fabric.MoveResult{}, ""
@@ -336,5 +341,5 @@ func (w *world) advance(i int) {
 	if err != nil {
 		result.Kind, result.Text = Undone, err.Error()
 	}
-	w.ends[i].results = append(w.ends[i].results, result)
+	return result
 }
