@@ -1,0 +1,140 @@
+package migration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/location"
+)
+
+// Finding is a reason why a move would not go well.
+type Finding struct {
+	// Code is fixed: "host-unknown", "mtu-small".
+	Code string `json:"code"`
+	// Object is what it is about, as kind/name.
+	Object string `json:"object"`
+	// What is the finding, Fix the next step, as sentences.
+	What string `json:"what"`
+	Fix  string `json:"fix"`
+}
+
+// String is the finding as one line.
+func (f Finding) String() string {
+	return fmt.Sprintf("%s: %s (%s). %s", f.Object, f.What, f.Code, f.Fix)
+}
+
+// Preflight says what stands against moving a VM to a host, before anything is written or started; nothing means go.
+// Statuses are those that the hosts report themselves; a host without one is not heard of.
+func Preflight(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostStatus, vm string, to fabric.HostID) []Finding {
+	p := &preflight{snap: snap, statuses: statuses, vm: vm, to: to, ports: location.PortsOf(snap, vm)}
+	if len(p.ports) == 0 {
+		p.find("vm-unknown", "vm/"+vm, "no port belongs to this VM", "See 'weft get ports' for the VMs there are.")
+	}
+	p.destination()
+	from := p.source()
+	if from != "" && p.snap.Hosts[to] != nil {
+		p.between(from)
+	}
+	return p.found
+}
+
+// preflight collects findings.
+type preflight struct {
+	snap     *fabric.Snapshot
+	statuses map[fabric.HostID]fabric.HostStatus
+	vm       string
+	to       fabric.HostID
+	ports    []fabric.PortID
+	found    []Finding
+}
+
+func (p *preflight) find(code, object, what, fix string) {
+	p.found = append(p.found, Finding{code, object, what, fix})
+}
+
+// destination looks at the host that the VM is to come to.
+func (p *preflight) destination() {
+	if p.snap.Hosts[p.to] == nil {
+		var names []string
+		for id := range p.snap.Hosts {
+			names = append(names, string(id))
+		}
+		slices.Sort(names)
+		p.find("host-unknown", "host/"+string(p.to), "there is no such host", "The hosts are: "+strings.Join(names, ", ")+".")
+		return
+	}
+	p.host(p.to)
+}
+
+// host looks at either end.
+func (p *preflight) host(id fabric.HostID) {
+	status, heard := p.statuses[id]
+	switch {
+	case !heard:
+		p.find("host-silent", "host/"+string(id), "its agent does not report", "Start weft-agent there, or bring its network back.")
+	case !status.Ready:
+		what := "it is not ready"
+		if len(status.Problems) > 0 {
+			what += ": " + strings.Join(status.Problems, "; ")
+		}
+		p.find("host-not-ready", "host/"+string(id), what, "See 'weft status'; the move can start when the host is ready.")
+	}
+}
+
+// source looks at where the VM is, and returns it; empty when that is not one host.
+func (p *preflight) source() fabric.HostID {
+	var from fabric.HostID
+	for _, port := range p.ports {
+		object := "port/" + string(port)
+		loc := p.snap.Locations[port]
+		if g := loc.Grant; g != nil {
+			p.find("move-running", object, fmt.Sprintf("move %s is taking it to host %s", g.Move, g.To), "Wait for it ('weft get moves'), or abort it.")
+		}
+		switch {
+		case loc.Host == "":
+			p.find("port-not-held", object, "no host holds it: the VM does not run", "Start the VM first; a VM that is off needs no migration.")
+		case from != "" && loc.Host != from:
+			p.find("ports-apart", object, fmt.Sprintf("it is on host %s while others of the VM are on %s", loc.Host, from), "Detach the port that is left over.")
+		default:
+			from = loc.Host
+		}
+	}
+	switch from {
+	case "":
+		return ""
+	case p.to:
+		p.find("same-host", "vm/"+p.vm, "it runs on host "+string(p.to)+" already", "Name another host.")
+		return ""
+	}
+	p.host(from)
+	return from
+}
+
+// between looks at what the two hosts must have in common.
+func (p *preflight) between(from fabric.HostID) {
+	source, destination := p.snap.Hosts[from], p.snap.Hosts[p.to]
+	if source != nil && source.Spec.VTEP.Is4() != destination.Spec.VTEP.Is4() {
+		p.find("underlay-family", "host/"+string(p.to), fmt.Sprintf("its tunnel end point %s and that of host %s, %s, are of different families", destination.Spec.VTEP, from, source.Spec.VTEP),
+			"Give both hosts an underlay address of one family.")
+	}
+	seen := map[fabric.SwitchID]bool{}
+	for _, port := range p.ports {
+		name := p.snap.Ports[port].Spec.Switch
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		sw := p.snap.Switches[name]
+		if sw == nil || sw.Spec.VNI == 0 {
+			p.find("switch-missing", "switch/"+string(name), "port "+string(port)+" is on it, but it is not in force", "Create the switch, or repair it: 'weft describe switch "+string(name)+"'.")
+			continue
+		}
+		mtu, room := p.snap.SwitchMTU(sw), destination.Spec.UnderlayMTU-fabric.Overhead(destination.Spec.VTEP)
+		if mtu > room {
+			p.find("mtu-small", "host/"+string(p.to), fmt.Sprintf("packets of %d bytes on switch %s do not fit into its underlay of %d bytes, which leaves %d", mtu, name, destination.Spec.UnderlayMTU, room),
+				fmt.Sprintf("Raise the underlay's MTU there to %d, or lower the switch's MTU.", mtu+fabric.Overhead(destination.Spec.VTEP)))
+		}
+	}
+}

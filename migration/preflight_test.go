@@ -1,0 +1,80 @@
+package migration
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// fleet is a fabric in which VM a, with ports a-0 and a-1 on switch blue, can move from h1 to h2.
+func fleet() (*fabric.Snapshot, map[fabric.HostID]fabric.HostStatus) {
+	s := &fabric.Snapshot{
+		Hosts:     map[fabric.HostID]*fabric.Host{},
+		Switches:  map[fabric.SwitchID]*fabric.Switch{"blue": {Spec: fabric.SwitchSpec{VNI: 1, MTU: 1450}}},
+		Ports:     map[fabric.PortID]*fabric.Port{},
+		Locations: map[fabric.PortID]fabric.Location{},
+	}
+	statuses := map[fabric.HostID]fabric.HostStatus{}
+	for i, id := range []fabric.HostID{"h1", "h2"} {
+		s.Hosts[id] = &fabric.Host{Spec: fabric.HostSpec{VTEP: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), UnderlayMTU: 1500}}
+		statuses[id] = fabric.HostStatus{Ready: true}
+	}
+	for _, id := range []fabric.PortID{"a-0", "a-1"} {
+		s.Ports[id] = &fabric.Port{Spec: fabric.PortSpec{VM: "a", Switch: "blue"}}
+		s.Locations[id] = fabric.Location{Port: id, Host: "h1", Epoch: 1}
+	}
+	return s, statuses
+}
+
+func TestPreflight(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		spoil  func(*fabric.Snapshot, map[fabric.HostID]fabric.HostStatus)
+		vm, to string
+		codes  string
+	}{
+		{"all is well", nil, "a", "h2", ""},
+		{"the VM is unknown", nil, "b", "h2", "vm-unknown"},
+		{"the host is unknown", nil, "a", "h9", "host-unknown"},
+		{"neither is known", nil, "b", "h9", "vm-unknown host-unknown"},
+		{"it is there already", nil, "a", "h1", "same-host"},
+		{"the destination is silent", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) { delete(st, "h2") }, "a", "h2", "host-silent"},
+		{"the source is silent", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) { delete(st, "h1") }, "a", "h2", "host-silent"},
+		{"the destination is not ready", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			st["h2"] = fabric.HostStatus{Problems: []string{"no tcx"}}
+		}, "a", "h2", "host-not-ready"},
+		{"it is moving already", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Locations["a-0"] = fabric.Location{Host: "h1", Grant: &fabric.Grant{Move: "m", To: "h2"}}
+		}, "a", "h2", "move-running"},
+		{"a port is not held", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { delete(s.Locations, "a-1") }, "a", "h2", "port-not-held"},
+		{"the ports are on two hosts", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Locations["a-1"] = fabric.Location{Host: "h3"}
+		}, "a", "h2", "ports-apart"},
+		{"the destination's underlay is too narrow", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Hosts["h2"].Spec.UnderlayMTU = 1499
+		}, "a", "h2", "mtu-small"},
+		{"the underlays are of two families", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Hosts["h2"].Spec.VTEP, s.Hosts["h2"].Spec.UnderlayMTU = netip.MustParseAddr("fd00::2"), 1520
+		}, "a", "h2", "underlay-family"},
+		{"the switch is gone", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { delete(s.Switches, "blue") }, "a", "h2", "switch-missing"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s, statuses := fleet()
+			if c.spoil != nil {
+				c.spoil(s, statuses)
+			}
+			var codes []string
+			for _, f := range Preflight(s, statuses, c.vm, fabric.HostID(c.to)) {
+				codes = append(codes, f.Code)
+				if f.Object == "" || f.What == "" || f.Fix == "" || !strings.HasSuffix(f.Fix, ".") {
+					t.Errorf("incomplete: %+v", f)
+				}
+			}
+			if got := strings.Join(codes, " "); got != c.codes {
+				t.Errorf("found %q, want %q", got, c.codes)
+			}
+		})
+	}
+}
