@@ -58,7 +58,8 @@ type SourcePlane interface {
 	// Finish forgets what was kept for the move; afterwards only the records say what is forwarded. They say already how the
 	// move has ended, but this host may hear it after Finish was called.
 	Finish(ctx context.Context, move *fabric.Move) error
-	// Counted is how many packets of the move's ports were relayed, and lost for the move's sake, since Handoff.
+	// Counted is how many packets of the move's ports were relayed and lost for a move's sake. The runner takes the difference
+	// from a reading before the move.
 	Counted(ctx context.Context, move *fabric.Move) (Counts, error)
 }
 
@@ -73,7 +74,7 @@ type DestinationPlane interface {
 	// Opened tells when the kernel let the guest's first frame pass at each of the move's staged ports; also for one that was
 	// open when it was called. Closed when ctx ends.
 	Opened(ctx context.Context, move *fabric.Move) <-chan FirstFrame
-	// Counted is how many packets of the move's ports were lost here since Stage: refused by a staged port, or for want of
+	// Counted is how many packets of the move's ports were lost at their staged devices: refused by the port, or for want of
 	// room in the device's queue.
 	Counted(ctx context.Context, move *fabric.Move) (Counts, error)
 }
@@ -95,6 +96,16 @@ type FirstFrame struct {
 // Counts are packets of a move's ports.
 type Counts struct {
 	Relayed, Lost, Duplicated uint64
+}
+
+// most is the larger of two readings of the same counters: those of a device are gone with the device.
+func (c Counts) most(o Counts) Counts {
+	return Counts{max(c.Relayed, o.Relayed), max(c.Lost, o.Lost), max(c.Duplicated, o.Duplicated)}
+}
+
+// less is what was counted since an earlier reading.
+func (c Counts) less(o Counts) Counts {
+	return Counts{c.Relayed - min(c.Relayed, o.Relayed), c.Lost - min(c.Lost, o.Lost), c.Duplicated - min(c.Duplicated, o.Duplicated)}
 }
 
 // Limits are how long each part of a move may take; a zero means the default.

@@ -64,6 +64,7 @@ type runner struct {
 	o       Options
 	session Session
 	move    *fabric.Move // the newest record
+	before  Counts       // counted before the move
 	spans   *spans
 
 	guest   Guest
@@ -121,6 +122,7 @@ func (r *runner) run(ctx context.Context) (fabric.Phase, error) {
 	}
 	err := r.confirm(inner)
 	if err == nil {
+		r.countBefore(inner)
 		session, actions := Begin(r.session.Role, r.move, r.o.Limits, time.Now())
 		r.carry(inner, session, actions)
 	}
@@ -160,6 +162,19 @@ func (r *runner) confirm(ctx context.Context) error {
 			return ctx.Err()
 		case <-time.After(wait):
 		}
+	}
+}
+
+// countBefore reads the source's counters before a move has moved anything. Taken up later, a move counts all there is.
+func (r *runner) countBefore(ctx context.Context) {
+	p := r.move.Status.Phase
+	if r.session.Role != Source || p != fabric.MoveGranted && p != fabric.MoveStaged {
+		return
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	if counts, err := r.counted(limited, r.move); err == nil {
+		r.before = counts
 	}
 }
 
@@ -305,7 +320,7 @@ func (r *runner) do(ctx context.Context, a Action) Event {
 			r.o.Logger.Warn("the packets of the move cannot be counted", "error", err)
 			return Event{Kind: Undone, Do: a.Do, Text: err.Error()}
 		}
-		return Event{Kind: Done, Do: a.Do, Counts: counts}
+		return Event{Kind: Done, Do: a.Do, Counts: counts.less(r.before)}
 	case Alarm:
 		r.o.Logger.Error(a.Text)
 		if r.o.Alarm != nil {

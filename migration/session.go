@@ -87,12 +87,14 @@ type Session struct {
 	Fault bool
 	// Active is when the guest ran at the destination, by that host's clock, from the record.
 	Active time.Time
+	// Until is when the relay ends.
+	Until time.Time
 
 	// Known and Running are what the hypervisor last told of the guest, and Migration of its migration.
 	Known, Running bool
 	Migration      qmp.Kind
 	// Ordered is true once this session has ordered the migration, Handed while the plane sends frames on, Cancelled once the
-	// hypervisor was told to give up, Lost once the machine has ended, Warned after the first of two deadlines.
+	// hypervisor was told to give up, Lost once the machine has ended, Warned after the first of a state's two deadlines.
 	Ordered, Handed, Cancelled, Lost, Warned bool
 
 	// Stopped, Resumed and Framed are when the guest stopped at the source, ran at the destination, and sent its first frame

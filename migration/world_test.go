@@ -157,8 +157,10 @@ func settleTimes(s Session) Session {
 			*t = t0
 		}
 	}
-	if !s.Deadline.IsZero() {
-		s.Deadline = t1
+	for _, t := range []*time.Time{&s.Deadline, &s.Until} {
+		if !t.IsZero() {
+			*t = t1
+		}
 	}
 	return s
 }

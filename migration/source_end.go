@@ -1,0 +1,189 @@
+package migration
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// sent: from here on the guest may run at the destination at any moment.
+func (t *turn) sent() {
+	t.enter(Sent, t.Limits.Switch)
+	if t.Fault {
+		t.recall()
+	}
+}
+
+// recall lets the guest run on here after all: the destination has given its word that it does not run there.
+func (t *turn) recall() {
+	if t.Lost {
+		t.because("the guest was lost at both ends")
+		t.conclude()
+		return
+	}
+	if t.Running {
+		t.conclude()
+		return
+	}
+	t.enter(Returning, t.Limits.Answer)
+	t.do(Resume)
+}
+
+// gone: the machine has ended. Whether the guest had left before is known at the destination only: it runs there, or the
+// destination says that it never will.
+func (t *turn) gone(why string) {
+	t.Lost, t.Known, t.Running = true, true, false
+	switch t.State {
+	case Awaiting, Beginning:
+		t.giveUp("the machine at the source has ended: " + why)
+	case Copying, Cancelling:
+		t.hold(t.now)
+		t.sent()
+	case Held:
+		t.sent()
+	case Returning:
+		t.recall()
+	}
+}
+
+// faulted: the destination has given the move up.
+func (t *turn) faulted(why string) {
+	t.Fault = true
+	if t.State == Sent {
+		t.because("the destination gave up: " + why)
+		t.recall()
+		return
+	}
+	t.giveUp("the destination gave up: " + why)
+}
+
+// giveUp ends the move as far as that is still possible.
+func (t *turn) giveUp(reason string) {
+	switch t.State {
+	case Awaiting, Beginning:
+		t.because(reason)
+		t.conclude()
+	case Copying:
+		t.because(reason)
+		t.cancel()
+		t.enter(Cancelling, t.Limits.Answer)
+	case Held:
+		if !t.Cancelled {
+			t.because(reason)
+			t.cancel()
+		}
+	}
+}
+
+// cancel tells the hypervisor to give up, and to say so within the time for an answer.
+func (t *turn) cancel() {
+	t.Cancelled = true
+	t.do(Cancel)
+	t.expect(t.Limits.Answer)
+}
+
+// conclude opens the ports, where they are not open, and records that the guest stays here.
+func (t *turn) conclude() {
+	t.Handed = false
+	t.do(Restore)
+	t.Outcome = fabric.MoveAborted
+	if !t.Stopped.IsZero() {
+		t.Outcome = fabric.MoveFailed
+	}
+	t.enter(Concluding, t.Limits.Answer)
+	t.report(t.Outcome)
+}
+
+// overtaken: the destination holds the ports. Normally that is the end that was hoped for; if the guest runs here as well,
+// its copy here loses, because the record is the authority.
+func (t *turn) overtaken() {
+	if t.State == Concluding || t.State == Returning || t.Running && !t.Stopped.IsZero() {
+		t.alarm("The guest ran at both hosts: the destination holds its ports by the record, so the copy at the source is shut off and ended.")
+	}
+	t.relay()
+}
+
+// relay sends late packets on for a while. The machine here is of no use any more, but it is ended a moment later: its
+// device goes with it, and with the device the count of what was sent on.
+func (t *turn) relay() {
+	t.Until, t.Warned = t.now.Add(t.Limits.Relay), false
+	t.enter(Relaying, min(t.Limits.Relay, t.Limits.Answer))
+	if !t.Handed {
+		t.do(Handoff)
+	}
+}
+
+// sourceLate: the time for the state is over.
+func (t *turn) sourceLate() {
+	switch t.State {
+	case Awaiting, Beginning:
+		t.giveUp(fmt.Sprintf("the destination was not ready within %s", t.Limits.Stage))
+	case Copying:
+		t.giveUp(fmt.Sprintf("the guest's memory was not copied within %s", t.Limits.Copy))
+	case Cancelling:
+		if t.Running && t.idle() {
+			t.conclude()
+			return
+		}
+		t.cancel()
+	case Held:
+		t.because(fmt.Sprintf("the guest stood still for %s", t.Limits.Switch))
+		t.cancel()
+	case Returning:
+		t.do(Resume)
+		t.expect(t.Limits.Answer)
+	case Sent, Relaying:
+		t.wait()
+	case Settling:
+		t.do(Count)
+		t.expect(t.Limits.Answer)
+	case Concluding:
+		t.do(Restore)
+		t.report(t.Outcome)
+		t.expect(t.Limits.Answer)
+	case Leaving:
+		t.do(Finish)
+		t.expect(t.Limits.Answer)
+	}
+}
+
+// wait is what the passing of time means once the guest has left.
+func (t *turn) wait() {
+	switch {
+	case !t.Handed:
+		t.do(Handoff)
+		t.expect(t.Limits.Answer)
+	case t.State == Sent:
+		t.expect(0)
+		t.alarm("The guest has been sent, but the destination has not said that it runs. Frames go on being sent there. Look at the destination host.")
+	case !t.Warned:
+		t.Warned = true
+		t.expect(t.Limits.Answer)
+		t.do(Count)
+	default:
+		t.enter(Settling, t.Limits.Answer)
+		t.do(Count)
+	}
+}
+
+// reportSource records how far the source is.
+func (t *turn) reportSource(phase fabric.Phase) {
+	status := fabric.MoveStatus{Phase: phase, At: map[fabric.Phase]time.Time{}}
+	if phase != fabric.MoveSwitched {
+		status.At[phase] = t.now
+	}
+	if !t.Stopped.IsZero() {
+		status.At[fabric.MoveSwitched] = t.Stopped
+	}
+	switch phase {
+	case fabric.MoveFailed, fabric.MoveAborted:
+		status.Reason = t.Reason
+	case fabric.MoveSettled:
+		status.Result = fabric.MoveResult{
+			GuestPauseMs: milliseconds(t.Stopped, t.Active), Relayed: t.Counts.Relayed,
+			Lost: t.Counts.Lost + t.Theirs.Lost, Duplicated: t.Counts.Duplicated + t.Theirs.Duplicated,
+		}
+	}
+	t.out = append(t.out, Action{Do: Report, Status: status})
+}
