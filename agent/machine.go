@@ -180,7 +180,7 @@ func counted(ports []fabric.PortStatus, counters map[fabric.PortID]datapath.Coun
 			continue
 		}
 		p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes = c.Rx.Packets, c.Rx.Bytes, c.Tx.Packets, c.Tx.Bytes
-		p.Drops = byName(c.DropsIn, c.DropsOut)
+		p.Drops, p.Relayed = byName(c.DropsIn, c.DropsOut), c.SentOn
 	}
 	return ports
 }

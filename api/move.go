@@ -24,22 +24,30 @@ func (r MoveRequest) Relay() time.Duration {
 
 // Migration is a move as the command line prints it.
 type Migration struct {
+	Move  fabric.MoveID `json:"move"`
 	VM    string        `json:"vm"`
 	From  fabric.HostID `json:"from"`
 	To    fabric.HostID `json:"to"`
 	Phase fabric.Phase  `json:"phase"`
 	Epoch fabric.Epoch  `json:"epoch"`
 	fabric.MoveResult
-	Reason  string `json:"reason,omitempty"`
-	TraceID string `json:"traceID"`
+	// RelayUntil is when the source ceases to send late packets on; until then more may be relayed and lost. Absent when it is
+	// over, or has not begun.
+	RelayUntil *time.Time `json:"relayUntil,omitempty"`
+	Reason     string     `json:"reason,omitempty"`
+	TraceID    string     `json:"traceID"`
 }
 
 // MigrationOf is the printed form of a move.
 func MigrationOf(m *fabric.Move) Migration {
-	return Migration{
-		VM: m.Spec.VM, From: m.Spec.From, To: m.Spec.To, Phase: m.Status.Phase, Epoch: m.Status.Epoch,
+	out := Migration{
+		Move: fabric.MoveID(m.Metadata.Name), VM: m.Spec.VM, From: m.Spec.From, To: m.Spec.To, Phase: m.Status.Phase, Epoch: m.Status.Epoch,
 		MoveResult: m.Status.Result, Reason: m.Status.Reason, TraceID: TraceID(m.Metadata.Trace),
 	}
+	if until, relays := m.RelayUntil(); relays {
+		out.RelayUntil = &until
+	}
+	return out
 }
 
 // TraceID is the trace id within a W3C traceparent, empty when there is none.

@@ -20,6 +20,9 @@ const (
 	MoveAborted  Phase = "aborted"  // given up before the guest stopped
 )
 
+// DefaultRelay is how long the source sends late packets on where a move does not say.
+const DefaultRelay = 30 * time.Second
+
 // Move is one live migration of a VM with all its ports.
 type Move struct {
 	TypeMeta
@@ -36,7 +39,7 @@ type MoveSpec struct {
 	To    HostID   `json:"to"`
 	// Abort asks both hosts to give the move up; it is honoured until the guest's state has left the source.
 	Abort bool `json:"abort,omitempty"`
-	// RelaySeconds is how long the source sends late packets on after the switchover; 0 means 30 s.
+	// RelaySeconds is how long the source sends late packets on after the switchover; 0 means DefaultRelay.
 	RelaySeconds float64 `json:"relaySeconds,omitempty"`
 }
 
@@ -74,6 +77,19 @@ func (m *Move) Type() *TypeMeta { return &m.TypeMeta }
 
 // Meta returns the metadata.
 func (m *Move) Meta() *Metadata { return &m.Metadata }
+
+// RelayUntil is when the source ceases to send late packets on; ok is false when the move is not in that phase.
+func (m *Move) RelayUntil() (until time.Time, ok bool) {
+	active, known := m.Status.At[MoveActive]
+	if m.Status.Phase != MoveActive || !known {
+		return time.Time{}, false
+	}
+	relay := DefaultRelay
+	if s := m.Spec.RelaySeconds; s > 0 {
+		relay = time.Duration(s * float64(time.Second))
+	}
+	return active.Add(relay), true
+}
 
 // Default leaves a move as it is.
 func (m *Move) Default() {}

@@ -56,6 +56,8 @@ type PortStatus struct {
 	TxPackets uint64            `json:"txPackets,omitempty"`
 	TxBytes   uint64            `json:"txBytes,omitempty"`
 	Drops     map[string]uint64 `json:"drops,omitempty"` // by reason name
+	// Relayed are frames for the port that were sent on to its new host.
+	Relayed uint64 `json:"relayed,omitempty"`
 }
 
 // Guards are the protections of a port. Absent means on.

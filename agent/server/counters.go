@@ -81,7 +81,7 @@ func (v *view) counted(host fabric.HostID, ports []fabric.PortStatus) {
 			continue
 		}
 		q := &st.Ports[i]
-		q.RxPackets, q.RxBytes, q.TxPackets, q.TxBytes, q.Drops = p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes, p.Drops
+		q.RxPackets, q.RxBytes, q.TxPackets, q.TxBytes, q.Drops, q.Relayed = p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes, p.Drops, p.Relayed
 	}
 	v.statuses[host] = st
 }

@@ -123,7 +123,7 @@ func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment)
 	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
 }
 func (m *memory) Ports(context.Context) ([]fabric.PortStatus, error) {
-	return []fabric.PortStatus{{Name: "a", RxPackets: 42, Drops: map[string]uint64{"guard_src_ip": 3}}}, nil
+	return []fabric.PortStatus{{Name: "a", RxPackets: 42, Relayed: 5, Drops: map[string]uint64{"guard_src_ip": 3, "port_staged": 2}}}, nil
 }
 func (m *memory) Detach(context.Context, fabric.PortID) error { return nil }
 

@@ -34,7 +34,7 @@ func (s *Server) objectOperations() {
 	kind(s, fabric.KindPort, func(v *view) []fabric.Port { return v.ports() })
 	kind(s, fabric.KindProfile, func(v *view) []fabric.Profile { return sorted(v.snap.Profiles) })
 	kind(s, fabric.KindGroup, func(v *view) []fabric.Group { return sorted(v.snap.Groups) })
-	kind(s, fabric.KindMove, func(v *view) []fabric.Move { return sorted(v.snap.Moves) })
+	kind(s, fabric.KindMove, func(v *view) []fabric.Move { return v.moves() })
 	register(s, api.ApplyObjects(), s.apply)
 	register(s, api.Confirm(), s.confirm)
 }
@@ -67,9 +67,13 @@ func kind[T any, P interface {
 			s.count(ctx, v, fabric.PortID(in.Name))
 		}
 		for _, o := range list(v) {
-			if P(&o).Meta().Name == in.Name {
-				return &answer[P]{&o}, nil
+			if P(&o).Meta().Name != in.Name {
+				continue
 			}
+			if m, moves := any(&o).(*fabric.Move); moves {
+				s.countMove(ctx, v, m)
+			}
+			return &answer[P]{&o}, nil
 		}
 		return nil, missing(r, in.Name)
 	})

@@ -119,7 +119,7 @@ func (v *view) status(self fabric.HostID, etcd api.Etcd) api.Status {
 		Host: self, Revision: v.changed(), Etcd: etcd, Hosts: v.hosts(), Switches: v.switches(), Ports: v.ports(),
 		Moves: []fabric.Move{}, Problems: []api.Problem{},
 	}
-	for _, m := range sorted(v.snap.Moves) {
+	for _, m := range v.moves() {
 		if !api.Over(m.Status.Phase) {
 			st.Moves = append(st.Moves, m)
 		}

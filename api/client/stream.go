@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -24,12 +23,20 @@ func (c *Client) Watch(ctx context.Context, kinds []fabric.Kind, each func(api.W
 	for _, k := range kinds {
 		q.Add("kind", string(k))
 	}
-	return stream(ctx, c, "/v1/watch?"+q.Encode(), each)
+	if err := stream(ctx, c, "/v1/watch?"+q.Encode(), each); err != nil {
+		return err
+	}
+	return c.ended("watch") // a watch has no end of its own
 }
 
 // Events calls each with the fabric's events, oldest first; with follow it goes on until ctx ends.
 func (c *Client) Events(ctx context.Context, follow bool, each func(fabric.Event) error) error {
 	return stream(ctx, c, "/v1/events?follow="+strconv.FormatBool(follow), each)
+}
+
+// ended is the error of a stream that the agent has ended, as it does when it stops.
+func (c *Client) ended(what string) error {
+	return &api.Error{Code: api.CodeUnavailable, Message: fmt.Sprintf("the agent on %s has ended the %s: it stops, or was killed", c.where, what), Next: "run the command again, or ask another host: --host NAME"}
 }
 
 // stream reads lines of JSON.
@@ -56,8 +63,8 @@ func stream[T any](ctx context.Context, c *Client, path string, each func(T) err
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := lines.Err(); err != nil && err != io.EOF {
-		return &api.Error{Code: api.CodeUnavailable, Message: fmt.Sprintf("the stream %s of %s broke off: %v", path, c.where, err), Next: "run the command again"}
+	if lines.Err() != nil {
+		return c.ended("answer to " + path)
 	}
 	return nil
 }

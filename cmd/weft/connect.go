@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -22,6 +24,40 @@ func (a *app) connect() (_ *client.Client, err error) {
 		a.agent, err = a.dial()
 	}
 	return a.agent, err
+}
+
+// patience is how long a command that only looks goes on trying while no agent answers.
+const (
+	patience   = 20 * time.Second
+	retryPause = 500 * time.Millisecond
+)
+
+// patiently repeats a look while the agent does not answer, and asks another host of a lab where there is one: an agent that
+// is killed or replaced does not end a command that only waits.
+func (a *app) patiently(ctx context.Context, look func(*client.Client) error) error {
+	deadline := time.Now().Add(patience)
+	for {
+		c, err := a.connect()
+		if err != nil {
+			return err
+		}
+		begun := time.Now()
+		err = look(c)
+		if time.Since(begun) > patience { // it has answered meanwhile
+			deadline = time.Now().Add(patience)
+		}
+		if !errors.Is(err, api.ErrUnavailable) || ctx.Err() != nil || time.Now().After(deadline) {
+			return err
+		}
+		a.progress("The agent on %s does not answer; trying again.", c.Where())
+		c.Close()
+		a.agent = nil
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(retryPause):
+		}
+	}
 }
 
 func (a *app) dial() (*client.Client, error) {

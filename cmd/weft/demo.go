@@ -161,7 +161,7 @@ func (d *demo) migrate(ctx context.Context, address string) error {
 	if err := ping.Start(); err != nil {
 		return errors.Join(err, stop(stream, d))
 	}
-	moved := d.run(ctx, "migrate", "c", "--to", "h3", "--relay", "2")
+	moved := d.run(ctx, "migrate", "c", "--to", "h3", "--relay", "2s")
 	if err := ping.Process.Signal(os.Interrupt); err != nil {
 		return errors.Join(moved, err, stop(stream, d))
 	}

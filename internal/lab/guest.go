@@ -69,6 +69,9 @@ type Instance struct {
 	Process Process `json:"process"`
 	// Dir has its sockets and logs.
 	Dir string `json:"dir"`
+	// Move is the move that it was started for, and From the machine the guest was to come from; zero where a guest begins.
+	Move fabric.MoveID `json:"move,omitempty"`
+	From Process       `json:"from,omitzero"`
 }
 
 // Port is the port of the guest's NIC.

@@ -83,6 +83,7 @@ func move(t *testing.T, l *Lab, guest string, to fabric.HostID) (source, destina
 		t.Fatal(err)
 	}
 	bridge(t, l, i)
+	i.Move, i.From = "m", from.Process
 	if err := l.updateGuest(guest, func(g *Guest) { g.Instances = append(g.Instances, i) }); err != nil {
 		t.Fatal(err)
 	}
@@ -113,7 +114,7 @@ func move(t *testing.T, l *Lab, guest string, to fabric.HostID) (source, destina
 			}
 		}
 	}
-	if err := l.settle(ctx, guest); err != nil {
+	if err := l.settle(ctx, guest, "m"); err != nil {
 		t.Fatal(err)
 	}
 	return source, destination

@@ -53,19 +53,16 @@ func (l *Lab) Incoming(ctx context.Context, host fabric.HostID, in io.Reader, ou
 	if g.Kind == Veth {
 		return fmt.Errorf("guest %s is behind a veth, as a container is, and has no hypervisor that could move it; make it without --veth", g.Name)
 	}
-	if g.Host() == host {
-		return fmt.Errorf("guest %s is on %s already: %w", g.Name, host, fabric.ErrConflict)
-	}
-	for _, i := range g.Instances[1:] { // of a move that was given up
-		if err := l.endInstance(i); err != nil {
-			return err
-		}
+	source, err := l.vacate(ctx, g, host)
+	if err != nil {
+		return err
 	}
 	instance, uri, err := l.await(ctx, g, host)
 	if err != nil {
 		return errors.Join(fmt.Errorf("start the destination of %s on %s: %w", g.Name, host, err), l.endInstance(instance))
 	}
-	if err := l.updateGuest(g.Name, func(g *Guest) { g.Instances = append(g.Instances[:1], instance) }); err != nil {
+	instance.Move, instance.From = request.Move, source.Process
+	if err := l.updateGuest(g.Name, func(g *Guest) { g.Instances = []Instance{source, instance} }); err != nil {
 		return err
 	}
 	keep := exec.Command(l.Binary, "lab", "hook", "keep", "--dir", l.Dir, "--host", string(host), g.Name, string(request.Move))
@@ -73,6 +70,27 @@ func (l *Lab) Incoming(ctx context.Context, host fabric.HostID, in io.Reader, ou
 		return err
 	}
 	return json.NewEncoder(out).Encode(IncomingAnswer{URI: uri, Attachments: []IncomingAttachment{{g.Port(), instance.attachment()}}})
+}
+
+// vacate finds where the guest runs, and ends what earlier moves have left: one that was given up, or one whose old host still
+// sends late packets on, which needs no machine.
+func (l *Lab) vacate(ctx context.Context, g *Guest, host fabric.HostID) (Instance, error) {
+	source, err := g.running(ctx)
+	if err != nil {
+		return source, err
+	}
+	if source.Host == host {
+		return source, fmt.Errorf("guest %s is on %s already: %w", g.Name, host, fabric.ErrConflict)
+	}
+	for _, i := range g.Instances {
+		if i.Process == source.Process {
+			continue
+		}
+		if err := l.endInstance(i); err != nil {
+			return source, err
+		}
+	}
+	return source, nil
 }
 
 // wanted is the guest a move is about; its port may have been made by hand, for a VM of another name.
@@ -107,6 +125,7 @@ func (l *Lab) Keep(ctx context.Context, host fabric.HostID, guest string, move f
 	}
 	defer c.Close()
 	var phase fabric.Phase
+	arrived := false
 	err = poll(ctx, 100*time.Millisecond, func() (bool, error) {
 		o, err := c.Get(ctx, fabric.KindMove, string(move))
 		if errors.Is(err, fabric.ErrNotFound) {
@@ -115,26 +134,50 @@ func (l *Lab) Keep(ctx context.Context, host fabric.HostID, guest string, move f
 		if err == nil {
 			phase = o.(*fabric.Move).Status.Phase
 		}
+		if !arrived && (phase == fabric.MoveActive || phase == fabric.MoveSettled) {
+			arrived = true
+			err = l.arrived(guest, move)
+			return err != nil || phase == fabric.MoveSettled, err
+		}
 		return phase == fabric.MoveSettled || phase == fabric.MoveFailed || phase == fabric.MoveAborted, nil
 	})
 	if err != nil {
 		return fmt.Errorf("keep guest %s: %w", guest, err)
 	}
-	return l.settle(ctx, guest)
+	return l.settle(ctx, guest, move)
 }
 
-// settle keeps the instance in which the guest runs and ends the others.
-func (l *Lab) settle(ctx context.Context, guest string) error {
+// arrived writes down that the guest runs where the move has brought it.
+func (l *Lab) arrived(guest string, move fabric.MoveID) error {
+	return l.updateGuest(guest, func(g *Guest) {
+		slices.SortStableFunc(g.Instances, func(a, b Instance) int {
+			switch {
+			case a.Move == move && b.Move != move:
+				return -1
+			case b.Move == move && a.Move != move:
+				return 1
+			}
+			return 0
+		})
+	})
+}
+
+// settle ends that half of a move in which the guest does not run. What a later move has started is not its business.
+func (l *Lab) settle(ctx context.Context, guest string, move fabric.MoveID) error {
 	g, err := l.Guest(guest)
 	if err != nil {
 		return err
+	}
+	at := slices.IndexFunc(g.Instances, func(i Instance) bool { return i.Move == move })
+	if at < 0 {
+		return nil
 	}
 	stays, err := g.running(ctx)
 	if err != nil {
 		return err
 	}
 	for _, i := range g.Instances {
-		if i.Process == stays.Process {
+		if i.Process == stays.Process || i.Move != move && i.Process != g.Instances[at].From {
 			continue
 		}
 		if m, err := qmp.Dial(ctx, filepath.Join(i.Dir, labMonitor), nil); err == nil {
@@ -144,8 +187,12 @@ func (l *Lab) settle(ctx context.Context, guest string) error {
 		if err := l.endInstance(i); err != nil {
 			return err
 		}
+		err := l.updateGuest(guest, func(g *Guest) {
+			g.Instances = slices.DeleteFunc(g.Instances, func(j Instance) bool { return j.Process == i.Process })
+		})
+		if err != nil {
+			return err
+		}
 	}
-	return l.updateGuest(guest, func(g *Guest) {
-		g.Instances = slices.DeleteFunc(g.Instances, func(i Instance) bool { return i.Process != stays.Process })
-	})
+	return nil
 }
