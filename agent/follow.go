@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/weftnet/weft/fabric"
@@ -98,14 +97,14 @@ func (a *Agent) registerOnce(ctx context.Context) error {
 
 // record is what this host is.
 func (a *Agent) record() (*fabric.Host, error) {
-	dev, err := net.InterfaceByName(a.config.Underlay.Device)
+	mtu, err := a.machine.MTU(a.config.Underlay.Device)
 	if err != nil {
-		return nil, fmt.Errorf("look at the underlay device %s: %w", a.config.Underlay.Device, err)
+		return nil, fmt.Errorf("look at the underlay: %w", err)
 	}
 	return &fabric.Host{
 		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindHost},
 		Metadata: fabric.Metadata{Name: string(a.config.Host)},
-		Spec:     fabric.HostSpec{VTEP: a.config.Underlay.Address, UnderlayMTU: dev.MTU, API: a.config.Listen, Server: a.config.Server()},
+		Spec:     fabric.HostSpec{VTEP: a.config.Underlay.Address, UnderlayMTU: mtu, API: a.config.Listen, Server: a.config.Server()},
 	}, nil
 }
 

@@ -122,17 +122,17 @@ func (k *keeper) accept(ctx context.Context, snap *fabric.Snapshot) {
 	k.put(ctx, before, snap)
 }
 
-// confirm accepts the held snapshot; it reports whether there was one.
-func (k *keeper) confirm(ctx context.Context) bool {
+// confirm accepts the held snapshot; it returns why it was held, and whether there was one.
+func (k *keeper) confirm(ctx context.Context) (reason string, held bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.held == nil {
-		return false
+		return "", false
 	}
-	snap := k.held.snap
+	h := k.held
 	k.held = nil
-	k.put(ctx, cmp.Or(k.snap, k.last), snap)
-	return true
+	k.put(ctx, cmp.Or(k.snap, k.last), h.snap)
+	return h.reason(), true
 }
 
 // resume goes on from what the agent before this one accepted, while the store does not answer.

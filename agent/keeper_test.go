@@ -267,10 +267,10 @@ func TestRemovingManyPortsAtOnceIsHeldUntilConfirmed(t *testing.T) {
 		t.Fatal("what no longer removes as much is still held")
 	}
 	b.accept(t.Context(), blue(14, 0))
-	if !b.confirm(t.Context()) || b.inForce != 14 || len(b.plane.state.FDB) != 1 {
+	if _, held := b.confirm(t.Context()); !held || b.inForce != 14 || len(b.plane.state.FDB) != 1 {
 		t.Fatalf("after the confirmation: in force %d, %d stations", b.inForce, len(b.plane.state.FDB))
 	}
-	if b.confirm(t.Context()) {
+	if _, held := b.confirm(t.Context()); held {
 		t.Fatal("confirmed twice")
 	}
 }

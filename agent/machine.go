@@ -45,6 +45,8 @@ type Probes interface {
 type Links interface {
 	// Devices returns the kernel's number of every device by its name.
 	Devices() (map[string]int, error)
+	// MTU is the largest L3 packet of a device, in bytes.
+	MTU(device string) (int, error)
 	// Watch hints that devices may have changed, until ctx ends.
 	Watch(ctx context.Context) (<-chan struct{}, error)
 }
@@ -112,6 +114,12 @@ func (kernelDevices) Devices() (map[string]int, error) {
 		names[d.Name] = index
 	}
 	return names, nil
+}
+
+// MTU asks the kernel.
+func (kernelDevices) MTU(device string) (int, error) {
+	d, err := nic.Find(device)
+	return d.MTU, err
 }
 
 // Watch asks the kernel.

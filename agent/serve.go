@@ -170,3 +170,18 @@ func (a *Agent) Events(ctx context.Context, follow bool, each func(fabric.Event)
 	}
 	return a.events.Since(0, one)
 }
+
+// Confirm goes on with what waits here for a person: a snapshot that removes many ports, on this host; or data of an etcd
+// that went back in time, on every host. It returns what was confirmed, a sentence; fabric.ErrNotFound when nothing waits.
+func (a *Agent) Confirm(ctx context.Context) (string, error) {
+	if held := a.store.Held(); held != nil {
+		if err := a.store.ConfirmRestore(ctx); err != nil {
+			return "", err
+		}
+		return "The restored data of etcd is taken: " + held.Error(), nil
+	}
+	if reason, held := a.keeper.confirm(ctx); held {
+		return "The change is put in force on host " + string(a.config.Host) + ": " + reason, nil
+	}
+	return "", fmt.Errorf("nothing waits for a confirmation on host %s: see 'weft status': %w", a.config.Host, fabric.ErrNotFound)
+}
