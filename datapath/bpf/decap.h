@@ -9,6 +9,7 @@ enum {
 	NOT_OURS = -1,		/* the host's own traffic */
 	KERNEL = -2,		/* ours, but for the kernel's device */
 	ECN_CE = 3,
+	OUTER = 98,		/* the longest outer header, with both Ethernet headers */
 };
 
 /* What the outer header says. */
@@ -118,8 +119,10 @@ INLINE int outer_of(struct __sk_buff *skb, const struct config *cfg, struct arri
 {
 	if (skb->protocol != (cfg->ipv6 ? bswap16(ETHERTYPE_IPV6) : bswap16(ETHERTYPE_IPV4)))
 		return NOT_OURS;
-	if (linear(skb, OVERHEAD6 + 2 * ETH))
-		return NOT_OURS;
+	if (unlikely(skb->data_end - skb->data < OUTER && skb->data_end - skb->data < skb->len)) {
+		if (skb->gso_size || bpf_skb_pull_data(skb, skb->len < OUTER ? skb->len : OUTER))
+			return NOT_OURS; /* an aggregate is never pulled (parse.h); vx_in meets it when it is ours */
+	}
 	return cfg->ipv6 ? outer6_of(skb, cfg, a) : outer4_of(skb, cfg, a);
 }
 

@@ -24,13 +24,6 @@ INLINE int is_group(const __u8 *mac)
 	return mac[0] & 1;
 }
 
-INLINE int is_group_frame(const struct __sk_buff *skb)
-{
-	const __u8 *dst = (void *)(long)skb->data;
-
-	return (void *)(long)skb->data + ETH <= (void *)(long)skb->data_end && is_group(dst);
-}
-
 /* A station that is plugged in here but does not run here: staged for a move, or moved away. Its peer has it. */
 INLINE int is_elsewhere(const struct fdb *e)
 {
@@ -96,7 +89,8 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, __u32 slot)
 	stats->tx_packets += w->packets;
 	stats->tx_bytes += skb->len;
 	skb->mark = 0;
-	bpf_skb_change_type(skb, PACKET_HOST); /* before Linux 6.15 the peer would see PACKET_OTHERHOST and drop */
+	if (skb->pkt_type != PACKET_HOST)
+		bpf_skb_change_type(skb, PACKET_HOST); /* before Linux 6.15 the peer would see PACKET_OTHERHOST and drop */
 	return bpf_redirect_peer(out, 0);
 }
 

@@ -86,44 +86,44 @@ INLINE __u16 fold(__u32 sum)
 	return (sum & 0xffff) + (sum >> 16);
 }
 
-INLINE int encap4(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p, __u8 ecn)
+INLINE int encap4(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p,
+		  const struct frame *f)
 {
 	struct outer4 h = {};
 	__u32 length = skb->len + OVERHEAD4 - ETH;
 	__be16 port = source_port(skb);
 
-	if (bpf_skb_load_bytes(skb, 0, &h.inner, ETH))
-		return -1;
+	h.inner = f->eth;
 	if (bpf_skb_adjust_room(skb, OVERHEAD4, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 					BPF_F_ADJ_ROOM_ENCAP_L2(ETH) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
 		return -1;
 	h.eth.type = bswap16(ETHERTYPE_IPV4);
 	h.ip = (struct ipv4){
-		.version_ihl = 0x45, .tos = ecn, .length = bswap16(length), .fragment = bswap16(FRAGMENT_DF), .ttl = OUTER_TTL,
+		.version_ihl = 0x45, .tos = f->ecn, .length = bswap16(length), .fragment = bswap16(FRAGMENT_DF), .ttl = OUTER_TTL,
 		.proto = PROTO_UDP, .src = cfg->vtep.w[3], .dst = p->vtep.w[3],
 	};
-	h.ip.checksum = ~fold(p->checksum + h.ip.length + bswap16(ecn));
+	h.ip.checksum = ~fold(p->checksum + h.ip.length + bswap16(f->ecn));
 	h.udp = (struct udp){.src = port, .dst = bswap16(PORT_VXLAN), .length = bswap16(length - sizeof(h.ip))};
 	h.vxlan = vxlan_header(w->vni);
 	return bpf_skb_store_bytes(skb, 0, &h.eth, OVERHEAD4 + ETH, 0) ? DROP_ADJUST_ROOM_FAILED : 0;
 }
 
-INLINE int encap6(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p, __u8 ecn)
+INLINE int encap6(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p,
+		  const struct frame *f)
 {
 	struct outer6 h = {};
 	__u32 length = skb->len + OVERHEAD6 - ETH - sizeof(h.ip);
 	__u32 label = bpf_get_hash_recalc(skb) & 0xfffff; /* RFC 6438 */
 	__be16 port = source_port(skb);
 
-	if (bpf_skb_load_bytes(skb, 0, &h.inner, ETH))
-		return -1;
+	h.inner = f->eth;
 	if (bpf_skb_adjust_room(skb, OVERHEAD6, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 					BPF_F_ADJ_ROOM_ENCAP_L2(ETH) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
 		return -1;
 	h.eth.type = bswap16(ETHERTYPE_IPV6);
-	h.ip.first = bswap32(6 << 28 | (__u32)ecn << 20 | label);
+	h.ip.first = bswap32(6 << 28 | (__u32)f->ecn << 20 | label);
 	h.ip.length = bswap16(length);
 	h.ip.next = PROTO_UDP;
 	h.ip.hops = OUTER_TTL;
@@ -176,7 +176,7 @@ INLINE int to_peer(struct __sk_buff *skb, struct way *w, const struct frame *f, 
 	clamp_mss(skb, f, room);
 	if (!is_plain(skb, cfg, f) || !p->ifindex)
 		return to_tunnel(skb, w, cfg, p, 0);
-	int failed = cfg->ipv6 ? encap6(skb, w, cfg, p, f->ecn) : encap4(skb, w, cfg, p, f->ecn);
+	int failed = cfg->ipv6 ? encap6(skb, w, cfg, p, f) : encap4(skb, w, cfg, p, f);
 
 	if (failed < 0)
 		return to_tunnel(skb, w, cfg, p, 0);

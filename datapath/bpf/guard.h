@@ -61,8 +61,10 @@ INLINE int is_link_control(const struct ethernet *eth, __u16 ethertype)
 	       ethertype == ETHERTYPE_EAPOL;
 }
 
-INLINE int guard_l2(const struct ethernet *eth, const struct frame *f, const struct port *port)
+INLINE int guard_l2(const struct frame *f, const struct port *port)
 {
+	const struct ethernet *eth = &f->eth;
+
 	if ((eth->src[0] & 1) || !(eth->src[0] | eth->src[1] | eth->src[2] | eth->src[3] | eth->src[4] | eth->src[5]))
 		return DROP_SRC_GROUP;
 	if ((port->guards & GUARD_MAC) && !same_mac(eth->src, port->mac))
@@ -79,7 +81,7 @@ INLINE int guard_arp(struct __sk_buff *skb, const struct port *port)
 {
 	struct arp arp;
 
-	if (bpf_skb_load_bytes(skb, ETH, &arp, sizeof(arp)) || arp.hardware != bswap16(1) ||
+	if (load(skb, ETH, &arp, sizeof(arp)) || arp.hardware != bswap16(1) ||
 	    arp.protocol != bswap16(ETHERTYPE_IPV4) || arp.hardware_length != 6 || arp.protocol_length != 4)
 		return DROP_L3_BAD;
 	if (!(port->guards & GUARD_ARP))
@@ -100,36 +102,33 @@ INLINE int guard_dhcp(const struct frame *f, const struct port *port)
 	return 0;
 }
 
-INLINE int guard_vxlan(const struct frame *f, const struct port *port, const struct address *dst)
+INLINE int guard_vxlan(const struct frame *f, const struct port *port)
 {
 	const struct config *cfg;
+	struct address dst;
 
 	if (likely(f->proto != PROTO_UDP || f->dport != PORT_VXLAN || !f->l4) || !(port->guards & GUARD_VXLAN))
 		return 0;
 	cfg = host();
-	if ((cfg && same_address(&cfg->vtep, dst)) || bpf_map_lookup_elem(&vteps_v1, dst))
+	dst = f->dst;
+	if ((cfg && same_address(&cfg->vtep, &dst)) || bpf_map_lookup_elem(&vteps_v1, &dst))
 		return DROP_GUARD_VXLAN;
 	return 0;
 }
 
-INLINE int guard_ipv4(struct __sk_buff *skb, const struct frame *f, const struct port *port)
+INLINE int guard_ipv4(const struct frame *f, const struct port *port)
 {
-	__be32 ip[2];
-
-	if (bpf_skb_load_bytes(skb, ETH + 12, ip, 8))
-		return DROP_L3_BAD;
-	struct address src = address4(ip[0]), dst = address4(ip[1]);
 	int reason = guard_dhcp(f, port);
 
 	if (reason)
 		return reason;
-	if ((port->guards & GUARD_IP) && !owns(port, &src)) {
+	if ((port->guards & GUARD_IP) && !owns(port, &f->src)) {
 		int client = f->proto == PROTO_UDP && f->l4 && f->sport == PORT_DHCP_CLIENT && f->dport == PORT_DHCP_SERVER;
 
-		if (ip[0] || !client)
+		if (f->src.w[3] || !client)
 			return DROP_GUARD_SRC_IP;
 	}
-	return guard_vxlan(f, port, &dst);
+	return guard_vxlan(f, port);
 }
 
 /* The link-layer address options of a neighbour discovery message name the port's MAC, and options add up (RFC 4861 4.6). */
@@ -150,7 +149,7 @@ INLINE int guard_nd_options(struct __sk_buff *skb, __u32 at, const struct port *
 }
 
 /* Neighbour discovery speaks of the port alone. Fragmented messages could hide from this and are refused (RFC 6980). */
-INLINE int guard_nd(struct __sk_buff *skb, const struct frame *f, const struct port *port, const struct address *src)
+INLINE int guard_nd(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
 	struct address target;
 
@@ -165,50 +164,40 @@ INLINE int guard_nd(struct __sk_buff *skb, const struct frame *f, const struct p
 	if (bpf_skb_load_bytes(skb, f->l4 + 8, &target, 16))
 		return DROP_L4_BAD;
 	/* A solicitation from :: is a claim too: duplicate address detection. */
-	if ((f->icmp_type == ND_NA || is_unspecified(src)) && !owns(port, &target) && !is_link_local(&target))
+	if ((f->icmp_type == ND_NA || is_unspecified(&f->src)) && !owns(port, &target) && !is_link_local(&target))
 		return DROP_GUARD_ND;
 	return guard_nd_options(skb, f->l4 + 24, port);
 }
 
 INLINE int guard_ipv6(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
-	struct address ip[2];
 	int icmp = f->proto == PROTO_ICMPV6 && f->l4, reason = guard_dhcp(f, port);
 
 	if (reason)
 		return reason;
-	if (bpf_skb_load_bytes(skb, ETH + 8, ip, 32))
-		return DROP_L3_BAD;
-	if (is_ipv4(&ip[0])) /* ::ffff:a.b.c.d never stands in an IPv6 header (RFC 4291), and would look like an owned address */
+	if (is_ipv4(&f->src)) /* ::ffff:a.b.c.d never stands in an IPv6 header (RFC 4291), and would look like an owned address */
 		return DROP_GUARD_SRC_IP;
-	if ((port->guards & GUARD_IP) && !owns(port, &ip[0]) && !is_link_local(&ip[0])) {
+	if ((port->guards & GUARD_IP) && !owns(port, &f->src) && !is_link_local(&f->src)) {
 		/* Without an address yet: duplicate address detection, router solicitation, MLD (RFC 4861, 3590). */
 		int beginner = icmp && (f->icmp_type == ND_NS || f->icmp_type == ND_RS || f->icmp_type == MLD_REPORT ||
 					f->icmp_type == MLD_DONE || f->icmp_type == MLD2_REPORT);
 
-		if (!is_unspecified(&ip[0]) || !beginner)
+		if (!is_unspecified(&f->src) || !beginner)
 			return DROP_GUARD_SRC_IP;
 	}
-	if (icmp)
-		return guard_nd(skb, f, port, &ip[0]);
-	return guard_vxlan(f, port, &ip[1]);
+	return icmp ? guard_nd(skb, f, port) : guard_vxlan(f, port);
 }
 
 /* All guards of a frame that has been parsed; the first refusal counts. */
 INLINE int guard(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
-	void *end = (void *)(long)skb->data_end;
-	struct ethernet *eth = (void *)(long)skb->data;
-
-	if ((void *)(eth + 1) > end)
-		return DROP_L2_SHORT;
-	int reason = guard_l2(eth, f, port);
+	int reason = guard_l2(f, port);
 
 	if (reason)
 		return reason;
 	switch (f->ethertype) {
 	case ETHERTYPE_IPV4:
-		return guard_ipv4(skb, f, port);
+		return guard_ipv4(f, port);
 	case ETHERTYPE_IPV6:
 		return guard_ipv6(skb, f, port);
 	case ETHERTYPE_ARP:

@@ -7,11 +7,14 @@
 enum {
 	MAX_ETHERNET_LENGTH = 1500,	/* an EtherType up to it is a length (IEEE 802.3) */
 	MIN_ETHERTYPE = 0x600,
-	LINEAR = 94,			/* Ethernet, the longest IPv4 header, TCP's fixed part */
+	NEAR = 94,			/* Ethernet, the longest IPv4 header, TCP's fixed part: read in place */
 	MAX_EXTENSIONS = 6,		/* IPv6 extension headers; no honest packet has more */
 };
 
+/* A guest's frame, taken apart. */
 struct frame {
+	struct address src, dst;	/* where ip is not 0 */
+	struct ethernet eth;
 	__u32 l4;		/* offset of the transport header; 0: none, or not in this fragment */
 	__u32 l3_length;	/* of the largest packet it becomes on a wire, in bytes */
 	__u16 ethertype;
@@ -26,18 +29,22 @@ struct frame {
 	__u8 ip;		/* 4, 6 or 0 */
 };
 
-/* Makes the first n bytes of the frame linear, or all of it. GSO lists (SKB_GSO_FRAGLIST) must never be pulled beyond
- * their headers (skb_segment panics); n is less than any header chain with its transport header that such a list has. */
-INLINE int linear(struct __sk_buff *skb, __u32 n)
+/* Copies n bytes at an offset, in place where they are linear, which they nearly always are. Nothing is ever pulled: in a GSO
+ * list (SKB_GSO_FRAGLIST) a pull beyond the headers makes skb_segment panic. */
+INLINE int load(struct __sk_buff *skb, __u32 at, void *to, const __u32 n)
 {
-	__u32 have = skb->data_end - skb->data;
+	const __u8 *from = (void *)(long)skb->data;
 
-	if (likely(have >= n) || have >= skb->len)
-		return 0;
-	return bpf_skb_pull_data(skb, skb->len < n ? skb->len : n);
+	if (at > NEAR)
+		return bpf_skb_load_bytes(skb, at, to, n);
+	from += at;
+	if (from + n > (const __u8 *)(long)skb->data_end)
+		return bpf_skb_load_bytes(skb, at, to, n);
+	__builtin_memcpy(to, from, n);
+	return 0;
 }
 
-/* On how many packets a GSO frame becomes on a wire. The kernel has counted them, save for a frame fresh from a tap. */
+/* How many packets a GSO frame becomes on a wire. The kernel has counted them, save for a frame fresh from a tap. */
 __attribute__((noinline)) int gso_packets(struct __sk_buff *skb)
 {
 	__u32 size = skb->gso_size, headers = ETH;
@@ -67,7 +74,7 @@ INLINE int parse_tcp(struct __sk_buff *skb, struct frame *f)
 {
 	__u8 head[14];
 
-	if (bpf_skb_load_bytes(skb, f->l4, head, sizeof(head)))
+	if (load(skb, f->l4, head, sizeof(head)))
 		return DROP_L4_BAD;
 	f->tcp_header = (head[12] >> 4) * 4;
 	f->tcp_flags = head[13];
@@ -80,7 +87,7 @@ INLINE int parse_udp(struct __sk_buff *skb, struct frame *f)
 {
 	__be16 head[3];
 
-	if (bpf_skb_load_bytes(skb, f->l4, head, sizeof(head)))
+	if (load(skb, f->l4, head, sizeof(head)))
 		return DROP_L4_BAD;
 	f->sport = bswap16(head[0]);
 	f->dport = bswap16(head[1]);
@@ -106,7 +113,7 @@ INLINE int parse_l4(struct __sk_buff *skb, struct frame *f)
 		break;
 	case PROTO_ICMP:
 	case PROTO_ICMPV6:
-		if (skb->len < f->l4 + 8 || bpf_skb_load_bytes(skb, f->l4, &f->icmp_type, 1))
+		if (skb->len < f->l4 + 8 || load(skb, f->l4, &f->icmp_type, 1))
 			bad = DROP_L4_BAD;
 		break;
 	}
@@ -117,21 +124,22 @@ INLINE int parse_l4(struct __sk_buff *skb, struct frame *f)
 
 INLINE int parse_ipv4(struct __sk_buff *skb, struct frame *f)
 {
-	void *end = (void *)(long)skb->data_end;
-	struct ipv4 *ip = (void *)(long)skb->data + ETH;
+	struct ipv4 ip;
 
-	if ((void *)(ip + 1) > end)
+	if (load(skb, ETH, &ip, sizeof(ip)))
 		return DROP_L3_BAD;
-	__u32 header = (ip->version_ihl & 15) * 4, length = bswap16(ip->length), fragment = bswap16(ip->fragment);
+	__u32 header = (ip.version_ihl & 15) * 4, length = bswap16(ip.length), fragment = bswap16(ip.fragment);
 
-	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || ETH + header > skb->len)
+	if (ip.version_ihl >> 4 != 4 || header < sizeof(ip) || ETH + header > skb->len)
 		return DROP_L3_BAD;
 	/* A GSO frame's length is rewritten for each segment, and is 0 beyond 64 KiB. */
 	if ((length < header || ETH + length > skb->len) && !(skb->gso_size && length == 0))
 		return DROP_L3_BAD;
 	f->ip = 4;
-	f->proto = ip->proto;
-	f->ecn = ip->tos & 3;
+	f->proto = ip.proto;
+	f->ecn = ip.tos & 3;
+	f->src = (struct address){.w = {0, 0, bswap32(0xffff), ip.src}};
+	f->dst = (struct address){.w = {0, 0, bswap32(0xffff), ip.dst}};
 	f->df = !!(fragment & FRAGMENT_DF);
 	f->fragment = !!(fragment & (FRAGMENT_MORE | FRAGMENT_OFFSET));
 	f->l3_length = skb->len - ETH;
@@ -159,7 +167,7 @@ INLINE int parse_extensions(struct __sk_buff *skb, struct frame *f, __u32 at)
 			f->l4 = f->proto == PROTO_NONE ? 0 : at;
 			return 0;
 		}
-		if (bpf_skb_load_bytes(skb, at, head, 4))
+		if (load(skb, at, head, 4))
 			return DROP_L3_BAD;
 		if (f->proto == PROTO_FRAGMENT) {
 			f->fragment = 1;
@@ -177,38 +185,36 @@ INLINE int parse_extensions(struct __sk_buff *skb, struct frame *f, __u32 at)
 
 INLINE int parse_ipv6(struct __sk_buff *skb, struct frame *f)
 {
-	void *end = (void *)(long)skb->data_end;
-	struct ipv6 *ip = (void *)(long)skb->data + ETH;
+	struct ipv6 ip;
 
-	if ((void *)(ip + 1) > end)
+	if (load(skb, ETH, &ip, sizeof(ip)))
 		return DROP_L3_BAD;
-	__u32 first = bswap32(ip->first), length = bswap16(ip->length);
+	__u32 first = bswap32(ip.first), length = bswap16(ip.length);
 
-	if (first >> 28 != 6 || (ETH + sizeof(*ip) + length > skb->len && !skb->gso_size))
+	if (first >> 28 != 6 || (ETH + sizeof(ip) + length > skb->len && !skb->gso_size))
 		return DROP_L3_BAD;
-	if (length == 0 && ip->next != PROTO_NONE && !skb->gso_size)
+	if (length == 0 && ip.next != PROTO_NONE && !skb->gso_size)
 		return DROP_L3_BAD;
 	f->ip = 6;
-	f->proto = ip->next;
+	f->proto = ip.next;
+	__builtin_memcpy(&f->src, ip.src, sizeof(f->src));
+	__builtin_memcpy(&f->dst, ip.dst, sizeof(f->dst));
 	f->ecn = first >> 20 & 3;
 	f->df = 1;
 	f->l3_length = skb->len - ETH;
-	int bad = parse_extensions(skb, f, ETH + sizeof(*ip));
+	int bad = parse_extensions(skb, f, ETH + sizeof(ip));
 
 	if (bad || !f->l4)
 		return bad;
 	return parse_l4(skb, f);
 }
 
-/* Reads the frame, whose first LINEAR bytes are linear; returns the reason it is refused for, or 0. */
+/* Reads the frame; returns the reason it is refused for, or 0. */
 INLINE int parse(struct __sk_buff *skb, struct frame *f)
 {
-	void *end = (void *)(long)skb->data_end;
-	struct ethernet *eth = (void *)(long)skb->data;
-
-	if ((void *)(eth + 1) > end)
+	if (load(skb, 0, &f->eth, ETH))
 		return DROP_L2_SHORT;
-	f->ethertype = bswap16(eth->type);
+	f->ethertype = bswap16(f->eth.type);
 	f->l3_length = skb->len - ETH;
 	switch (f->ethertype) {
 	case ETHERTYPE_IPV4:

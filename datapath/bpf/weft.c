@@ -66,12 +66,8 @@ __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 /* A unicast frame from a guest. */
 INLINE int forward(struct __sk_buff *skb, struct way *w, const struct frame *f)
 {
-	struct ethernet *eth = (void *)(long)skb->data;
-	const struct fdb *e;
+	const struct fdb *e = station(w->vni, f->eth.dst);
 
-	if ((void *)(eth + 1) > (void *)(long)skb->data_end)
-		return drop(skb, w, STAGE_FDB, DROP_L2_SHORT);
-	e = station(w->vni, eth->dst);
 	if (!e)
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
 	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
@@ -108,8 +104,6 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 
 	if ((reason = may_send(&w, gate)) || (reason = untag(skb)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
-	if (linear(skb, LINEAR))
-		return drop(skb, &w, STAGE_PORT_IN, DROP_PULL_FAILED);
 	if ((reason = parse(skb, &f)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
@@ -118,7 +112,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
-	if (likely(!is_group_frame(skb)))
+	if (likely(!is_group(f.eth.dst)))
 		return forward(skb, &w, &f);
 	if (answer_neighbor(skb, &w, &f, port) == UNANSWERED)
 		return flood(skb, &w, &f);
