@@ -34,6 +34,8 @@ type Agent struct {
 	log      *slog.Logger
 	lock     *lock
 	identity *identity.Identity
+	// etcdUser is who this host is to etcd.
+	etcdUser *identity.Identity
 	machine  machine
 	keeper   *keeper
 	lastGood *lastGood
@@ -129,12 +131,13 @@ func (a *Agent) close() error {
 	return all
 }
 
-func (a *Agent) openIdentity(context.Context) error {
-	id, err := identity.Load(identity.Files{CA: a.config.TLS.CA, Cert: a.config.TLS.Cert, Key: a.config.TLS.Key}, time.Now())
-	if err != nil {
+func (a *Agent) openIdentity(context.Context) (err error) {
+	if a.identity, err = identity.Load(a.config.TLS.files(), time.Now()); err != nil {
 		return fmt.Errorf("load the host's certificate: %w", err)
 	}
-	a.identity = id
+	if a.etcdUser, err = identity.Load(a.config.Etcd.TLS.files(), time.Now()); err != nil {
+		return fmt.Errorf("load the host's certificate for etcd: %w", err)
+	}
 	return nil
 }
 
@@ -187,7 +190,7 @@ func (a *Agent) openKeeper(ctx context.Context) error {
 
 // openStore prepares the connection to etcd, and decides how this host's own words get there.
 func (a *Agent) openStore(ctx context.Context) error {
-	s, err := store.Open(ctx, store.Options{Endpoints: a.config.Etcd.Endpoints, TLS: a.identity.Client(), Logger: a.log})
+	s, err := store.Open(ctx, store.Options{Endpoints: a.config.Etcd.Endpoints, TLS: a.etcdUser.Client(), Logger: a.log})
 	if err != nil {
 		return err
 	}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/identity"
 )
 
 // Config is agent.yaml. Unknown keys are errors; what has a default may be left out.
@@ -34,7 +35,7 @@ type Config struct {
 	StateDir string `yaml:"stateDir"`
 	// BPFDir is where the datapath is pinned, within a bpf file system; /sys/fs/bpf/weft when empty.
 	BPFDir string `yaml:"bpfDir"`
-	// TLS is this host's certificate of the fabric's CA; etcd and other hosts are reached with it and nothing else.
+	// TLS is this host's certificate of the fabric's CA; other hosts are reached with it and nothing else.
 	TLS    TLSFiles `yaml:"tls"`
 	Gossip Gossip   `yaml:"gossip"`
 	Etcd   Etcd     `yaml:"etcd"`
@@ -78,9 +79,15 @@ type Gossip struct {
 type Etcd struct {
 	// Endpoints are client URLs; those of the embedded member when empty.
 	Endpoints []string `yaml:"endpoints"`
+	// TLS is the certificate that says which user of etcd this host is (ADR 9). Left out: the CA of tls, and etcd.crt and
+	// etcd.key beside tls.cert.
+	TLS TLSFiles `yaml:"tls"`
 	// Embedded makes this host a member of the fleet's own cluster.
 	Embedded *EmbeddedEtcd `yaml:"embedded"`
 }
+
+// files are the paths as package identity takes them.
+func (t TLSFiles) files() identity.Files { return identity.Files{CA: t.CA, Cert: t.Cert, Key: t.Key} }
 
 // EmbeddedEtcd is a member that runs inside the agent.
 type EmbeddedEtcd struct {
@@ -163,6 +170,10 @@ func (c *Config) Default() {
 	if c.Listen == "" && c.Underlay.Address.IsValid() {
 		c.Listen = netip.AddrPortFrom(c.Underlay.Address, 7443).String()
 	}
+	first(&c.Etcd.TLS.CA, c.TLS.CA)
+	beside := identity.EtcdFilesIn(filepath.Dir(c.TLS.Cert))
+	first(&c.Etcd.TLS.Cert, beside.Cert)
+	first(&c.Etcd.TLS.Key, beside.Key)
 	if e := c.Etcd.Embedded; e != nil {
 		first(&e.Name, string(c.Host))
 		first(&e.DataDir, filepath.Join(c.StateDir, "etcd"))

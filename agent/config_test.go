@@ -26,9 +26,10 @@ func TestDefaultsFillInWhatWasLeftOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := []string{c.Listen, c.Socket, c.StateDir, c.BPFDir, c.Metrics, c.Gossip.Label, c.Etcd.Embedded.Name, c.Etcd.Embedded.DataDir,
-		strings.Join(c.Etcd.Endpoints, ",")}
+		strings.Join(c.Etcd.Endpoints, ","), c.Etcd.TLS.CA, c.Etcd.TLS.Cert, c.Etcd.TLS.Key}
 	want := []string{"10.240.0.1:7443", "/run/weft/agent.sock", "/var/lib/weft", "/sys/fs/bpf/weft", "127.0.0.1:9464", "weft", "h1",
-		"/var/lib/weft/etcd", "https://10.240.0.1:2379"}
+		"/var/lib/weft/etcd", "https://10.240.0.1:2379",
+		"/etc/weft/ca.crt", "/etc/weft/etcd.crt", "/etc/weft/etcd.key"}
 	for i := range want {
 		if got[i] != want[i] {
 			t.Errorf("got %q, want %q", got[i], want[i])

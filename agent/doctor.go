@@ -137,8 +137,10 @@ func (d *doctor) certificate() {
 		d.add("tls", api.Warning, "set tls.ca, tls.cert and tls.key", "the host has no certificate, so no other host can reach its API")
 		return
 	}
-	_, err := identity.Load(identity.Files{CA: t.CA, Cert: t.Cert, Key: t.Key}, time.Now())
+	_, err := identity.Load(t.files(), time.Now())
 	d.verdict("tls", err, "the host's certificate is good")
+	_, err = identity.Load(d.config.Etcd.TLS.files(), time.Now())
+	d.verdict("etcd.tls", err, "the host's certificate for etcd is good")
 }
 
 // clock asks the kernel whether anything keeps its clock right (adjtimex(2)). Nothing in the fabric is ordered by clocks,

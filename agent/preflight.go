@@ -27,6 +27,7 @@ func preflight(c Config) error {
 		checkUnderlay(c.Underlay),
 		checkTunnelPort(c.Underlay.Address),
 		checkKey(c.TLS.Key),
+		checkKey(c.Etcd.TLS.Key),
 		checkKey(c.Gossip.KeyFile),
 	)
 }

@@ -125,7 +125,7 @@ func TestFillProcess(t *testing.T) {
 	if dir == "" {
 		return
 	}
-	id, err := identity.Load(identity.FilesIn(filepath.Join(dir, "h1", "tls")), time.Now())
+	id, err := identity.Load(identity.EtcdFilesIn(filepath.Join(dir, "h1", "tls")), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -166,8 +166,15 @@ func startEtcd(ctx context.Context, dir string) (*member, *identity.Identity, er
 	if err := cert.Save(filepath.Join(dir, "tls")); err != nil {
 		return nil, nil, err
 	}
-	files := identity.FilesIn(filepath.Join(dir, "tls"))
-	id, err := identity.Load(files, time.Now())
+	files, user := identity.FilesIn(filepath.Join(dir, "tls")), identity.EtcdFilesIn(filepath.Join(dir, "tls"))
+	writer, err := ca.IssueEtcd(fabric.EtcdWriter, time.Now(), 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := writer.SaveAs(user); err != nil {
+		return nil, nil, err
+	}
+	id, err := identity.Load(user, time.Now())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -120,11 +120,16 @@ func (c *CA) Issue(r Request) (Certificate, error) {
 	if err := checkHolder(r.Name, r.Roles); err != nil {
 		return Certificate{}, err
 	}
+	return c.issue(r, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth)
+}
+
+// issue makes the certificate of a request that was checked.
+func (c *CA) issue(r Request, usage ...x509.ExtKeyUsage) (Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return Certificate{}, fmt.Errorf("make the key of %s: %w", r.Name, err)
 	}
-	template, err := c.template(r)
+	template, err := c.template(r, usage)
 	if err != nil {
 		return Certificate{}, err
 	}
@@ -140,14 +145,16 @@ func (c *CA) Issue(r Request) (Certificate, error) {
 }
 
 // Save writes the files FilesIn(dir) names with mode 0600 into dir, which it makes, and closes to others (0700).
-func (c Certificate) Save(dir string) error {
-	files := FilesIn(dir)
-	return save(dir, map[string][]byte{
+func (c Certificate) Save(dir string) error { return c.SaveAs(FilesIn(dir)) }
+
+// SaveAs is Save under other names, all in one directory.
+func (c Certificate) SaveAs(files Files) error {
+	return save(filepath.Dir(files.Key), map[string][]byte{
 		filepath.Base(files.CA): c.CA, filepath.Base(files.Cert): c.Cert, filepath.Base(files.Key): c.Key,
 	})
 }
 
-func (c *CA) template(r Request) (*x509.Certificate, error) {
+func (c *CA) template(r Request, usage []x509.ExtKeyUsage) (*x509.Certificate, error) {
 	serial, err := newSerial()
 	if err != nil {
 		return nil, err
@@ -166,7 +173,7 @@ func (c *CA) template(r Request) (*x509.Certificate, error) {
 		NotBefore:             r.Now.Add(-backdate),
 		NotAfter:              end,
 		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		ExtKeyUsage:           usage,
 		BasicConstraintsValid: true,
 	}
 	for _, role := range r.Roles {

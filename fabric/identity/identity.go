@@ -221,6 +221,9 @@ func checkHolder(name string, roles []Role) error {
 	if err := fabric.CheckName(name); err != nil {
 		return fmt.Errorf("holder of a certificate: %w", err)
 	}
+	if slices.Contains(fabric.EtcdUsers(), fabric.EtcdUser(name)) {
+		return fmt.Errorf("holder of a certificate: %q is a user of etcd: choose another name: %w", name, fabric.ErrInvalid)
+	}
 	for _, r := range roles {
 		if r != RoleHost && r != RoleServer && r != RoleOperator {
 			return fmt.Errorf("role %q of %s is unknown; known are %s, %s, %s: %w", r, name, RoleHost, RoleServer, RoleOperator, fabric.ErrInvalid)

@@ -236,7 +236,7 @@ func TestDeletesAreSeenAlthoughTheirHistoryIsCompacted(t *testing.T) {
 		}
 	}
 	r := apply(t, s, newPort("new", "blue"))
-	if _, err := store.Raw(s).Compact(t.Context(), int64(r.Revision)); err != nil {
+	if _, err := store.Raw(e.OpenAs(t, "root")).Compact(t.Context(), int64(r.Revision)); err != nil {
 		t.Fatal(err)
 	}
 	begin := time.Now()

@@ -26,11 +26,14 @@ import (
 // ErrUnavailable: etcd did not answer, or answered that it cannot serve. What was in force stays in force.
 var ErrUnavailable = errors.New("etcd is not available")
 
+// ErrNotAllowed: etcd knows who asks by the certificate, and that user may not do this.
+var ErrNotAllowed = errors.New("etcd does not allow it")
+
 // Options say where etcd is.
 type Options struct {
 	// Endpoints are the members' client URLs, https://10.240.0.1:2379; at least one.
 	Endpoints []string
-	// TLS is this host's client configuration.
+	// TLS is the client configuration of the etcd user this host is: fabric.EtcdWriter or fabric.EtcdReader.
 	TLS *tls.Config
 	// Logger gets repairs, holds and lost connections; discarded when nil.
 	Logger *slog.Logger
@@ -163,7 +166,7 @@ func (s *Store) call(ctx context.Context) (context.Context, context.CancelFunc) 
 
 // failed says what a failed request means and what to do about it.
 func (s *Store) failed(doing string, err error) error {
-	code := status.Code(err)
+	code := codeOf(err)
 	switch {
 	case err == nil:
 		return nil
@@ -176,7 +179,8 @@ func (s *Store) failed(doing string, err error) error {
 		return fmt.Errorf("%s: the change is too large for one transaction of etcd at %s: apply fewer objects at once, or raise its --max-txn-ops and --max-request-bytes: %w",
 			doing, s.endpoints, errors.Join(fabric.ErrInvalid, err))
 	case code == codes.PermissionDenied, code == codes.Unauthenticated:
-		return fmt.Errorf("%s: etcd at %s does not allow this host to do that: %w", doing, s.endpoints, err)
+		return fmt.Errorf("%s: etcd at %s does not let this certificate do that: a server host shows that of user %s, every other host that of %s and writes through a server host; see etcd.tls in agent.yaml: %w",
+			doing, s.endpoints, fabric.EtcdWriter, fabric.EtcdReader, errors.Join(ErrNotAllowed, err))
 	case ambiguous(err):
 		return fmt.Errorf("%s: etcd at %s did not answer: check that a majority of its members runs and that this host reaches them: %w",
 			doing, s.endpoints, errors.Join(ErrUnavailable, err))
@@ -186,9 +190,18 @@ func (s *Store) failed(doing string, err error) error {
 
 // ambiguous reports whether a request may or may not have been carried out.
 func ambiguous(err error) bool {
-	switch status.Code(err) {
+	switch codeOf(err) {
 	case codes.Unavailable, codes.DeadlineExceeded, codes.Unknown:
 		return true
 	}
 	return errors.Is(err, context.DeadlineExceeded)
+}
+
+// codeOf is the code that etcd answered with; its client wraps the answers it knows in a type that hides it from gRPC.
+func codeOf(err error) codes.Code {
+	var known rpctypes.EtcdError
+	if errors.As(err, &known) {
+		return known.Code()
+	}
+	return status.Code(err)
 }

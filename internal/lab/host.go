@@ -76,10 +76,23 @@ func (l *Lab) issueCertificates(now time.Time) error {
 		}
 		return cert.Save(dir)
 	}
+	etcd := func(dir string, user fabric.EtcdUser) error {
+		cert, err := ca.IssueEtcd(user, now, 0)
+		if err != nil {
+			return err
+		}
+		return cert.SaveAs(identity.EtcdFilesIn(dir))
+	}
+	if err := etcd(l.file("ca"), fabric.EtcdRoot); err != nil {
+		return err
+	}
 	for i, host := range HostNames(l.Hosts) {
-		roles := []identity.Role{identity.RoleHost}
+		roles, user := []identity.Role{identity.RoleHost}, fabric.EtcdReader
 		if i < len(l.servers()) {
-			roles = append(roles, identity.RoleServer)
+			roles, user = append(roles, identity.RoleServer), fabric.EtcdWriter
+		}
+		if err := etcd(l.file(string(host), "tls"), user); err != nil {
+			return err
 		}
 		addresses := []netip.Addr{address4(i + 1).Addr(), address6(i + 1).Addr()}
 		if err := issue(l.file(string(host), "tls"), identity.Request{Name: string(host), Roles: roles, Addresses: addresses}); err != nil {

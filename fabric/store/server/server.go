@@ -1,5 +1,6 @@
 // Package server runs an etcd member inside the process, so that one machine, the lab or a small fleet needs no etcd of
-// its own: 1, 3 or 5 hosts run one each. Members and clients speak mutual TLS 1.3 only.
+// its own: 1, 3 or 5 hosts run one each. Members and clients speak mutual TLS 1.3 only, and etcd's own authorization is in
+// force before the first client is served (ADR 9).
 package server
 
 import (
@@ -62,9 +63,13 @@ type Options struct {
 
 // Server is a running member.
 type Server struct {
-	name string
-	etcd *embed.Etcd
-	once sync.Once // etcd's own Close panics the second time
+	name    string
+	log     *slog.Logger
+	etcd    *embed.Etcd
+	ready   chan struct{} // closed once authorization is in force
+	settled chan struct{} // closed when settle has ended
+	stop    context.CancelFunc
+	once    sync.Once // etcd's own Close panics the second time
 }
 
 // Start starts a member and returns without waiting for the others: a member is ready once a majority runs. Options that
@@ -77,15 +82,24 @@ func Start(o Options) (*Server, error) {
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the data directory of etcd member %s: %w", o.Name, err)
 	}
+	g := &gate{}
+	config.GRPCAdditionalServerOptions = g.options()
 	etcd, err := embed.StartEtcd(config)
 	if err != nil {
 		return nil, fmt.Errorf("start etcd member %s in %s at %s: %w", o.Name, o.DataDir, o.ClientURL, err)
 	}
-	return &Server{name: o.Name, etcd: etcd}, nil
+	g.etcd.Store(etcd.Server)
+	ctx, stop := context.WithCancel(context.Background())
+	s := &Server{name: o.Name, log: o.Logger, etcd: etcd, ready: make(chan struct{}), settled: make(chan struct{}), stop: stop}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	go s.settle(ctx)
+	return s, nil
 }
 
-// Ready is closed when the member serves: it has joined a majority and knows a leader.
-func (s *Server) Ready() <-chan struct{} { return s.etcd.Server.ReadyNotify() }
+// Ready is closed when the member serves: it has joined a majority, knows a leader, and authorization is in force.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
 
 // Wait returns when the member serves, or with an error when ctx ends or the member stops first.
 func (s *Server) Wait(ctx context.Context) error {
@@ -113,7 +127,13 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // Close stops the member and returns when its last goroutine has; the data stays. A second Close does nothing.
-func (s *Server) Close() { s.once.Do(s.etcd.Close) }
+func (s *Server) Close() {
+	s.once.Do(func() {
+		s.stop()
+		s.etcd.Close()
+		<-s.settled
+	})
+}
 
 func (o Options) config() (*embed.Config, error) {
 	client, err := parseURL("client", o.ClientURL)

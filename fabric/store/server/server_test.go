@@ -55,6 +55,13 @@ func cluster(tb testing.TB, ca *identity.CA, n int) []Options {
 		if err := cert.Save(dir); err != nil {
 			tb.Fatal(err)
 		}
+		writer, err := ca.IssueEtcd(fabric.EtcdWriter, time.Now(), 0)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if err := writer.SaveAs(identity.EtcdFilesIn(dir)); err != nil {
+			tb.Fatal(err)
+		}
 		files := identity.FilesIn(dir)
 		o := Options{
 			Name: name, DataDir: filepath.Join(dir, "etcd"), CAFile: files.CA, CertFile: files.Cert, KeyFile: files.Key,
@@ -87,9 +94,19 @@ func load(tb testing.TB, o Options) *identity.Identity {
 	return id
 }
 
+// client opens one with the certificate of a writer that lies beside the member's.
 func client(tb testing.TB, o Options, endpoints ...string) *clientv3.Client {
 	tb.Helper()
-	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: load(tb, o).Client(), Logger: zap.NewNop()})
+	id, err := identity.Load(identity.EtcdFilesIn(filepath.Dir(o.CertFile)), time.Now())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return clientOf(tb, id, endpoints...)
+}
+
+func clientOf(tb testing.TB, id *identity.Identity, endpoints ...string) *clientv3.Client {
+	tb.Helper()
+	c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, TLS: id.Client(), Logger: zap.NewNop()})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -122,7 +139,7 @@ func TestThreeMembersServeWithinThreeSeconds(t *testing.T) {
 		t.Errorf("three members took %v, want at most 3s", took)
 	}
 	c := client(t, options[1], options[0].ClientURL, options[1].ClientURL, options[2].ClientURL)
-	if _, err := c.Put(ctx, "k", "v"); err != nil {
+	if _, err := c.Put(ctx, "/weft/k", "v"); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -140,11 +157,11 @@ func TestDataOutlivesTheProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		c := client(t, o, o.ClientURL)
-		got, err := c.Get(ctx, "k")
+		got, err := c.Get(ctx, "/weft/k")
 		if err != nil || got.Count != want {
 			t.Errorf("found %v (%v), want %d records", got, err, want)
 		}
-		if _, err := c.Put(ctx, "k", "v"); err != nil {
+		if _, err := c.Put(ctx, "/weft/k", "v"); err != nil {
 			t.Error(err)
 		}
 		s.Close()
@@ -171,6 +188,10 @@ func TestOnlyCertificatesOfTheFabricAreServed(t *testing.T) {
 	nobody := ours.Clone()
 	nobody.Certificates = nil
 	other := load(t, cluster(t, ca, 2)[1]).Client() // a host of the fabric, but no member of this cluster
+	users := map[fabric.EtcdUser]*tls.Config{}
+	for _, user := range fabric.EtcdUsers() {
+		users[user] = etcdIdentity(t, ca, user).Client()
+	}
 	for name, c := range map[string]struct {
 		url    string
 		config *tls.Config
@@ -181,6 +202,9 @@ func TestOnlyCertificatesOfTheFabricAreServed(t *testing.T) {
 		"a client without a certificate":    {o.ClientURL, nobody, false},
 		"the member itself":                 {o.PeerURL, ours, true},
 		"a host that is no member, as peer": {o.PeerURL, other, false},
+		"etcd's reader, as peer":            {o.PeerURL, users[fabric.EtcdReader], false},
+		"etcd's writer, as peer":            {o.PeerURL, users[fabric.EtcdWriter], false},
+		"etcd's root, as peer":              {o.PeerURL, users[fabric.EtcdRoot], false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			transport := &http.Transport{TLSClientConfig: c.config, DisableKeepAlives: true}

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/identity"
 	"github.com/weftnet/weft/fabric/store"
 	"github.com/weftnet/weft/fabric/store/server"
@@ -24,8 +25,11 @@ type Etcd struct {
 	DataDir string
 	// Endpoint is the client URL.
 	Endpoint string
-	// Identity is the certificate of the member, which is also good for clients.
+	// Identity is the certificate of a writer, which stores are opened with. The member's own, etcd's users and a host that is
+	// no member have theirs in Certificates.
 	Identity *identity.Identity
+	// Certificates are by name: h1 (the member), h9 (a host), root, weft-reader, weft-writer.
+	Certificates map[string]*identity.Identity
 
 	options server.Options
 	member  *server.Server
@@ -62,32 +66,53 @@ func StartCluster(tb testing.TB, n int) []*Etcd {
 	return members
 }
 
-// prepare gives a member its certificate and its ports.
+// prepare gives a member its certificates and its ports.
 func prepare(tb testing.TB, ca *identity.CA, name string) *Etcd {
 	tb.Helper()
-	cert, err := ca.Issue(identity.Request{
-		Name: name, Roles: []identity.Role{identity.RoleServer}, Now: time.Now(),
-		Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
-	})
+	dir := tb.TempDir()
+	e := &Etcd{DataDir: filepath.Join(dir, "etcd"), Certificates: map[string]*identity.Identity{}}
+	own := identity.FilesIn(filepath.Join(dir, "tls"))
+	for _, host := range []struct {
+		name  string
+		role  identity.Role
+		files identity.Files
+	}{{name, identity.RoleServer, own}, {"h9", identity.RoleHost, identity.FilesIn(filepath.Join(dir, "h9"))}} {
+		cert, err := ca.Issue(identity.Request{
+			Name: host.name, Roles: []identity.Role{host.role}, Now: time.Now(), Addresses: []netip.Addr{netip.MustParseAddr("127.0.0.1")},
+		})
+		e.Certificates[host.name] = saved(tb, cert, err, host.files)
+	}
+	for _, user := range fabric.EtcdUsers() {
+		files := identity.EtcdFilesIn(filepath.Join(dir, string(user)))
+		if user == fabric.EtcdWriter {
+			files = identity.EtcdFilesIn(filepath.Join(dir, "tls")) // where an agent looks for it
+		}
+		cert, err := ca.IssueEtcd(user, time.Now(), 0)
+		e.Certificates[string(user)] = saved(tb, cert, err, files)
+	}
+	e.Identity = e.Certificates[string(fabric.EtcdWriter)]
+	e.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", freePort(tb))
+	e.options = server.Options{
+		Name: name, DataDir: e.DataDir, ClientURL: e.Endpoint, PeerURL: fmt.Sprintf("https://127.0.0.1:%d", freePort(tb)),
+		CAFile: own.CA, CertFile: own.Cert, KeyFile: own.Key,
+	}
+	return e
+}
+
+// saved writes a certificate that was issued and loads it as its holder does.
+func saved(tb testing.TB, cert identity.Certificate, err error, files identity.Files) *identity.Identity {
+	tb.Helper()
 	if err != nil {
 		tb.Fatal(err)
 	}
-	dir := tb.TempDir()
-	if err := cert.Save(filepath.Join(dir, "tls")); err != nil {
+	if err := cert.SaveAs(files); err != nil {
 		tb.Fatal(err)
 	}
-	files := identity.FilesIn(filepath.Join(dir, "tls"))
 	id, err := identity.Load(files, time.Now())
 	if err != nil {
 		tb.Fatal(err)
 	}
-	e := &Etcd{DataDir: filepath.Join(dir, "etcd"), Identity: id}
-	e.Endpoint = fmt.Sprintf("https://127.0.0.1:%d", freePort(tb))
-	e.options = server.Options{
-		Name: name, DataDir: e.DataDir, ClientURL: e.Endpoint, PeerURL: fmt.Sprintf("https://127.0.0.1:%d", freePort(tb)),
-		CAFile: files.CA, CertFile: files.Cert, KeyFile: files.Key,
-	}
-	return e
+	return id
 }
 
 // Restart starts the member again after Stop, with the data that is in DataDir, and waits until it serves.
@@ -127,7 +152,18 @@ func (e *Etcd) Open(tb testing.TB) *store.Store {
 // OpenAt opens a store that reaches the member through other endpoints, such as a proxy's.
 func (e *Etcd) OpenAt(tb testing.TB, endpoints ...string) *store.Store {
 	tb.Helper()
-	s, err := store.Open(context.Background(), store.Options{Endpoints: endpoints, TLS: e.Identity.Client()})
+	return open(tb, e.Identity, endpoints...)
+}
+
+// OpenAs opens a store with the certificate of this name until the test ends.
+func (e *Etcd) OpenAs(tb testing.TB, name string) *store.Store {
+	tb.Helper()
+	return open(tb, e.Certificates[name], e.Endpoint)
+}
+
+func open(tb testing.TB, id *identity.Identity, endpoints ...string) *store.Store {
+	tb.Helper()
+	s, err := store.Open(context.Background(), store.Options{Endpoints: endpoints, TLS: id.Client()})
 	if err != nil {
 		tb.Fatal(err)
 	}
