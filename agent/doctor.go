@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -82,7 +83,7 @@ func (d *doctor) abilities(ctx context.Context) {
 		case a.Required:
 			d.add("bpf."+a.Name, api.Failed, a.Remedy, "%s does not work: %s", a.Name, a.Reason)
 		default:
-			d.add("bpf."+a.Name, api.Warning, a.Remedy, "%s does not work, and weft does without: %s", a.Name, a.Reason)
+			d.add("bpf."+a.Name, api.OK, "", "%s does not work on this kernel, and weft does without: %s", a.Name, a.Reason)
 		}
 	}
 }
@@ -130,17 +131,18 @@ func (d *doctor) mtu(s *fabric.Snapshot) {
 	}
 }
 
-// certificate checks the host's own, and how long it is still good.
+// certificate checks those that this host is known by.
 func (d *doctor) certificate() {
-	t := d.config.TLS
-	if t.Cert == "" {
-		d.add("tls", api.Warning, "set tls.ca, tls.cert and tls.key", "the host has no certificate, so no other host can reach its API")
-		return
+	for _, c := range []struct {
+		check, whom string
+		files       TLSFiles
+	}{{"tls", "to other hosts", d.config.TLS}, {"etcd.tls", "to etcd", d.config.Etcd.TLS}} {
+		if _, err := identity.Load(c.files.files(), time.Now()); err != nil {
+			d.add(c.check, api.Failed, "issue the host's certificates again with the fabric's CA, and copy them there", "the host cannot show who it is %s: %v", c.whom, err)
+			continue
+		}
+		d.add(c.check, api.OK, "", "the host's certificate shows who it is %s", c.whom)
 	}
-	_, err := identity.Load(t.files(), time.Now())
-	d.verdict("tls", err, "the host's certificate is good")
-	_, err = identity.Load(d.config.Etcd.TLS.files(), time.Now())
-	d.verdict("etcd.tls", err, "the host's certificate for etcd is good")
 }
 
 // clock asks the kernel whether anything keeps its clock right (adjtimex(2)). Nothing in the fabric is ordered by clocks,
@@ -160,6 +162,11 @@ func (d *doctor) clock() {
 
 // managers finds daemons that could take weft's devices for their own.
 func (d *doctor) managers() {
+	own, err := os.Readlink("/proc/self/ns/net")
+	first, other := os.Readlink("/proc/1/ns/net")
+	if err == nil && other == nil && own != first {
+		return // they manage the machine's own network namespace, and this is another
+	}
 	for _, m := range []struct{ check, run, fine, remedy string }{
 		{"manager.networkmanager", "/run/NetworkManager", "/etc/NetworkManager/conf.d/weft.conf",
 			"install weft's package, or put this into /etc/NetworkManager/conf.d/weft.conf: [keyfile] unmanaged-devices=interface-name:weft*;interface-name:sw-*"},
@@ -196,7 +203,7 @@ func (d *doctor) facades() {
 	}
 }
 
-// leftovers finds pins of devices that are gone.
+// leftovers finds pinned links whose device is gone; their names begin with its number.
 func (d *doctor) leftovers() {
 	links, err := os.ReadDir(filepath.Join(d.config.BPFDir, "links"))
 	if err != nil {
@@ -204,20 +211,21 @@ func (d *doctor) leftovers() {
 	}
 	var stale []string
 	for _, l := range links {
-		device := l.Name()
-		if i := strings.LastIndexByte(device, '-'); i > 0 {
-			device = device[:i]
+		number, _, _ := strings.Cut(l.Name(), "-")
+		index, err := strconv.Atoi(number)
+		if err != nil {
+			continue
 		}
-		if _, err := net.InterfaceByName(device); err != nil {
+		if _, err := net.InterfaceByIndex(index); err != nil {
 			stale = append(stale, l.Name())
 		}
 	}
 	if len(stale) > 0 {
 		d.add("bpf.pins", api.Warning, "start the agent, which removes them; without an agent remove "+d.config.BPFDir,
-			"pins of devices that are gone: %s", strings.Join(stale, ", "))
+			"programs are pinned for devices that are gone: %s", strings.Join(stale, ", "))
 		return
 	}
-	d.add("bpf.pins", api.OK, "", "every pinned link has its device")
+	d.add("bpf.pins", api.OK, "", "every pinned program has its device")
 }
 
 // minFree is how much room the state directory should have, in bytes.

@@ -79,9 +79,9 @@ const (
 
 // echo sends one ICMP echo request of size bytes of L3 packet that may not be fragmented, and waits for the answer.
 func echo(ctx context.Context, from, to netip.Addr, size int) error {
-	network, header, request := "ip4:icmp", 20, byte(icmpEcho)
+	network, header, request := "ip4:1", 20, byte(icmpEcho)
 	if to.Is6() {
-		network, header, request = "ip6:ipv6-icmp", 40, icmp6Echo
+		network, header, request = "ip6:58", 40, icmp6Echo
 	}
 	config := net.ListenConfig{Control: dontFragment}
 	conn, err := config.ListenPacket(ctx, network, from.String())
@@ -136,7 +136,7 @@ func isTimeout(err error) bool {
 func dontFragment(network, _ string, c syscall.RawConn) error {
 	var failed error
 	err := c.Control(func(fd uintptr) {
-		if network == "ip6:ipv6-icmp" {
+		if strings.HasPrefix(network, "ip6") {
 			failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
 			return
 		}
