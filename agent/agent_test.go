@@ -334,7 +334,7 @@ func TestWhatIsChangedBehindTheAgentsBackIsRepaired(t *testing.T) {
 func told(t *testing.T, n *tenant, kind string) int {
 	t.Helper()
 	count := 0
-	err := n.Agent.Events(t.Context(), false, func(e fabric.Event) error {
+	err := n.Agent.Events(t.Context(), 0, false, func(_ uint64, e fabric.Event) error {
 		if e.Type == kind {
 			count++
 		}

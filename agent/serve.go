@@ -162,13 +162,14 @@ func (a *Agent) Etcd(ctx context.Context) (api.Etcd, error) {
 // Doctor examines this host.
 func (a *Agent) Doctor(ctx context.Context) ([]api.Finding, error) { return Doctor(ctx, a.config), nil }
 
-// Events calls each with what happened on this host, oldest first; with follow it goes on until ctx ends.
-func (a *Agent) Events(ctx context.Context, follow bool, each func(fabric.Event) error) error {
-	one := func(r export.Record) error { return each(r.Event) }
+// Events calls each with what happened on this host after the event of that number, oldest first; with follow it goes on
+// until ctx ends.
+func (a *Agent) Events(ctx context.Context, after uint64, follow bool, each func(uint64, fabric.Event) error) error {
+	one := func(r export.Record) error { return each(r.Seq, r.Event) }
 	if follow {
-		return a.events.Follow(ctx, 0, one)
+		return a.events.Follow(ctx, after, one)
 	}
-	return a.events.Since(0, one)
+	return a.events.Since(after, one)
 }
 
 // Confirm goes on with what waits here for a person: a snapshot that removes many ports, on this host; or data of an etcd

@@ -104,7 +104,12 @@ func GetDoctor() huma.Operation {
 
 // GetEvents streams events.
 func GetEvents() huma.Operation {
-	return operation("events", http.MethodGet, "/v1/events", "streams", Read, "What happened, oldest first: one JSON object a line, or server-sent events where Accept asks for them")
+	return operation("events", http.MethodGet, "/v1/events", "streams", Read, "What happened on all hosts, oldest first: one JSON object a line, or server-sent events where Accept asks for them")
+}
+
+// EventsHere streams the events of the host that is asked, with what another host needs to go on after a break.
+func EventsHere() huma.Operation {
+	return operation("events-here", http.MethodGet, "/v1/here/events", "streams", Read, "What happened on this host, oldest first, numbered: one JSON object a line")
 }
 
 // GetWatch streams changes.

@@ -3,10 +3,8 @@ package server
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -96,19 +94,11 @@ func (s *Server) portsOf(ctx context.Context, h *fabric.Host) ([]fabric.PortStat
 	case s.o.PeerTLS == nil:
 		return nil, absent("call other hosts")
 	}
-	op := api.PortsHere()
-	req, err := http.NewRequestWithContext(ctx, op.Method, "https://"+h.Spec.API+op.Path, nil)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := s.peers.Do(req)
+	resp, err := s.callPeer(ctx, h, api.PortsHere().Path)
 	if err != nil {
 		return nil, err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("host %s answered %s", h.Metadata.Name, resp.Status)
-	}
 	var list api.List[fabric.PortStatus]
 	return list.Items, json.NewDecoder(io.LimitReader(resp.Body, api.MaxBody)).Decode(&list)
 }

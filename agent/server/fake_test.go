@@ -22,6 +22,7 @@ type memory struct {
 	fail     error
 	applied  []fabric.Object
 	reported []fabric.HostID
+	events   []fabric.Event
 }
 
 func newMemory() *memory {
@@ -129,8 +130,25 @@ func (m *memory) Detach(context.Context, fabric.PortID) error { return nil }
 
 func (m *memory) Doctor(context.Context) ([]api.Finding, error) { panic("doctor fell ill") }
 func (m *memory) Ready(context.Context) error                   { return errors.New("the first snapshot has not come") }
-func (m *memory) Events(_ context.Context, _ bool, each func(fabric.Event) error) error {
-	return each(fabric.Event{Host: "h1", Type: "port.active", Message: "port a is active"})
+func (m *memory) Events(ctx context.Context, after uint64, follow bool, each func(uint64, fabric.Event) error) error {
+	for {
+		m.mu.Lock()
+		events, changed := m.events, m.changed
+		m.mu.Unlock()
+		for ; after < uint64(len(events)); after++ {
+			if err := each(after+1, events[after]); err != nil {
+				return err
+			}
+		}
+		if !follow {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
 }
 
 func (m *memory) Trace(_ context.Context, r api.TraceRequest) (*tracing.Path, error) {

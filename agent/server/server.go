@@ -75,8 +75,9 @@ type Prober interface {
 // Host is this host itself.
 type Host interface {
 	Doctor(ctx context.Context) ([]api.Finding, error)
-	// Events calls each with what happened here, oldest first; with follow it goes on until ctx ends.
-	Events(ctx context.Context, follow bool, each func(fabric.Event) error) error
+	// Events calls each with what happened here after the event of that number, oldest first; with follow it goes on until
+	// ctx ends.
+	Events(ctx context.Context, after uint64, follow bool, each func(uint64, fabric.Event) error) error
 	// Ready says what is missing before the host does its work; nil when nothing is.
 	Ready(ctx context.Context) error
 }
@@ -98,7 +99,7 @@ type Options struct {
 	// Listen is the address of the mTLS API; none when empty. TLS asks for and verifies certificates of the fabric's CA.
 	Listen string
 	TLS    *tls.Config
-	// PeerTLS is how this host calls others: for their ports' counters. Without it they are not shown.
+	// PeerTLS is how this host calls others: for their ports' counters and their events. Without it they are not shown.
 	PeerTLS *tls.Config
 	// StateDir keeps what must outlive the agent; without it no change can be made to wait for a confirmation.
 	StateDir string
@@ -139,7 +140,10 @@ func New(o Options) *Server {
 		o.Group = "weft"
 	}
 	s := &Server{o: o, stopping: make(chan struct{})}
-	s.peers = &http.Client{Transport: &http.Transport{TLSClientConfig: o.PeerTLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute}}
+	s.peers = &http.Client{Transport: &http.Transport{
+		TLSClientConfig: o.PeerTLS, ForceAttemptHTTP2: true, MaxIdleConnsPerHost: 1, IdleConnTimeout: time.Minute,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second}, // events may be followed for days
+	}}
 	if o.StateDir != "" && o.Writes {
 		s.confirmer = &confirmer{objects: o.Objects, log: o.Logger, path: filepath.Join(o.StateDir, "pending.json"), wake: make(chan struct{}, 1)}
 	}

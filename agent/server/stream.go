@@ -20,19 +20,8 @@ const slowest = 30 * time.Second
 
 func (s *Server) streamOperations() {
 	register(s, api.GetEvents(), s.events)
+	register(s, api.EventsHere(), s.eventsHere)
 	register(s, api.GetWatch(), s.watch)
-}
-
-// events streams what happened on this host.
-func (s *Server) events(_ context.Context, in *struct {
-	Follow bool `query:"follow" doc:"Go on with what happens from now on"`
-}) (*huma.StreamResponse, error) {
-	if s.o.Host == nil {
-		return nil, absent("keep events")
-	}
-	return s.streamed(func(ctx context.Context, l *lines) error {
-		return s.o.Host.Events(ctx, in.Follow, func(e fabric.Event) error { return l.write(e) })
-	}), nil
 }
 
 // watch streams objects and their changes.

@@ -29,9 +29,17 @@ func (c *Client) Watch(ctx context.Context, kinds []fabric.Kind, each func(api.W
 	return c.ended("watch") // a watch has no end of its own
 }
 
-// Events calls each with the fabric's events, oldest first; with follow it goes on until ctx ends.
-func (c *Client) Events(ctx context.Context, follow bool, each func(fabric.Event) error) error {
-	return stream(ctx, c, "/v1/events?follow="+strconv.FormatBool(follow), each)
+// Events calls each with the events of the hosts, all when none are given, oldest first; with follow it goes on until ctx
+// ends. An event of type api.HostSilent says that its host does not answer.
+func (c *Client) Events(ctx context.Context, hosts []fabric.HostID, follow bool, each func(fabric.Event) error) error {
+	q := url.Values{"follow": {strconv.FormatBool(follow)}}
+	for _, h := range hosts {
+		q.Add("host", string(h))
+	}
+	if err := stream(ctx, c, "/v1/events?"+q.Encode(), each); err != nil || !follow {
+		return err
+	}
+	return c.ended("events")
 }
 
 // ended is the error of a stream that the agent has ended, as it does when it stops.

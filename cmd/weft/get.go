@@ -132,7 +132,7 @@ func (a *app) watchObjects(ctx context.Context, r api.Resource, names []string) 
 			return nil
 		}
 		if a.structured() {
-			return a.document(w)
+			return a.line(w)
 		}
 		if w.Type == api.Delete {
 			fmt.Fprintf(a.out, "%s/%s deleted\n", r.Singular, w.Name)

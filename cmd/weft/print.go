@@ -43,6 +43,22 @@ func (a *app) document(v any) error {
 	return err
 }
 
+// line prints one of many values that come one after the other: JSON on a line of its own, or a YAML document.
+func (a *app) line(v any) error {
+	if a.output == "yaml" {
+		if _, err := fmt.Fprintln(a.out, "---"); err != nil {
+			return err
+		}
+		return a.document(v)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("print the answer: %w", err)
+	}
+	_, err = fmt.Fprintf(a.out, "%s\n", b)
+	return err
+}
+
 // progress tells a person what goes on, on standard error.
 func (a *app) progress(format string, args ...any) {
 	if !a.quiet {

@@ -148,33 +148,3 @@ func (a *app) printFindings(findings []api.Finding) error {
 	}
 	return nil
 }
-
-// eventsCommand prints what happened.
-func (a *app) eventsCommand() *cobra.Command {
-	var follow bool
-	cmd := &cobra.Command{
-		Use: "events", Short: "What happened on the host that is asked, oldest first", Args: exactly(),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.checkOutput(); err != nil {
-				return err
-			}
-			c, err := a.connect()
-			if err != nil {
-				return err
-			}
-			err = c.Events(cmd.Context(), follow, func(e fabric.Event) error {
-				if a.structured() {
-					return a.document(e)
-				}
-				fmt.Fprintf(a.out, "%s  %-6s %-22s %-16s %s\n", e.Time.Local().Format("15:04:05.000"), e.Host, e.Type, e.Object, e.Message)
-				return nil
-			})
-			if errors.Is(err, context.Canceled) {
-				return nil // the user has seen enough
-			}
-			return err
-		},
-	}
-	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on with what happens")
-	return cmd
-}
