@@ -12,6 +12,7 @@ import (
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/location"
 	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/migration"
 	"github.com/weftnet/weft/tracing/export"
 )
 
@@ -22,7 +23,7 @@ type starter struct {
 	store *store.Store
 }
 
-// Start grants a move. Both hosts must be reporting, or nobody would carry it out.
+// Start grants a move, unless something stands against it.
 func (s *starter) Start(ctx context.Context, r api.MoveRequest) (*fabric.Move, error) {
 	snap, err := s.store.Snapshot(ctx)
 	if err != nil {
@@ -36,8 +37,12 @@ func (s *starter) Start(ctx context.Context, r api.MoveRequest) (*fabric.Move, e
 		}
 		vm = location.Machine(port)
 	}
-	if err := s.reachable(ctx, snap, vm, r.To); err != nil {
-		return nil, fmt.Errorf("move %s to host %s: %w", vm, r.To, err)
+	statuses, err := s.store.Statuses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if found := migration.Preflight(snap, statuses, vm, r.To); len(found) > 0 {
+		return nil, refusal(vm, r.To, found)
 	}
 	now := time.Now()
 	move := &fabric.Move{
@@ -53,24 +58,22 @@ func (s *starter) Start(ctx context.Context, r api.MoveRequest) (*fabric.Move, e
 	return location.New(records).Grant(ctx, move)
 }
 
-// reachable checks that both ends of the move are there.
-func (s *starter) reachable(ctx context.Context, snap *fabric.Snapshot, vm string, to fabric.HostID) error {
-	statuses, err := s.store.Statuses(ctx)
-	if err != nil {
-		return err
+// refusal is the error of a move that cannot go well. Its identity is that of the first finding.
+func refusal(vm string, to fabric.HostID, found []migration.Finding) error {
+	identity := fabric.ErrConflict
+	switch found[0].Code {
+	case "vm-unknown", "host-unknown":
+		identity = fabric.ErrNotFound
+	case "same-host":
+		identity = fabric.ErrInvalid
+	case "host-silent", "host-not-ready":
+		identity = api.ErrUnavailable
 	}
-	ends := []fabric.HostID{to}
-	for _, port := range location.PortsOf(snap, vm) {
-		if host := snap.Locations[port].Host; host != "" {
-			ends = append(ends, host)
-		}
+	texts := make([]string, len(found))
+	for i, f := range found {
+		texts[i] = f.String()
 	}
-	for _, host := range ends {
-		if _, reports := statuses[host]; !reports && snap.Hosts[host] != nil {
-			return fmt.Errorf("host %s does not report: start its agent first: %w", host, api.ErrUnavailable)
-		}
-	}
-	return nil
+	return fmt.Errorf("move %s to host %s: %s: %w", vm, to, strings.Join(texts, " "), identity)
 }
 
 // Abort gives a move up.
