@@ -20,74 +20,100 @@ var (
 )
 
 // Apply carries a change out: puts before deletes, each in the order that keeps every packet's way closed or complete. It
-// is idempotent, and stops at the first thing that fails; what came before is in force then. An FDB entry of an older
-// epoch than the kernel's is left out without an error, a port that an older epoch would open is fabric.ErrStaleEpoch.
+// is idempotent. What fails does not keep the rest from being carried out, save for what depends on it; the error names the
+// failures. An FDB entry of an older epoch than the kernel's is left out without an error, a port that an older epoch would
+// open is fabric.ErrStaleEpoch.
 func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for _, step := range []func(Change) error{
+	var failed failures
+	for _, step := range []func(Change, *failures){
 		d.applyLocal, d.applyPeers, d.applySwitches, d.applyPorts, d.applyStations,
 		d.unapplyStations, d.unapplyPorts, d.unapplySwitches, d.unapplyPeers,
 	} {
 		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("change the datapath: %w", err)
+			failed.add(fmt.Errorf("change the datapath: %w", err))
+			break
 		}
-		if err := step(c); err != nil {
-			return err
-		}
+		step(c, &failed)
 	}
-	return nil
+	return failed.err()
+}
+
+// failures are the errors of items that do not depend on each other: the first few, and how many there were.
+type failures struct {
+	first []error
+	more  int
+}
+
+// mostFailures is how many errors are told in full.
+const mostFailures = 16
+
+func (f *failures) add(err error) {
+	switch {
+	case err == nil:
+	case len(f.first) < mostFailures:
+		f.first = append(f.first, err)
+	default:
+		f.more++
+	}
+}
+
+func (f *failures) err() error {
+	if f.more > 0 {
+		return errors.Join(append(f.first, fmt.Errorf("and %d failures more", f.more))...)
+	}
+	return errors.Join(f.first...)
 }
 
 // applyLocal changes this host's tunnel end point, and with it the header of every peer.
-func (d *Datapath) applyLocal(c Change) error {
-	if vtep := c.Put.Local.VTEP; vtep.IsValid() && vtep != fromCore(d.shared.config.Vtep) {
-		d.setVTEP(vtep)
-		for address, p := range d.peers {
-			p.value.Checksum = d.headerSum(address)
-			if err := d.writePeer(p); err != nil {
-				return fmt.Errorf("move the tunnel end point to %s: %w", vtep, err)
-			}
+func (d *Datapath) applyLocal(c Change, failed *failures) {
+	vtep := c.Put.Local.VTEP
+	if !vtep.IsValid() || vtep == fromCore(d.shared.config.Vtep) {
+		return
+	}
+	d.setVTEP(vtep)
+	for address, p := range d.peers {
+		p.value.Checksum = d.headerSum(address)
+		if err := d.writePeer(p); err != nil {
+			failed.add(fmt.Errorf("move the tunnel end point to %s: %w", vtep, err))
 		}
 	}
-	return nil
 }
 
-func (d *Datapath) applyPeers(c Change) error {
+func (d *Datapath) applyPeers(c Change, failed *failures) {
 	for _, vtep := range sorted(c.Put.Peers, netip.Addr.Compare) {
-		if err := d.putPeer(vtep, c.Put.Peers[vtep]); err != nil {
-			return err
-		}
+		failed.add(d.putPeer(vtep, c.Put.Peers[vtep]))
 	}
-	return nil
 }
 
-func (d *Datapath) applySwitches(c Change) error {
+func (d *Datapath) applySwitches(c Change, failed *failures) {
 	for vni, s := range c.Put.Switches {
-		if err := d.putNetwork(vni, s); err != nil {
-			return err
-		}
+		failed.add(d.putNetwork(vni, s))
 	}
-	return nil
 }
 
-// applyPorts writes the ports that close before those that open.
-func (d *Datapath) applyPorts(c Change) error {
+// applyPorts writes the ports that close before those that open, and puts the sentinels on their devices when all of them
+// carry traffic already.
+func (d *Datapath) applyPorts(c Change, failed *failures) {
 	if len(c.Put.Ports) == 0 {
-		return nil
+		return
 	}
 	mtus, err := d.mtus()
 	if err != nil {
-		return err
+		failed.add(err)
+		return
 	}
 	for _, device := range sorted(c.Put.Ports, func(a, b string) int {
 		return c.Put.Ports[a].Gate.Openness() - c.Put.Ports[b].Gate.Openness()
 	}) {
-		if err := d.putPort(device, c.Put.Ports[device], mtus); err != nil {
-			return err
+		failed.add(d.putPort(device, c.Put.Ports[device], mtus))
+	}
+	for device := range c.Put.Ports {
+		if p := d.ports[device]; p != nil {
+			failed.add(d.guardPort(device, p))
 		}
 	}
-	return nil
 }
 
 // mtus are the MTUs of the switches in force.
@@ -99,33 +125,31 @@ func (d *Datapath) mtus() (map[fabric.VNI]uint16, error) {
 	return found, err
 }
 
-func (d *Datapath) applyStations(c Change) error {
-	if err := d.putFDB(c.Put.FDB); err != nil {
-		return err
-	}
-	if err := d.putNeighbors(c.Put.Neighbors); err != nil {
-		return err
-	}
+func (d *Datapath) applyStations(c Change, failed *failures) {
+	d.putFDB(c.Put.FDB, failed)
+	d.putNeighbors(c.Put.Neighbors, failed)
 	for vni, peers := range byNetwork(c.Put.Flood) {
 		ids := make([]uint16, 0, len(peers))
 		for _, vtep := range peers {
 			id, err := d.peerID(vtep)
+			if err == nil && id == 0 {
+				err = errors.New("the peer has no address")
+			}
 			if err != nil {
-				return fmt.Errorf("flood VNI %d: %w", vni, err)
+				failed.add(fmt.Errorf("flood VNI %d: %w", vni, err))
+				continue
 			}
 			ids = append(ids, id)
 		}
 		if n, err := d.network(vni); err != nil || n == nil {
-			return errors.Join(err, fmt.Errorf("flood VNI %d: the switch is not in force here; put the switch first", vni))
+			failed.add(errors.Join(err, fmt.Errorf("flood VNI %d: the switch is not in force here; put the switch first", vni)))
+			continue
 		}
-		if err := d.changeFlood(vni, ids, nil); err != nil {
-			return err
-		}
+		failed.add(d.changeFlood(vni, ids, nil))
 	}
-	return nil
 }
 
-func (d *Datapath) unapplyStations(c Change) error {
+func (d *Datapath) unapplyStations(c Change, failed *failures) {
 	for vni, peers := range byNetwork(c.Delete.Flood) {
 		var ids []uint16
 		for _, vtep := range peers {
@@ -133,38 +157,32 @@ func (d *Datapath) unapplyStations(c Change) error {
 				ids = append(ids, p.id)
 			}
 		}
-		if err := d.changeFlood(vni, nil, ids); err != nil {
-			return err
-		}
+		failed.add(d.changeFlood(vni, nil, ids))
 	}
-	return errors.Join(d.deleteNeighbors(c.Delete.Neighbors), d.deleteFDB(c.Delete.FDB))
+	failed.add(d.deleteNeighbors(c.Delete.Neighbors))
+	failed.add(d.deleteFDB(c.Delete.FDB))
 }
 
-func (d *Datapath) unapplyPorts(c Change) error {
+func (d *Datapath) unapplyPorts(c Change, failed *failures) {
 	for device := range c.Delete.Ports {
-		if err := d.removePort(device); err != nil {
-			return err
-		}
+		failed.add(d.removePort(device))
 	}
-	return nil
 }
 
-func (d *Datapath) unapplySwitches(c Change) error {
+func (d *Datapath) unapplySwitches(c Change, failed *failures) {
 	for vni := range c.Delete.Switches {
-		if err := d.deleteNetwork(vni); err != nil {
-			return err
-		}
+		failed.add(d.deleteNetwork(vni))
 	}
-	return nil
 }
 
-func (d *Datapath) unapplyPeers(c Change) error {
-	for vtep := range c.Delete.Peers {
-		if err := d.deletePeer(vtep); err != nil {
-			return err
-		}
+func (d *Datapath) unapplyPeers(c Change, failed *failures) {
+	if len(c.Delete.Peers) == 0 {
+		return
 	}
-	return nil
+	for vtep := range c.Delete.Peers {
+		failed.add(d.deletePeer(vtep))
+	}
+	failed.add(d.releasePeers())
 }
 
 // byNetwork groups flood members by switch.

@@ -42,20 +42,44 @@ type Datapath struct {
 	events chan Event
 	reader *ringbuf.Reader
 
+	emitting sync.Mutex
+	ended    bool
+	staged   map[int]place // by device index: ports whose guest's first frame has not been told of
+
 	mu       sync.Mutex
+	closed   bool
 	programs programs
 	links    links
 	ports    map[string]*port // by device
 	slots    slotAllocator
 	peers    map[netip.Addr]*peer
 	peerIDs  slotAllocator
+	retired  map[uint16]bool // numbers of former peers that something may still name
 	underlay nic.Device
 	tunnel   nic.Device
 	buffers  buffers
 	probes   map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
 	routed   []netip.Addr      // peers whose routes Verify has still to ask for in this turn
 	foreign  map[linkKey]uint64
-	done     chan struct{}
+
+	quit chan struct{} // closed by Close: nobody waits for a reader of events any more
+	done chan struct{} // closed when the ring is read no more
+}
+
+// ErrClosed: the datapath was used after Close.
+var ErrClosed = errors.New("the datapath is closed")
+
+// begin takes the turn of a method; the caller gives it back with d.mu.Unlock unless there is an error.
+func (d *Datapath) begin(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return ErrClosed
+	}
+	return nil
 }
 
 // Load takes the core in PinDir over, or loads it there. What forwards goes on forwarding: programs are replaced one by
@@ -68,13 +92,13 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 		return nil, fmt.Errorf("load the datapath: %v is no address for a tunnel end point: give the host's underlay address", o.VTEP)
 	}
 	d = &Datapath{
-		log: o.Logger, events: make(chan Event, eventBacklog), done: make(chan struct{}),
+		log: o.Logger, events: make(chan Event, eventBacklog), quit: make(chan struct{}), done: make(chan struct{}),
 		ports: map[string]*port{}, peers: map[netip.Addr]*peer{}, links: links{},
-		probes: map[uint64]uint64{}, foreign: map[linkKey]uint64{},
+		probes: map[uint64]uint64{}, retired: map[uint16]bool{}, staged: map[int]place{}, foreign: map[linkKey]uint64{},
 		slots: slotAllocator{first: firstSlot, end: maxPorts}, peerIDs: slotAllocator{first: 1, end: maxPeers},
 	}
 	defer d.closeOnError(&err)
-	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.openEvents} {
+	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents} {
 		if err := step(ctx, o); err != nil {
 			return d, fmt.Errorf("load the datapath in %s: %w", o.PinDir, err)
 		}
@@ -125,8 +149,34 @@ func (d *Datapath) attachHost(context.Context, Options) error {
 	return nic.SetUp(d.tunnel.Name)
 }
 
-// Close lets go of the core, which goes on forwarding. The channel of events is closed.
+// prune takes the core off devices that it has no business on any more: a NIC that was the underlay once.
+func (d *Datapath) prune(context.Context, Options) error {
+	mine := map[int]bool{d.tunnel.Index: true, d.underlay.Index: true}
+	for _, p := range d.ports {
+		mine[p.ifindex] = true
+	}
+	if probe, err := nic.Find(probePeer); err == nil {
+		mine[probe.Index] = true
+	}
+	var foreign []attachment
+	for key := range d.links {
+		if !mine[key.ifindex] {
+			foreign = append(foreign, attachment{linkKey: key})
+		}
+	}
+	return d.detach(foreign)
+}
+
+// Close lets go of the core, which goes on forwarding. The channel of events is closed. A second call does nothing.
 func (d *Datapath) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	d.mu.Unlock()
+	close(d.quit)
 	if d.reader != nil {
 		d.reader.Close()
 		<-d.done

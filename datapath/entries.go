@@ -101,13 +101,14 @@ type buffers struct {
 }
 
 // putFDB writes entries, save those that the kernel holds under a later epoch.
-func (d *Datapath) putFDB(entries map[FDBKey]FDB) error {
+func (d *Datapath) putFDB(entries map[FDBKey]FDB, failed *failures) {
 	if len(entries) == 0 {
-		return nil
+		return
 	}
 	held, err := d.epochs(entries)
 	if err != nil {
-		return err
+		failed.add(err)
+		return
 	}
 	var b batch[coreFdbKey, coreFdb]
 	for key, e := range entries {
@@ -116,11 +117,12 @@ func (d *Datapath) putFDB(entries map[FDBKey]FDB) error {
 		}
 		value, err := d.fdbToCore(key, e)
 		if err != nil {
-			return fmt.Errorf("put station %s on VNI %d: %w", key.MAC, key.VNI, err)
+			failed.add(fmt.Errorf("put station %s on VNI %d: %w", key.MAC, key.VNI, err))
+			continue
 		}
 		b.add(key.toCore(), value)
 	}
-	return b.put(d.maps.FdbV1)
+	failed.add(b.put(d.maps.FdbV1))
 }
 
 // epochs are the epochs under which the kernel holds the stations: one by one for a few, all in one sweep for many.
@@ -212,15 +214,16 @@ func (d *Datapath) forgetSlot(slot uint32) error {
 }
 
 // putNeighbors writes what ARP and ND answer.
-func (d *Datapath) putNeighbors(entries map[NeighborKey]fabric.MAC) error {
+func (d *Datapath) putNeighbors(entries map[NeighborKey]fabric.MAC, failed *failures) {
 	var b batch[coreNeighborKey, coreNeighbor]
 	for key, mac := range entries {
 		if !key.Addr.IsValid() {
-			return fmt.Errorf("put neighbor with MAC %s on VNI %d: it has no address", mac, key.VNI)
+			failed.add(fmt.Errorf("put neighbor with MAC %s on VNI %d: it has no address", mac, key.VNI))
+			continue
 		}
 		b.add(key.toCore(), coreNeighbor{Mac: mac})
 	}
-	return b.put(d.maps.NeighborsV1)
+	failed.add(b.put(d.maps.NeighborsV1))
 }
 
 func (d *Datapath) deleteNeighbors(entries map[NeighborKey]fabric.MAC) error {

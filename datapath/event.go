@@ -66,7 +66,7 @@ func (d *Datapath) openEvents(context.Context, Options) (err error) {
 // drain moves records from the ring to the channel until the reader is closed.
 func (d *Datapath) drain() {
 	defer close(d.done)
-	defer close(d.events)
+	defer d.endEvents()
 	var record ringbuf.Record
 	for {
 		err := d.reader.ReadInto(&record)
@@ -80,26 +80,79 @@ func (d *Datapath) drain() {
 		if len(record.RawSample) < int(unsafe.Sizeof(coreHop{})) {
 			continue
 		}
-		d.emit(d.event((*coreHop)(unsafe.Pointer(&record.RawSample[0]))))
+		r := (*coreHop)(unsafe.Pointer(&record.RawSample[0]))
+		if r.Kind == kindOpened {
+			d.tellOpened(int(r.Ifindex), wallClock(r.Ts))
+			continue
+		}
+		d.emit(d.event(r))
 	}
 }
 
-// emit hands an event to the reader; when it has stopped reading, the event is dropped.
-func (d *Datapath) emit(e Event) {
+// endEvents closes the channel; what is emitted from then on is nobody's.
+func (d *Datapath) endEvents() {
+	d.emitting.Lock()
+	defer d.emitting.Unlock()
+	d.ended = true
+	close(d.events)
+}
+
+// emit hands an event to the reader and reports whether it could; when the reader has stopped reading, the event is dropped.
+func (d *Datapath) emit(e Event) bool {
+	d.emitting.Lock()
+	defer d.emitting.Unlock()
+	if d.ended {
+		return false
+	}
 	select {
 	case d.events <- e:
+		return true
 	default:
 		d.log.Warn("an event was dropped: nobody reads them", "kind", e.Kind, "port", e.Port)
+		return false
 	}
+}
+
+// tellOpened emits PortOpened for a port that was staged, once. What the ring or the channel has no room for is told by the
+// next Verify, which looks at the gates.
+func (d *Datapath) tellOpened(ifindex int, at time.Time) {
+	d.emitting.Lock()
+	p, staged := d.staged[ifindex]
+	delete(d.staged, ifindex)
+	d.emitting.Unlock()
+	if staged && !d.emit(Event{Kind: PortOpened, Time: at, Port: p.name, Device: p.device}) {
+		d.expectOpened(ifindex, p, true)
+	}
+}
+
+// expectOpened says whether the opening of the port on a device is to be told.
+func (d *Datapath) expectOpened(ifindex int, p place, staged bool) {
+	d.emitting.Lock()
+	defer d.emitting.Unlock()
+	delete(d.staged, ifindex)
+	if staged {
+		d.staged[ifindex] = p
+	}
+}
+
+// verifyOpened tells of openings whose record was lost.
+func (d *Datapath) verifyOpened() {
+	for _, p := range d.ports {
+		if gate, _ := d.shared.loadGate(p.value.Slot); gate == Open {
+			d.tellOpened(p.ifindex, time.Now())
+		}
+	}
+}
+
+// place is a port and its device.
+type place struct {
+	name   fabric.PortID
+	device string
 }
 
 func (d *Datapath) event(r *coreHop) Event {
 	e := Event{Kind: HopSeen, Time: wallClock(r.Ts)}
 	e.Port, e.Device = d.portAt(int(r.Ifindex))
-	if r.Kind == kindOpened {
-		e.Kind = PortOpened
-		return e
-	}
 	e.Hop = tracing.Hop{
 		Port: e.Port, Device: e.Device, Ifindex: r.Ifindex,
 		Stage: tracing.Stage(r.Stage), Result: tracing.Result(r.Result), Reason: tracing.Reason(r.Reason),

@@ -96,8 +96,12 @@ func (d *Datapath) changeNetwork(vni fabric.VNI, change func(*coreNetwork) error
 	if err != nil || n == nil {
 		return err
 	}
+	before := *n
 	if err := change(n); err != nil {
 		return fmt.Errorf("change switch with VNI %d: %w", vni, err)
+	}
+	if *n == before {
+		return nil
 	}
 	if err := d.maps.NetworksV1.Put(uint32(vni), n); err != nil {
 		return fmt.Errorf("change switch with VNI %d: %w", vni, err)

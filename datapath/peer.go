@@ -87,8 +87,52 @@ func (d *Datapath) deletePeer(vtep netip.Addr) error {
 		return fmt.Errorf("delete peer %s: %w", vtep, err)
 	}
 	delete(d.peers, vtep)
-	d.peerIDs.release(uint32(p.id))
+	d.retired[p.id] = true
 	return nil
+}
+
+// releasePeers gives the numbers of former peers back that nothing names any more: whoever got one earlier would be taken
+// for its former owner, as the home of that one's stations.
+func (d *Datapath) releasePeers() error {
+	named, err := d.namedPeers()
+	if err != nil {
+		return err
+	}
+	for id := range d.retired {
+		if !named[id] {
+			delete(d.retired, id)
+			d.peerIDs.release(uint32(id))
+		}
+	}
+	return nil
+}
+
+// namedPeers are the numbers that stations and switches name.
+func (d *Datapath) namedPeers() (map[uint16]bool, error) {
+	named := map[uint16]bool{}
+	err := each(d.maps.FdbV1, &d.buffers.fdb, func(_ *coreFdbKey, v *coreFdb) { named[v.Peer], named[v.Alt] = true, true })
+	if err != nil {
+		return nil, err
+	}
+	err = each(d.maps.NetworksV1, &d.buffers.networks, func(_ *uint32, n *coreNetwork) {
+		for _, id := range n.Peers[:min(int(n.PeersCount), maxFloodPeers)] {
+			named[id] = true
+		}
+	})
+	delete(named, 0)
+	return named, err
+}
+
+// adoptRetired finds the numbers that are named and belong to no peer.
+func (d *Datapath) adoptRetired() error {
+	named, err := d.namedPeers()
+	for id := range named {
+		if !d.peerIDs.taken[uint32(id)] {
+			d.retired[id] = true
+			d.peerIDs.adopt(uint32(id))
+		}
+	}
+	return err
 }
 
 // peerID is the number of a peer; the zero address has number 0.

@@ -84,12 +84,38 @@ func (p pins) openMaps() (m coreMaps, err error) {
 			s.Pinning = ebpf.PinByName
 		}
 	}
+	if err := p.forgetParts(); err != nil {
+		return m, err
+	}
 	var only struct{ coreMaps }
 	err = spec.LoadAndAssign(&only, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: filepath.Join(p.dir, "maps")}})
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
 		return m, fmt.Errorf("%w: another release left it; remove the ports from this host and `weft datapath uninstall`", err)
 	}
 	return only.coreMaps, err
+}
+
+// numbered are the maps that name each other's entries by number: slots and peers.
+var numbered = []string{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v1", "fdb_v1"}
+
+// forgetParts begins all numbered maps anew when one of them has lost its name: numbers are given out again then, and the
+// others would take the new owners for the old. Ports pass nothing until they are put again.
+func (p pins) forgetParts() error {
+	pinned, err := p.names("maps")
+	if err != nil {
+		return err
+	}
+	for _, lost := range numbered {
+		if pinned[lost] {
+			continue
+		}
+		for _, name := range numbered {
+			if err := p.unpin("maps", name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // linkKey names an attachment: the device it is on and the program.

@@ -36,7 +36,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 	}
 	if now == nil {
 		if now, err = d.newPort(found); err != nil {
-			return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+			return fmt.Errorf("put port %s on %s: %w", p.Name, device, errors.Join(err, d.abandon(found)))
 		}
 	} else if err := d.refuseOld(now, p); err != nil {
 		return err
@@ -58,19 +58,29 @@ func (d *Datapath) refuseOld(now *port, p Port) error {
 	return nil
 }
 
-// newPort takes a slot for a device and puts the programs on it, closed.
+// newPort puts the core on a device, which closes it before anything else can fail, and takes a slot for it.
 func (d *Datapath) newPort(device nic.Device) (*port, error) {
+	for former, p := range d.ports {
+		if p.ifindex == device.Index { // the device had another name
+			if err := d.removePort(former); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for _, a := range coreAttachments(device.Name, device.Index) {
+		if err := d.attach(a); err != nil {
+			return nil, err
+		}
+	}
 	slot, ok := d.slots.take()
 	if !ok {
 		return nil, fmt.Errorf("this host has %d ports already, the most the core holds", maxPorts-firstSlot)
 	}
 	d.shared.setOut(slot, 0, 0, 0)
 	d.shared.setGate(slot, Closed, 0, 0)
-	for _, a := range portAttachments(device.Name, device.Index) {
-		if err := d.attach(a); err != nil {
-			d.slots.release(slot)
-			return nil, errors.Join(err, d.detach(portAttachments(device.Name, device.Index)))
-		}
+	if err := d.clearCounters(slot); err != nil {
+		d.slots.release(slot)
+		return nil, err
 	}
 	if err := nic.DisableIPv6(device.Name); err != nil {
 		d.log.Warn("the host's IPv6 stays on a port's device; what it sends there is dropped", "device", device.Name, "error", err)
@@ -78,13 +88,33 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	p := &port{ifindex: device.Index}
 	p.value.Slot = slot
 	d.ports[device.Name] = p
-	return p, d.clearCounters(slot)
+	return p, nil
+}
+
+// abandon leaves a device that did not become a port: lowered, because without the core it would be a door into the host. One
+// that cannot be lowered keeps the programs.
+func (d *Datapath) abandon(device nic.Device) error {
+	if err := nic.SetDownIfThere(device.Name); err != nil {
+		return err
+	}
+	return d.detach(portAttachments(device.Name, device.Index))
+}
+
+// guardPort puts the sentinels behind the core.
+func (d *Datapath) guardPort(device string, p *port) error {
+	for _, a := range portAttachments(device, p.ifindex) {
+		if err := d.attach(a); err != nil {
+			return fmt.Errorf("guard the device of port %s: %w", text(p.value.Name[:]), err)
+		}
+	}
+	return nil
 }
 
 // install writes the port where the programs read it. What closes is written first, what opens last.
 func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI) error {
 	slot := now.value.Slot
-	if gate, _ := d.shared.loadGate(slot); p.Gate.Openness() < gate.Openness() {
+	gate, epoch := d.shared.loadGate(slot)
+	if p.Gate.Openness() < gate.Openness() {
 		d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
 	}
 	if err := d.maps.PortsV1.Put(uint32(now.ifindex), &now.value); err != nil {
@@ -95,11 +125,20 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 		how = outPeer
 	}
 	d.shared.setOut(slot, p.VNI, how, device.Index)
+	if gate != Open || epoch != p.Epoch { // else the guest's first frame has opened it under this epoch, and that is told
+		d.expectOpened(now.ifindex, place{p.Name, device.Name}, p.Gate == Staged)
+	}
 	d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
 	if was != p.VNI {
-		if err := errors.Join(d.changeMembers(was, nil, []uint16{uint16(slot)}), d.changeMembers(p.VNI, []uint16{uint16(slot)}, nil)); err != nil {
+		if err := d.changeMembers(was, nil, []uint16{uint16(slot)}); err != nil {
 			return err
 		}
+	}
+	if err := d.changeMembers(p.VNI, []uint16{uint16(slot)}, nil); err != nil {
+		return err
+	}
+	if device.Up {
+		return nil
 	}
 	return nic.SetUp(device.Name)
 }
@@ -131,6 +170,7 @@ func (d *Datapath) removePort(device string) error {
 		return fmt.Errorf("remove port %s from %s: %w", text(p.value.Name[:]), device, err)
 	}
 	delete(d.ports, device)
+	d.expectOpened(p.ifindex, place{}, false)
 	d.slots.release(slot)
 	return nil
 }

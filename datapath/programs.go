@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -46,7 +47,7 @@ func (p pins) openPrograms(maps *coreMaps, attached links) (ps programs, err err
 		fresh.Close()
 		return nil, err
 	}
-	if same(fresh, pinned) {
+	if same(fresh, pinned, maps.byName()) && attached.run(pinned) {
 		return pinned, fresh.Close()
 	}
 	defer pinned.Close()
@@ -66,6 +67,25 @@ func (p pins) openPrograms(maps *coreMaps, attached links) (ps programs, err err
 		}
 	}
 	return fresh, nil
+}
+
+// run reports whether each attachment runs the program of its name.
+func (ls links) run(ps programs) bool {
+	for key, l := range ls {
+		program := ps[key.program]
+		if program == nil {
+			return false
+		}
+		info, err := program.Info()
+		if err != nil {
+			return false
+		}
+		id, _ := info.ID()
+		if now, err := l.Info(); err != nil || now.Program != id {
+			return false
+		}
+	}
+	return true
 }
 
 // update moves a link to a program. A link whose device is gone has nothing to move.
@@ -133,20 +153,41 @@ func (p pins) pinnedPrograms(names programs) (programs, error) {
 	return found, nil
 }
 
-// same reports whether both hold the same programs: the kernel's tag is a hash of the instructions.
-func same(a, b programs) bool {
-	for name, program := range a {
+// same reports whether both hold the same programs, which the kernel's tag says as a hash of the instructions, on these
+// maps: programs go on with the maps they were loaded on, even when those lost their names and others were made.
+func same(fresh, pinned programs, maps map[string]*ebpf.Map) bool {
+	for name, program := range fresh {
 		one, err := program.Info()
-		other, there := b[name]
+		other, there := pinned[name]
 		if err != nil || !there {
 			return false
 		}
 		info, err := other.Info()
-		if err != nil || info.Tag == "" || info.Tag != one.Tag {
+		if err != nil || info.Tag == "" || info.Tag != one.Tag || !usesSame(one, info, maps) {
 			return false
 		}
 	}
-	return len(a) == len(b)
+	return len(fresh) == len(pinned)
+}
+
+// usesSame reports whether both programs use the same of these maps.
+func usesSame(a, b *ebpf.ProgramInfo, maps map[string]*ebpf.Map) bool {
+	one, ok := a.MapIDs()
+	two, both := b.MapIDs()
+	if !ok || !both {
+		return false
+	}
+	for _, m := range maps {
+		info, err := m.Info()
+		if err != nil {
+			return false
+		}
+		id, known := info.ID()
+		if !known || slices.Contains(one, id) != slices.Contains(two, id) {
+			return false
+		}
+	}
+	return true
 }
 
 // attachment says that a program belongs on a device.
@@ -178,18 +219,14 @@ func (d *Datapath) attach(a attachment) error {
 		return fmt.Errorf("attach %s to %s: %w", a.program, a.device, err)
 	}
 	numbered, err := newAttached(l)
-	if err == nil {
-		err = d.pins.pin(l, "links", a.file())
-	}
 	if err != nil {
-		l.Close()
-		return err
+		return errors.Join(err, l.Close())
 	}
-	d.links[a.linkKey] = numbered
-	return nil
+	d.links[a.linkKey] = numbered // even if it cannot be pinned: Verify tries again, and until then the program is there
+	return d.pins.pin(l, "links", a.file())
 }
 
-// detach takes the programs off a device, the sentinels last, and forgets their names.
+// detach takes the programs off a device, the last one first, and forgets their names.
 func (d *Datapath) detach(as []attachment) error {
 	var errs []error
 	for i := len(as) - 1; i >= 0; i-- {
@@ -212,13 +249,15 @@ func (d *Datapath) hostAttachments() []attachment {
 	}
 }
 
-// portAttachments are the programs that belong on a port's device, in the order in which they are attached: sentinels
-// first, so that the device is closed from the first moment.
+// portAttachments are the programs that belong on a port's device. The core closes the device from the first moment, because
+// what it knows no port for it drops; each attachment waits for a grace period of the kernel's, and the sentinels, which
+// matter only when somebody takes the core away, need not keep the first packet waiting.
 func portAttachments(device string, ifindex int) []attachment {
-	return []attachment{
-		{linkKey{ifindex, sentinelIn}, device},
-		{linkKey{ifindex, sentinelOut}, device},
-		{linkKey{ifindex, vpIn}, device},
-		{linkKey{ifindex, vpOut}, device},
-	}
+	return append(coreAttachments(device, ifindex),
+		attachment{linkKey{ifindex, sentinelIn}, device}, attachment{linkKey{ifindex, sentinelOut}, device})
+}
+
+// coreAttachments are those without which a port's device must not be raised.
+func coreAttachments(device string, ifindex int) []attachment {
+	return []attachment{{linkKey{ifindex, vpIn}, device}, {linkKey{ifindex, vpOut}, device}}
 }

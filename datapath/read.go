@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 
 	"github.com/weftnet/weft/fabric"
@@ -102,6 +103,9 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	err := each(d.maps.PortsV1, &d.buffers.ports, func(ifindex *uint32, c *corePort) {
 		d.ports[text(c.Device[:])] = &port{ifindex: int(*ifindex), value: *c}
 		d.slots.adopt(c.Slot)
+		if gate, _ := d.shared.loadGate(c.Slot); gate == Staged {
+			d.expectOpened(int(*ifindex), place{fabric.PortID(text(c.Name[:])), text(c.Device[:])}, true)
+		}
 		d.slots.next = max(d.slots.next, c.Slot+1)
 	})
 	if err != nil {
@@ -115,7 +119,7 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
-	if err := d.adoptProbes(); err != nil {
+	if err := errors.Join(d.adoptRetired(), d.adoptProbes()); err != nil {
 		return err
 	}
 	for _, p := range d.peers {

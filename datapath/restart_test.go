@@ -20,6 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // loaderEnv makes the test binary a process that holds a datapath until it is killed.
@@ -285,5 +287,38 @@ func (h *host) sameProgramsEverywhere(tb testing.TB) {
 		if err != nil || attached.Program != id {
 			tb.Fatalf("link %s runs program %d, pinned is %d, %v", name, attached.Program, id, err)
 		}
+	}
+}
+
+func TestAMapThatLostItsNameIsNotUsedOn(t *testing.T) {
+	for _, lost := range []string{"slots_v1", "ports_v1", "config_v1"} {
+		t.Run(lost, func(t *testing.T) {
+			w := newWorld(t, 1, false)
+			w.load()
+			h := w.hosts[0]
+			a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+			if err := h.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Remove(filepath.Join(h.pinDir, "maps", lost)); err != nil {
+				t.Fatal(err)
+			}
+			h.load()
+			h.sameProgramsEverywhere(t)
+			a.gate(datapath.Closed, 1)
+			if got := h.gateOf(t, a.device); got != datapath.Closed {
+				t.Fatalf("gate %d, want closed", got)
+			}
+			a.expectDrop(tracing.ReasonPortDisabled, ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data)))
+			b.silent()
+			h.apply(datapath.Change{Put: datapath.State{Switches: map[fabric.VNI]datapath.Switch{vni: {MTU: 1500}}}})
+			w.plug(&a.station)
+			w.plug(&b.station)
+			a.gate(datapath.Open, 2)
+			a.send(ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data)))
+			if b.receive() == nil {
+				t.Fatal("put again, the ports do not pass")
+			}
+		})
 	}
 }

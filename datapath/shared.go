@@ -94,12 +94,17 @@ func (d *Datapath) configure(o Options) error {
 	return nil
 }
 
-// setVTEP writes this host's tunnel end point.
+// setVTEP writes this host's tunnel end point, and only what differs: the programs read it meanwhile.
 func (d *Datapath) setVTEP(a netip.Addr) {
-	d.shared.config.Vtep = toCore(a)
-	d.shared.config.Ipv6 = 0
+	c, ipv6 := d.shared.config, uint32(0)
 	if isIPv6(a) {
-		d.shared.config.Ipv6 = 1
+		ipv6 = 1
+	}
+	if c.Vtep != toCore(a) {
+		c.Vtep = toCore(a)
+	}
+	if c.Ipv6 != ipv6 {
+		c.Ipv6 = ipv6
 	}
 }
 

@@ -30,6 +30,7 @@ func (d *Datapath) Verify(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("verify the datapath: %w", err)
 	}
+	d.verifyOpened()
 	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic())}
 	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
 		return fmt.Errorf("verify the datapath: %w", err)

@@ -4,6 +4,7 @@ package datapathtest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -50,16 +51,12 @@ func (m *Memory) Read(ctx context.Context) (datapath.State, error) {
 func (m *Memory) Apply(ctx context.Context, c datapath.Change) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, step := range []func(datapath.State) error{m.putHost, m.putPorts, m.putStations} {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := step(c.Put); err != nil {
-			return err
-		}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
+	err := errors.Join(m.putHost(c.Put), m.putPorts(c.Put), m.putStations(c.Put))
 	m.remove(c.Delete)
-	return ctx.Err()
+	return err
 }
 
 // Events returns the channel of events.
@@ -88,71 +85,85 @@ func (m *Memory) Unplug(device string) {
 }
 
 func (m *Memory) putHost(put datapath.State) error {
+	var errs []error
 	if put.Local.VTEP.IsValid() {
 		m.state.Local = put.Local
 	}
 	for vtep, p := range put.Peers {
 		if err := p.Check(vtep); err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		m.state.Peers[vtep] = p
 	}
 	for vni, s := range put.Switches {
 		if err := s.Check(vni); err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		m.state.Switches[vni] = s
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (m *Memory) putPorts(put datapath.State) error {
+	var errs []error
 	for device, p := range put.Ports {
-		if err := p.Check(device); err != nil {
-			return err
-		}
-		if m.gone[device] {
-			return fmt.Errorf("put port %s: no device %s", p.Name, device)
-		}
-		now, there := m.state.Ports[device]
-		switch {
-		case !there:
-		case p.Epoch < now.Epoch && p.Gate.Openness() > now.Gate.Openness():
-			return fmt.Errorf("put port %s on %s with epoch %d: it has epoch %d: %w", p.Name, device, p.Epoch, now.Epoch, fabric.ErrStaleEpoch)
-		case p.Epoch == now.Epoch && p.Gate == datapath.Staged && now.Gate == datapath.Open:
-			p.Gate = datapath.Open
-		}
-		m.state.Ports[device] = p
+		errs = append(errs, m.putPort(device, p))
 	}
+	return errors.Join(errs...)
+}
+
+func (m *Memory) putPort(device string, p datapath.Port) error {
+	if err := p.Check(device); err != nil {
+		return err
+	}
+	if m.gone[device] {
+		return fmt.Errorf("put port %s: no device %s", p.Name, device)
+	}
+	now, there := m.state.Ports[device]
+	switch {
+	case !there:
+	case p.Epoch < now.Epoch && p.Gate.Openness() > now.Gate.Openness():
+		return fmt.Errorf("put port %s on %s with epoch %d: it has epoch %d: %w", p.Name, device, p.Epoch, now.Epoch, fabric.ErrStaleEpoch)
+	case p.Epoch == now.Epoch && p.Gate == datapath.Staged && now.Gate == datapath.Open:
+		p.Gate = datapath.Open
+	}
+	m.state.Ports[device] = p
 	return nil
 }
 
 func (m *Memory) putStations(put datapath.State) error {
+	var errs []error
 	for key, e := range put.FDB {
 		if e.Epoch < m.state.FDB[key].Epoch {
 			continue
 		}
 		if _, there := m.state.Ports[e.Device]; e.Device != "" && !there {
-			return fmt.Errorf("put station %s: device %s carries no port", key.MAC, e.Device)
+			errs = append(errs, fmt.Errorf("put station %s: device %s carries no port", key.MAC, e.Device))
+			continue
 		}
 		if !m.knows(e.Peer) || !m.knows(e.Alt) {
-			return fmt.Errorf("put station %s: %s or %s is not a peer", key.MAC, e.Peer, e.Alt)
+			errs = append(errs, fmt.Errorf("put station %s: %s or %s is not a peer", key.MAC, e.Peer, e.Alt))
+			continue
 		}
 		m.state.FDB[key] = e
 	}
 	for key, mac := range put.Neighbors {
 		if !key.Addr.IsValid() {
-			return fmt.Errorf("put neighbor with MAC %s: it has no address", mac)
+			errs = append(errs, fmt.Errorf("put neighbor with MAC %s: it has no address", mac))
+			continue
 		}
 		m.state.Neighbors[key] = mac
 	}
 	for key := range put.Flood {
 		if _, there := m.state.Switches[key.VNI]; !there || !key.Peer.IsValid() || !m.knows(key.Peer) {
-			return fmt.Errorf("flood VNI %d to %s: no such switch or peer", key.VNI, key.Peer)
+			errs = append(errs, fmt.Errorf("flood VNI %d to %s: no such switch or peer", key.VNI, key.Peer))
+			continue
 		}
 		m.state.Flood[key] = struct{}{}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (m *Memory) knows(vtep netip.Addr) bool {

@@ -43,7 +43,7 @@ func Addresses(device string) ([]netip.Prefix, error) {
 	if err != nil {
 		return nil, fail("list addresses of", device, err)
 	}
-	list, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+	list, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(link, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fail("list addresses of", device, err)
 	}

@@ -64,9 +64,9 @@ func SetFacade(sw fabric.SwitchID, mtu int) (string, error) {
 
 // Facades lists the façades of this namespace by switch.
 func Facades() (map[fabric.SwitchID]Facade, error) {
-	links, err := netlink.LinkList()
+	links, err := listLinks()
 	if err != nil {
-		return nil, fmt.Errorf("list bridges: %w%s", err, remedy(err))
+		return nil, err
 	}
 	facades, byIndex := map[fabric.SwitchID]Facade{}, map[int]fabric.SwitchID{}
 	for _, l := range links {

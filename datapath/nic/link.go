@@ -13,9 +13,9 @@ import (
 
 // Links lists the names of all devices in this namespace, in order of name.
 func Links() ([]string, error) {
-	links, err := netlink.LinkList()
+	links, err := listLinks()
 	if err != nil {
-		return nil, fmt.Errorf("list devices: %w%s", err, remedy(err))
+		return nil, err
 	}
 	names := make([]string, 0, len(links))
 	for _, l := range links {
