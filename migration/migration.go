@@ -63,6 +63,12 @@ type SourcePlane interface {
 	Counted(ctx context.Context, move *fabric.Move) (Counts, error)
 }
 
+// Drainer is what a SourcePlane may be able to do besides, for a guest that has a Process method: fetch the frames that
+// the stopped guest's devices still hold, and send them on. It returns how many were relayed and lost.
+type Drainer interface {
+	Drain(ctx context.Context, move *fabric.Move, process int) (Counts, error)
+}
+
 // DestinationPlane is the forwarding of the host that the guest comes to. All methods are idempotent.
 type DestinationPlane interface {
 	// Stage starts a machine that waits for the guest, puts the ports' settings in force on its devices with the gate Staged,
@@ -101,6 +107,11 @@ type Counts struct {
 // most is the larger of two readings of the same counters: those of a device are gone with the device.
 func (c Counts) most(o Counts) Counts {
 	return Counts{max(c.Relayed, o.Relayed), max(c.Lost, o.Lost), max(c.Duplicated, o.Duplicated)}
+}
+
+// plus adds what was counted elsewhere.
+func (c Counts) plus(o Counts) Counts {
+	return Counts{c.Relayed + o.Relayed, c.Lost + o.Lost, c.Duplicated + o.Duplicated}
 }
 
 // less is what was counted since an earlier reading.

@@ -42,6 +42,12 @@ func RunSource(ctx context.Context, o Options, guest interface {
 	r.guest, r.sender = guest, guest
 	r.plane = map[Do]func(context.Context, *fabric.Move) error{Handoff: plane.Handoff, Restore: plane.Restore, Finish: plane.Finish}
 	r.counted = plane.Counted
+	machine, known := guest.(interface{ Process() int })
+	if drainer, able := plane.(Drainer); able && known {
+		r.drain = func(ctx context.Context, m *fabric.Move) (Counts, error) {
+			return drainer.Drain(ctx, m, machine.Process())
+		}
+	}
 	return r.run(ctx)
 }
 
@@ -71,6 +77,7 @@ type runner struct {
 	sender  Sender
 	plane   map[Do]func(context.Context, *fabric.Move) error
 	counted func(context.Context, *fabric.Move) (Counts, error)
+	drain   func(context.Context, *fabric.Move) (Counts, error) // nil when it cannot be done here
 	stage   func(context.Context, *fabric.Move) (Staged, error)
 	opened  func(context.Context, *fabric.Move) <-chan FirstFrame
 
@@ -321,6 +328,8 @@ func (r *runner) do(ctx context.Context, a Action) Event {
 			return Event{Kind: Undone, Do: a.Do, Text: err.Error()}
 		}
 		return Event{Kind: Done, Do: a.Do, Counts: counts.less(r.before)}
+	case Drain:
+		return r.fetch(ctx)
 	case Alarm:
 		r.o.Logger.Error(a.Text)
 		if r.o.Alarm != nil {
@@ -330,6 +339,21 @@ func (r *runner) do(ctx context.Context, a Action) Event {
 		return r.forward(ctx, a.Do)
 	}
 	return Event{}
+}
+
+// fetch drains the guest's devices. What cannot be fetched is lost; the move goes on.
+func (r *runner) fetch(ctx context.Context) Event {
+	if r.drain == nil {
+		return Event{Kind: Done, Do: Drain}
+	}
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	counts, err := r.drain(limited, r.move)
+	if err != nil {
+		r.o.Logger.Warn("frames that the guest had not read yet may be lost", "error", err)
+	}
+	r.o.Logger.Debug("what the guest had not read was sent on", "frames", counts.Relayed, "lost", counts.Lost)
+	return Event{Kind: Done, Do: Drain, Counts: counts}
 }
 
 // forward has the plane do something.

@@ -100,8 +100,8 @@ type Session struct {
 	// Stopped, Resumed and Framed are when the guest stopped at the source, ran at the destination, and sent its first frame
 	// there; zero while unknown.
 	Stopped, Resumed, Framed time.Time
-	// Counts are this host's, Theirs those that the destination put into the record.
-	Counts, Theirs Counts
+	// Counts are this host's, Drained those of what its devices still held, Theirs those that the destination put into the record.
+	Counts, Drained, Theirs Counts
 }
 
 // Kind is what an Event tells.
@@ -131,7 +131,7 @@ type Event struct {
 	// Do is the action that Done and Undone are about, and Phase what it reported.
 	Do    Do
 	Phase fabric.Phase
-	// Incoming is the result of Stage, Counts that of Count.
+	// Incoming is the result of Stage, Counts that of Count and Drain.
 	Incoming string
 	Counts   Counts
 	// Unsure says that what is Undone may have been done all the same: the answer was lost.
@@ -146,6 +146,7 @@ type Do string
 // The actions. The runner carries them out in order, except that it makes reports beside them, and the newest only.
 const (
 	Handoff  Do = "handoff"  // SourcePlane.Handoff
+	Drain    Do = "drain"    // Drainer.Drain
 	Restore  Do = "restore"  // SourcePlane.Restore
 	Finish   Do = "finish"   // SourcePlane.Finish
 	Stage    Do = "stage"    // DestinationPlane.Stage

@@ -231,7 +231,12 @@ func (t *turn) sourceDone(e Event) {
 	switch e.Do {
 	case Handoff:
 		t.Handed = t.State == Held || t.State == Sent || t.State == Relaying
+		if t.Handed && !t.Lost {
+			t.do(Drain)
+		}
 		t.proceed()
+	case Drain:
+		t.Drained = t.Drained.plus(e.Counts)
 	case Finish:
 		if t.State == Leaving {
 			t.end(t.Outcome)

@@ -10,6 +10,9 @@ import (
 // sent: from here on the guest may run at the destination at any moment.
 func (t *turn) sent() {
 	t.enter(Sent, t.Limits.Switch)
+	if t.Handed && !t.Lost {
+		t.do(Drain) // what was on its way into the device when the ports were closed
+	}
 	if t.Fault {
 		t.recall()
 	}
@@ -180,9 +183,9 @@ func (t *turn) reportSource(phase fabric.Phase) {
 	case fabric.MoveFailed, fabric.MoveAborted:
 		status.Reason = t.Reason
 	case fabric.MoveSettled:
+		all := t.Counts.plus(t.Drained).plus(t.Theirs)
 		status.Result = fabric.MoveResult{
-			GuestPauseMs: milliseconds(t.Stopped, t.Active), Relayed: t.Counts.Relayed,
-			Lost: t.Counts.Lost + t.Theirs.Lost, Duplicated: t.Counts.Duplicated + t.Theirs.Duplicated,
+			GuestPauseMs: milliseconds(t.Stopped, t.Active), Relayed: all.Relayed, Lost: all.Lost, Duplicated: all.Duplicated,
 		}
 	}
 	t.out = append(t.out, Action{Do: Report, Status: status})

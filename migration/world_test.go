@@ -198,7 +198,7 @@ func (w *world) carry(i int, actions []Action, fails bool) (changed bool) {
 			e.report = &status
 		case Migrate, Continue, Cancel, Resume, Announce, Quit:
 			e.orders = append(e.orders, a)
-		case Alarm:
+		case Alarm, Drain:
 		default:
 			kind := Done
 			if fails {

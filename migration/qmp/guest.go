@@ -121,6 +121,16 @@ func (g *Guest) Quit(ctx context.Context) error {
 	return err
 }
 
+// Process is the id of the machine's process; 0 while there is no connection to it.
+func (g *Guest) Process() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.client == nil {
+		return 0
+	}
+	return g.client.Process()
+}
+
 // ErrGone: the machine has ended.
 var ErrGone = errors.New("the machine has ended")
 

@@ -2,6 +2,7 @@ package qmp
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -39,6 +40,9 @@ func TestGuestTellsHowThingsStandAndWhatHappens(t *testing.T) {
 	g := Watch(f.path, Options{})
 	defer g.Close()
 	expect(t, g, Failed, Stops, Stops)
+	if g.Process() != os.Getpid() {
+		t.Errorf("process %d, but this one, %d, serves the socket", g.Process(), os.Getpid())
+	}
 	f.say(`{"event": "MIGRATION_PASS", "data": {"pass": 1}, "timestamp": {"seconds": 5, "microseconds": 1}}`)
 	f.say(`{"event": "MIGRATION", "data": {"status": "pre-switchover"}, "timestamp": {"seconds": 6, "microseconds": 1}}`)
 	f.say(`{"event": "RESUME", "timestamp": {"seconds": 7, "microseconds": 250000}}`)

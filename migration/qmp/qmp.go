@@ -11,6 +11,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Client is one connection to a monitor. Its methods may be called from several goroutines.
@@ -69,6 +71,25 @@ func (c *Client) greet(ctx context.Context) error {
 
 // Version is what the monitor said it is.
 func (c *Client) Version() Version { return c.version }
+
+// Process is the id of the process that serves the socket (unix(7), SO_PEERCRED); 0 when the kernel does not tell.
+func (c *Client) Process() int {
+	conn, ok := c.conn.(*net.UnixConn)
+	if !ok {
+		return 0
+	}
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	_ = raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	})
+	return pid
+}
 
 // Done is closed when the connection has ended; Err then says why.
 func (c *Client) Done() <-chan struct{} { return c.done }

@@ -1,0 +1,102 @@
+package migration
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/datapath/nic"
+)
+
+// TestLeftoversOfATapAreSentOn fills the queue of a real tap whose reader has stopped and finds every frame at the new host.
+func TestLeftoversOfATapAreSentOn(t *testing.T) {
+	ns, err := nic.CreateNamespace("weft-drain-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := ns.Delete(); err != nil {
+			t.Error(err)
+		}
+	})
+	here, guest := netip.MustParseAddr("127.0.0.1"), netip.MustParsePrefix("10.9.9.1/24")
+	var received [][]byte
+	err = ns.Do(func() error { // on a thread of its own: nothing in here may end the test
+		if err := nic.SetUp("lo"); err != nil {
+			return err
+		}
+		tap, err := nic.OpenTap("t0", nic.TapOptions{Offload: nic.FullOffload, NoIPv6: true})
+		if err != nil {
+			return err
+		}
+		defer tap.Close()
+		if err := errors.Join(nic.SetUp("t0"), nic.AddAddress("t0", guest)); err != nil {
+			return err
+		}
+		listener, err := net.ListenUDP("udp", &net.UDPAddr{IP: here.AsSlice(), Port: vxlanPort})
+		if err != nil {
+			return err
+		}
+		defer listener.Close()
+		l := Leftovers{Process: os.Getpid(), Device: "t0", VNI: 0x123456, From: here, To: here}
+		if c, err := l.SendOn(t.Context()); err != nil || c != (Counts{}) {
+			t.Errorf("an empty queue: %+v, %v", c, err)
+		}
+		// Broadcasts need no neighbour: each of these is one frame in the tap's queue, with its checksum left to the reader.
+		sender, err := net.DialUDP("udp", nil, &net.UDPAddr{IP: net.IPv4(10, 9, 9, 255), Port: 9})
+		if err != nil {
+			return err
+		}
+		defer sender.Close()
+		const frames = 20
+		for i := range frames {
+			if _, err := sender.Write([]byte{'n', byte(i)}); err != nil {
+				return err
+			}
+		}
+		c, err := l.SendOn(t.Context())
+		if err != nil || c.Relayed != frames || c.Lost != 0 {
+			t.Errorf("sent on %+v, %v; want %d", c, err, frames)
+		}
+		if err := listener.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+			return err
+		}
+		buffer := make([]byte, 2048)
+		for i := range frames {
+			n, err := listener.Read(buffer)
+			if err != nil {
+				return err
+			}
+			if want := []byte{vxlanI, 0, 0, 0, 0x12, 0x34, 0x56, 0}; !bytes.Equal(buffer[:vxlanHeader], want) {
+				t.Errorf("VXLAN header %x, want %x", buffer[:vxlanHeader], want)
+			}
+			inner := bytes.Clone(buffer[vxlanHeader:n])
+			l, err := parse(inner)
+			if err != nil || !bytes.Equal(inner[l.payload:], []byte{'n', byte(i)}) {
+				t.Errorf("frame %d is %x (%v)", i, inner, err)
+			}
+			received = append(received, inner)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, frame := range received {
+		verify(t, frame)
+	}
+}
+
+func TestLeftoversOfATapThatIsNotOpen(t *testing.T) {
+	here := netip.MustParseAddr("127.0.0.1")
+	if _, err := (Leftovers{Process: os.Getpid(), Device: "none", From: here, To: here}).SendOn(t.Context()); err == nil {
+		t.Error("no error")
+	}
+	if _, err := (Leftovers{Process: 1 << 30, Device: "none", From: here, To: here}).SendOn(t.Context()); err == nil {
+		t.Error("no error for a process that does not exist")
+	}
+}
