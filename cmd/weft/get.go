@@ -40,7 +40,7 @@ func (a *app) getCommand() *cobra.Command {
 			return a.getAll(cmd.Context(), r)
 		},
 	}
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on with every change")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "go on with every change of what is shown")
 	return cmd
 }
 
@@ -120,39 +120,62 @@ func (a *app) objects(r api.Resource, items []fabric.Object) {
 	a.table(columns(r.Kind, a.output == "wide"), rows)
 }
 
-// watchObjects prints a line for every object, then for every change, until it is interrupted.
+// watchObjects prints a line for every object, then for every change of it or of its status, until it is interrupted.
 func (a *app) watchObjects(ctx context.Context, r api.Resource, names []string) error {
-	c, err := a.connect()
-	if err != nil {
-		return err
-	}
-	headed := a.noHeaders
-	err = c.Watch(ctx, []fabric.Kind{r.Kind}, func(w api.WatchedChange) error {
-		if w.Type == api.Synced || len(names) > 0 && !slices.Contains(names, w.Name) {
+	wide := a.output == "wide"
+	g := grid{app: a, head: columns(r.Kind, wide), headed: a.output == "name"}
+	var first [][]string // those that are there, so that their columns are as wide as needed
+	synced := false
+	told := map[string]string{}
+	err := a.patiently(ctx, func(c *client.Client) error {
+		return c.Watch(ctx, []fabric.Kind{r.Kind}, func(w api.WatchedChange) error {
+			if w.Type == api.Synced && !synced {
+				if synced = true; len(first) > 0 {
+					g.print(first)
+				}
+				return nil
+			}
+			if w.Type == api.Synced || len(names) > 0 && !slices.Contains(names, w.Name) {
+				return nil
+			}
+			if a.structured() {
+				return a.line(w)
+			}
+			if w.Type == api.Delete {
+				delete(told, w.Name)
+				fmt.Fprintf(a.out, "%s/%s deleted\n", r.Singular, w.Name)
+				return nil
+			}
+			cells, err := a.watched(r, w)
+			line := strings.Join(cells, "\t")
+			if err != nil || told[w.Name] == line {
+				return err // what has changed is not shown, or another agent tells it again
+			}
+			if told[w.Name] = line; !synced {
+				first = append(first, cells)
+				return nil
+			}
+			g.print([][]string{cells})
 			return nil
-		}
-		if a.structured() {
-			return a.line(w)
-		}
-		if w.Type == api.Delete {
-			fmt.Fprintf(a.out, "%s/%s deleted\n", r.Singular, w.Name)
-			return nil
-		}
-		o, err := fabric.New(r.Kind)
-		if err != nil {
-			return err
-		}
-		if err := json.Unmarshal(w.Object, o); err != nil {
-			return fmt.Errorf("read a change of %s/%s: %w", r.Singular, w.Name, err)
-		}
-		quiet := a.noHeaders
-		a.noHeaders = headed
-		a.objects(r, []fabric.Object{o})
-		a.noHeaders, headed = quiet, true
-		return nil
+		})
 	})
 	if errors.Is(err, context.Canceled) {
 		return nil // the user has seen enough
 	}
 	return err
+}
+
+// watched is the line of an object that has changed.
+func (a *app) watched(r api.Resource, w api.WatchedChange) ([]string, error) {
+	o, err := fabric.New(r.Kind)
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(w.Object, o); err != nil {
+		return nil, fmt.Errorf("read a change of %s/%s: %w", r.Singular, w.Name, err)
+	}
+	if a.output == "name" {
+		return []string{fabric.Ref(o)}, nil
+	}
+	return row(o, a.output == "wide"), nil
 }

@@ -68,14 +68,31 @@ func (a *app) progress(format string, args ...any) {
 
 // table prints rows in aligned columns, so that they can be read and cut; empty cells are dashes.
 func (a *app) table(head []string, rows [][]string) {
+	g := grid{app: a, head: head}
+	g.print(rows)
+}
+
+// grid is a table that grows: rows that come later stand under the same head, in columns as wide as before.
+type grid struct {
+	app    *app
+	head   []string
+	headed bool
+	width  []int
+}
+
+// print adds rows.
+func (g *grid) print(rows [][]string) {
 	all := rows
-	if !a.noHeaders {
-		all = append([][]string{head}, rows...)
+	if !g.headed && !g.app.noHeaders {
+		all = append([][]string{g.head}, rows...)
 	}
-	width := make([]int, len(head))
+	g.headed = true
+	if g.width == nil {
+		g.width = make([]int, len(g.head))
+	}
 	for _, r := range all {
 		for i, cell := range r {
-			width[i] = max(width[i], utf8.RuneCountInString(dash(cell)))
+			g.width[i] = max(g.width[i], utf8.RuneCountInString(dash(cell)))
 		}
 	}
 	for _, r := range all {
@@ -84,10 +101,10 @@ func (a *app) table(head []string, rows [][]string) {
 			cell = dash(cell)
 			line.WriteString(cell)
 			if i < len(r)-1 {
-				line.WriteString(strings.Repeat(" ", width[i]-utf8.RuneCountInString(cell)+2))
+				line.WriteString(strings.Repeat(" ", g.width[i]-utf8.RuneCountInString(cell)+2))
 			}
 		}
-		fmt.Fprintln(a.out, line.String())
+		fmt.Fprintln(g.app.out, line.String())
 	}
 }
 
