@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
@@ -148,6 +147,7 @@ func (k *keeper) resume(ctx context.Context) {
 
 // put puts a snapshot in force that follows before.
 func (k *keeper) put(ctx context.Context, before, snap *fabric.Snapshot) {
+	begun := time.Now()
 	ctx, span := k.span(ctx, before, snap)
 	defer span.End()
 	var was datapath.State
@@ -170,6 +170,9 @@ func (k *keeper) put(ctx context.Context, before, snap *fabric.Snapshot) {
 		}
 	}
 	k.round(ctx)
+	if k.failure == nil {
+		k.metrics.InForce(time.Since(begun))
+	}
 }
 
 // renew applies a change and reads the result.
@@ -177,12 +180,7 @@ func (k *keeper) renew(ctx context.Context, c datapath.Change) error {
 	if err := k.apply(ctx, []datapath.Change{c}); err != nil {
 		return err
 	}
-	have, err := k.plane.Read(ctx)
-	if err != nil {
-		return fmt.Errorf("read the datapath back: %w", err)
-	}
-	k.have = have
-	return nil
+	return k.read(ctx)
 }
 
 // change changes what the host knows itself, durably, and puts it in force; whether that succeeded, the status tells.
@@ -217,17 +215,15 @@ func (k *keeper) check(ctx context.Context) {
 		k.fail(err)
 		return
 	}
-	have, err := k.plane.Read(ctx)
-	if err != nil {
-		k.fail(fmt.Errorf("read the datapath: %w", err))
+	if err := k.read(ctx); err != nil {
+		k.fail(err)
 		return
 	}
-	k.have = have
 	if k.snap == nil {
 		return
 	}
 	k.tidy()
-	steps := plan.Changes(k.wanted(), have)
+	steps := plan.Changes(k.wanted(), k.have)
 	if len(steps) > 0 && k.failure == nil && sameDevices(present, k.present) && known.equal(k.local) {
 		k.repairing(steps)
 	}
@@ -270,41 +266,60 @@ func (k *keeper) round(ctx context.Context) {
 	if k.snap == nil {
 		return
 	}
+	begun := time.Now()
+	changed, err := k.settle(ctx)
+	k.metrics.Reconciled(time.Since(begun), changed, err)
+	if err != nil {
+		k.fail(err)
+	} else {
+		k.inForce, k.failure = k.snap.Revision, nil
+		have := k.have
+		k.want = &have // what was read is what is wanted: one of the two is enough
+	}
+	k.transitions()
+}
+
+// settle changes the kernel until it reads back as wanted, and returns how many entries it has changed.
+func (k *keeper) settle(ctx context.Context) (changed int, err error) {
 	if len(k.local.Staged) > 0 {
 		// The kernel may open a staged port at any moment; what it did must not be undone.
-		have, err := k.plane.Read(ctx)
-		if err != nil {
-			k.fail(fmt.Errorf("read the datapath: %w", err))
-			return
+		if err := k.read(ctx); err != nil {
+			return 0, err
 		}
-		k.have = have
 	}
 	want := k.wanted()
+	var failed error
 	for range rounds {
 		steps := plan.Changes(want, k.have)
 		if len(steps) == 0 {
-			if k.inForce != k.snap.Revision || k.failure != nil {
-				k.log.Debug("in force", tracing.KeyGeneration, k.snap.Revision)
-			}
-			k.inForce, k.failure = k.snap.Revision, nil
-			have := k.have
-			k.want = &have // what was read is what is wanted: one of the two is enough
-			k.transitions()
-			return
+			return changed, nil
 		}
-		k.failure = k.apply(ctx, steps)
-		have, err := k.plane.Read(ctx)
-		if err != nil {
-			k.fail(fmt.Errorf("read the datapath back: %w", err))
-			return
+		for _, c := range steps {
+			changed += plan.Entries(c.Put) + plan.Entries(c.Delete)
 		}
-		k.have = have
+		failed = k.apply(ctx, steps)
+		if err := k.read(ctx); err != nil {
+			return changed, err
+		}
 	}
-	if k.failure == nil {
-		k.failure = fmt.Errorf("the datapath does not take what is wanted: %s", describe(plan.Changes(want, k.have)))
+	rest := plan.Changes(want, k.have)
+	switch {
+	case len(rest) == 0:
+		return changed, nil
+	case failed != nil:
+		return changed, failed
 	}
-	k.fail(k.failure)
-	k.transitions()
+	return changed, fmt.Errorf("the datapath does not take what is wanted: %s", describe(rest))
+}
+
+// read reads what the kernel holds.
+func (k *keeper) read(ctx context.Context) error {
+	have, err := k.plane.Read(ctx)
+	if err != nil {
+		return fmt.Errorf("read the datapath: %w", err)
+	}
+	k.have = have
+	return nil
 }
 
 // fail remembers and logs a failure, once per text.
@@ -339,39 +354,6 @@ func (k *keeper) plugged() plan.Local {
 	return l
 }
 
-// apply carries the steps out. A step that fails is tried again port by port, so that one device that the kernel refuses
-// does not keep the others from their settings.
-func (k *keeper) apply(ctx context.Context, steps []datapath.Change) error {
-	var failed error
-	for _, step := range steps {
-		err := k.plane.Apply(ctx, step)
-		if err == nil {
-			continue
-		}
-		failed = fmt.Errorf("put the change in force: %w", err)
-		rest := step
-		rest.Put.Ports, rest.Delete.Ports = nil, nil
-		for _, part := range append(portByPort(step), rest) {
-			if err := k.plane.Apply(ctx, part); err != nil {
-				failed = fmt.Errorf("put the change in force: %w", err)
-			}
-		}
-	}
-	return failed
-}
-
-// portByPort splits the ports of a change.
-func portByPort(c datapath.Change) []datapath.Change {
-	var parts []datapath.Change
-	for device, p := range c.Put.Ports {
-		parts = append(parts, datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{device: p}}})
-	}
-	for device, p := range c.Delete.Ports {
-		parts = append(parts, datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{device: p}}})
-	}
-	return parts
-}
-
 // tell emits an event about this host.
 func (k *keeper) tell(kind, object, message string) {
 	e := fabric.Event{Time: time.Now(), Host: k.host, Type: kind, Object: object, Message: message}
@@ -379,23 +361,4 @@ func (k *keeper) tell(kind, object, message string) {
 		e.Generation = k.snap.Revision
 	}
 	k.emit(e)
-}
-
-// describe counts what steps change, for people.
-func describe(steps []datapath.Change) string {
-	puts, deletes := 0, 0
-	var ports []string
-	for _, c := range steps {
-		puts += plan.Entries(c.Put)
-		deletes += plan.Entries(c.Delete)
-		for device := range c.Put.Ports {
-			ports = append(ports, device)
-		}
-	}
-	text := fmt.Sprintf("%d entries to write, %d to remove", puts, deletes)
-	if len(ports) > 0 {
-		slices.Sort(ports)
-		text += fmt.Sprintf(", devices %v", ports)
-	}
-	return text
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -19,6 +20,7 @@ import (
 
 var (
 	_ migration.SourcePlane      = sourcePlane{}
+	_ migration.Drainer          = sourcePlane{}
 	_ migration.DestinationPlane = (*destinationPlane)(nil)
 )
 
@@ -44,6 +46,37 @@ func (p sourcePlane) Finish(ctx context.Context, move *fabric.Move) error {
 // Counted is what was relayed for the move's ports, and lost at them for the move's sake.
 func (p sourcePlane) Counted(ctx context.Context, move *fabric.Move) (migration.Counts, error) {
 	return p.counts(ctx, move)
+}
+
+// Drain sends on what the taps of the stopped guest still hold.
+func (p sourcePlane) Drain(ctx context.Context, move *fabric.Move, process int) (migration.Counts, error) {
+	var sum migration.Counts
+	var failed error
+	for _, left := range p.keeper.leftovers(move, process) {
+		counts, err := left.SendOn(ctx)
+		sum.Relayed += counts.Relayed
+		sum.Lost += counts.Lost
+		failed = errors.Join(failed, err)
+	}
+	return sum, failed
+}
+
+// leftovers are the move's taps here, and where their frames belong.
+func (k *keeper) leftovers(move *fabric.Move, process int) []migration.Leftovers {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.snap == nil || k.snap.Hosts[move.Spec.To] == nil {
+		return nil
+	}
+	var all []migration.Leftovers
+	for _, port := range move.Spec.Ports {
+		at, attached := k.local.Attachments[port]
+		p, there := k.have.Ports[at.Device]
+		if attached && there && at.Kind == datapath.Tap {
+			all = append(all, migration.Leftovers{Process: process, Device: at.Device, VNI: p.VNI, From: k.vtep, To: k.snap.Hosts[move.Spec.To].Spec.VTEP})
+		}
+	}
+	return all
 }
 
 func (l *local) forgetHandoffs(move *fabric.Move) error {

@@ -1,0 +1,249 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/datapathtest"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/store/storetest"
+)
+
+// ground is a machine without a kernel: it outlives the agents that run on it, as the datapath does.
+type ground struct {
+	*datapathtest.Memory
+
+	mu      sync.Mutex
+	devices map[string]int
+	hints   chan struct{}
+	applied int
+}
+
+func newGround(devices ...string) *ground {
+	g := &ground{Memory: datapathtest.New(netip.MustParseAddr("10.240.0.1")), devices: map[string]int{}, hints: make(chan struct{}, 1)}
+	for i, d := range devices {
+		g.devices[d] = i + 10
+	}
+	return g
+}
+
+func (g *ground) open(context.Context, Config, *slog.Logger) (machine, error) {
+	return machine{Plane: g, Meter: g, Probes: g, Links: g, close: func() error { return nil }}, nil
+}
+
+func (g *ground) Apply(ctx context.Context, c datapath.Change) error {
+	g.mu.Lock()
+	g.applied++
+	g.mu.Unlock()
+	return g.Memory.Apply(ctx, c)
+}
+
+// writes is how often the datapath was changed.
+func (g *ground) writes() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.applied
+}
+
+func (g *ground) Verify(context.Context) error { return nil }
+
+func (g *ground) Counters(context.Context) (map[fabric.PortID]datapath.Counters, error) {
+	return nil, nil
+}
+
+func (g *ground) Host(context.Context) (datapath.HostCounters, error) {
+	return datapath.HostCounters{}, nil
+}
+
+func (g *ground) Arm(context.Context, uint64, uint16, time.Duration) error { return nil }
+
+func (g *ground) Disarm(context.Context, uint64) error { return nil }
+
+func (g *ground) Inject(context.Context, string, []byte) error { return nil }
+
+func (g *ground) Devices() (map[string]int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return cloneMap(g.devices), nil
+}
+
+func (g *ground) MTU(string) (int, error) { return 1500, nil }
+
+func (g *ground) Watch(ctx context.Context) (<-chan struct{}, error) {
+	out := make(chan struct{})
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-g.hints:
+				select {
+				case out <- struct{}{}:
+				case <-ctx.Done():
+				}
+			}
+		}
+	}()
+	return out, nil
+}
+
+// unplug makes a device vanish, as when its hypervisor ends.
+func (g *ground) unplug(device string) {
+	g.mu.Lock()
+	delete(g.devices, device)
+	g.mu.Unlock()
+	g.Memory.Unplug(device)
+	g.hints <- struct{}{}
+}
+
+// state is what the kernel would hold.
+func (g *ground) state(tb testing.TB) datapath.State {
+	tb.Helper()
+	s, err := g.Read(context.Background())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return s
+}
+
+// house is one host with an etcd beside it, on which agents come and go.
+type house struct {
+	t      *testing.T
+	etcd   *storetest.Etcd
+	ground *ground
+	config Config
+}
+
+func newHouse(t *testing.T, devices ...string) *house {
+	t.Helper()
+	e := storetest.Start(t)
+	dir := t.TempDir()
+	files := filepath.Join(filepath.Dir(e.DataDir), "tls")
+	h := &house{t: t, etcd: e, ground: newGround(devices...), config: Config{
+		Host: "h1", Underlay: Underlay{Device: "eth0", Address: netip.MustParseAddr("10.240.0.1")}, Version: "test",
+		Listen: fmt.Sprintf("127.0.0.1:%d", port(t)), Socket: filepath.Join(dir, "s"), StateDir: filepath.Join(dir, "state"), Metrics: "off",
+		TLS:  TLSFiles{CA: filepath.Join(files, "ca.crt"), Cert: filepath.Join(files, "tls.crt"), Key: filepath.Join(files, "tls.key")},
+		Etcd: Etcd{Endpoints: []string{e.Endpoint}},
+	}}
+	h.config.Default()
+	return h
+}
+
+// port is one that is free.
+func port(tb testing.TB) int {
+	tb.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// tenant is an agent in the house.
+type tenant struct {
+	*Agent
+	*client.Client
+	stop func()
+}
+
+// start runs an agent until the test ends, or until stop.
+func (h *house) start() *tenant {
+	h.t.Helper()
+	a, err := open(context.Background(), h.config, h.ground.open)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- a.run(ctx) }()
+	c, err := client.New(client.Options{Socket: h.config.Socket})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	stop := sync.OnceFunc(func() {
+		cancel()
+		c.Close()
+		if err := <-done; err != nil {
+			h.t.Errorf("the agent ended: %v", err)
+		}
+		if err := a.close(); err != nil {
+			h.t.Errorf("close the agent: %v", err)
+		}
+	})
+	h.t.Cleanup(stop)
+	return &tenant{Agent: a, Client: c, stop: stop}
+}
+
+// until waits for the agent to be as asked.
+func (n *tenant) until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if !n.await(ctx, done) {
+		t.Fatalf("%s: not within 20 s; the host says %+v", what, n.Agent.Status())
+	}
+}
+
+func (n *tenant) ready(t *testing.T) {
+	t.Helper()
+	n.until(t, "ready", func() bool { return n.Agent.Ready(t.Context()) == nil })
+}
+
+// apply writes objects, and waits until they are in force.
+func (n *tenant) put(t *testing.T, objects ...fabric.Object) fabric.Revision {
+	t.Helper()
+	result, err := n.Apply(t.Context(), objects, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, fmt.Sprintf("revision %d in force", result.Revision), func() bool { return n.Agent.Status().Generation >= result.Revision })
+	return result.Revision
+}
+
+func sw(name string) *fabric.Switch {
+	return &fabric.Switch{
+		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch}, Metadata: fabric.Metadata{Name: name},
+		Spec: fabric.SwitchSpec{Type: fabric.Private, Subnets: []netip.Prefix{netip.MustParsePrefix("10.10.0.0/24")}},
+	}
+}
+
+func prt(name string) *fabric.Port {
+	return &fabric.Port{
+		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPort}, Metadata: fabric.Metadata{Name: name},
+		Spec: fabric.PortSpec{Switch: "blue"},
+	}
+}
+
+// settled is a host with switch blue and port a active on tap-a.
+func (h *house) settled() *tenant {
+	h.t.Helper()
+	n := h.start()
+	n.ready(h.t)
+	n.until(h.t, "registered", func() bool { return n.Latest().Hosts["h1"] != nil })
+	n.put(h.t, sw("blue"), prt("a"))
+	attached, err := n.Client.Attach(h.t.Context(), "a", api.Attachment{Device: "tap-a", Kind: api.Tap})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if attached.Status.State != fabric.PortActive {
+		h.t.Fatalf("attached: %+v", attached.Status)
+	}
+	return n
+}
+
+// open reports whether the guest behind the device may speak.
+func (h *house) open(device string) bool {
+	return h.ground.state(h.t).Ports[device].Gate == datapath.Open
+}
