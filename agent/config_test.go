@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -92,4 +93,32 @@ func FuzzParseConfig(f *testing.F) {
 			t.Fatalf("accepted without host or tunnel end point: %q", text)
 		}
 	})
+}
+
+func TestEveryKeyIsInTheReference(t *testing.T) {
+	text, err := os.ReadFile("../docs/reference/agent.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var walk func(prefix string, of reflect.Type)
+	walk = func(prefix string, of reflect.Type) {
+		for f := range of.Fields() {
+			key := f.Tag.Get("yaml")
+			if key == "-" {
+				continue
+			}
+			inner := f.Type
+			if inner.Kind() == reflect.Pointer {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct && inner.PkgPath() == reflect.TypeFor[Config]().PkgPath() {
+				walk(prefix+key+".", inner)
+				continue
+			}
+			if !strings.Contains(string(text), "`"+prefix+key+"`") {
+				t.Errorf("docs/reference/agent.md does not tell of %s", prefix+key)
+			}
+		}
+	}
+	walk("", reflect.TypeFor[Config]())
 }
