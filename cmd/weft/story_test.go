@@ -19,15 +19,24 @@ import (
 )
 
 // TestStory plays the stories of testdata/story: a whole lab each, as a person would use it.
-func TestStory(t *testing.T) {
+func TestStory(t *testing.T) { play(t, "testdata/story") }
+
+func TestLabDownLeavesNothing(t *testing.T) { play(t, "testdata/down") }
+
+// play plays the scripts of a directory, each with a lab of its own.
+func play(t *testing.T, dir string) {
+	t.Helper()
 	if err := lab.NeedRoot(); err != nil {
 		t.Fatal(err)
 	}
 	testscript.Run(t, testscript.Params{
-		Dir: "testdata/story",
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
-			name := fmt.Sprintf("s%d", os.Getpid()%1_000_000)
+			name := fmt.Sprintf("%.1s%d", filepath.Base(env.WorkDir)[len("script-"):], os.Getpid()%1_000_000)
 			env.Setenv("WEFT_LAB", name)
+			if err := begin(env, name); err != nil {
+				return err
+			}
 			env.Setenv("HOME", "/root") // where what the virtual machines are built from is kept
 			env.Defer(func() {
 				l, err := lab.Open(name)
@@ -47,6 +56,7 @@ func TestStory(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": statusCommand, "onetrace": oneTrace, "killagent": killAgent, "unhealthy": unhealthy,
+			"remember": rememberCommand, "gone": goneCommand,
 		},
 	})
 }

@@ -1,5 +1,6 @@
 // Package impair loses and doubles frames on a device of a lab's underlay, and takes programs off devices by force, as a
-// fault. It stands in for netem, which not every kernel has.
+// fault. It stands in for netem, which not every kernel has. It also lists what a lab has in the kernel's BPF machinery, so
+// that a test can say that nothing of it is left.
 package impair
 
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -type rates -type counts -cflags "-O2 -g -mcpu=v3 -Wall -Werror -I/usr/include/x86_64-linux-gnu" impair bpf/impair.c
