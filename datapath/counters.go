@@ -52,14 +52,13 @@ type HostCounters struct {
 
 // Counters returns what each port has seen since its device was plugged in.
 func (d *Datapath) Counters(ctx context.Context) (map[fabric.PortID]Counters, error) {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return nil, fmt.Errorf("read counters: %w", err)
+	}
 	defer d.mu.Unlock()
 	all := make(map[fabric.PortID]Counters, len(d.ports))
 	drops, err := d.readDrops()
 	for _, p := range d.ports {
-		if err == nil {
-			err = ctx.Err()
-		}
 		if err != nil {
 			return nil, fmt.Errorf("read counters: %w", err)
 		}
@@ -72,13 +71,12 @@ func (d *Datapath) Counters(ctx context.Context) (map[fabric.PortID]Counters, er
 
 // Host returns what the host's side of the tunnels has seen since the core was installed.
 func (d *Datapath) Host(ctx context.Context) (h HostCounters, err error) {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return h, fmt.Errorf("read counters: %w", err)
+	}
 	defer d.mu.Unlock()
 	drops, err := d.readDrops()
 	for slot, c := range map[uint32]*Counters{slotUnderlay: &h.Underlay, slotTunnel: &h.Tunnel, slotNowhere: &h.Nowhere} {
-		if err == nil {
-			err = ctx.Err()
-		}
 		if err != nil {
 			return h, fmt.Errorf("read counters: %w", err)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -187,11 +186,9 @@ func (d *Datapath) Close() error {
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
 	}
-	errs = append(errs, d.programs.Close(), d.shared.Close(), closeMaps(&d.maps), d.pins.Close())
+	errs = append(errs, d.programs.Close(), d.shared.Close(), d.maps.Close(), d.pins.Close())
 	return errors.Join(errs...)
 }
-
-func closeMaps(m io.Closer) error { return m.Close() }
 
 // closeOnError closes what was half opened.
 func (d *Datapath) closeOnError(err *error) {

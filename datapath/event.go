@@ -13,8 +13,8 @@ import (
 	"github.com/weftnet/weft/tracing"
 )
 
-// eventBacklog is how many events wait for a reader of Events; beyond it the ring in the kernel fills, and then records
-// are lost and counted (Counters.Untold).
+// eventBacklog is how many events wait for a reader of Events; beyond it the ring in the kernel fills, and then hops are
+// lost and counted (Counters.Untold).
 const eventBacklog = 1024
 
 // EventKind says what an Event is about.
@@ -85,7 +85,11 @@ func (d *Datapath) drain() {
 			d.tellOpened(int(r.Ifindex), wallClock(r.Ts))
 			continue
 		}
-		d.emit(d.event(r))
+		select { // waiting lets the ring fill, which is counted
+		case d.events <- d.event(r):
+		case <-d.quit:
+			return
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package datapath
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 
 	"github.com/weftnet/weft/fabric"
@@ -10,7 +11,9 @@ import (
 
 // Read returns what the kernel holds, from the kernel: nothing is remembered from Apply.
 func (d *Datapath) Read(ctx context.Context) (State, error) {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return State{}, fmt.Errorf("read the datapath: %w", err)
+	}
 	defer d.mu.Unlock()
 	s := State{
 		Local:    Local{VTEP: fromCore(d.shared.config.Vtep)},

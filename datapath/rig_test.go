@@ -23,6 +23,8 @@ type world struct {
 	name  string
 	under nic.Namespace
 	hosts []*host
+	// unbalanced is set by tests that run programs without what follows them.
+	unbalanced bool
 }
 
 // host is a network namespace with an underlay device, a directory for pins, and the core.
