@@ -110,7 +110,7 @@ type Hooks struct {
 
 // OTLP is where traces go.
 type OTLP struct {
-	// Endpoint is an OTLP/gRPC or OTLP/HTTP URL; none when empty.
+	// Endpoint is grpc://HOST:4317, grpcs://HOST:4317, http://HOST:4318 or https://HOST:4318; none when empty.
 	Endpoint string `yaml:"endpoint"`
 }
 

@@ -74,8 +74,8 @@ func (c *Config) checkAddresses(add func(path, format string, args ...any)) {
 			add("metrics", "%q must be a loopback address with a port, such as 127.0.0.1:9464, or off", c.Metrics)
 		}
 	}
-	if e := c.OTLP.Endpoint; e != "" && !isURL(e, "http", "https") {
-		add("otlp.endpoint", "%q is not a URL, such as http://127.0.0.1:4317", e)
+	if e := c.OTLP.Endpoint; e != "" && !isURL(e, "http", "https", "grpc", "grpcs") && !isHostPort(e) {
+		add("otlp.endpoint", "%q is no collector: write grpc://HOST:4317 or http://HOST:4318", e)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"time"
 
@@ -20,31 +21,37 @@ const (
 
 // report tells the fabric how this host is: at once when that changes, and again before the lease runs out.
 func (a *Agent) report(ctx context.Context) error {
+	var said fabric.HostStatus
+	var at time.Time
 	for ctx.Err() == nil {
 		change := a.news.wait()
-		err := a.reportOnce(ctx)
-		if ctx.Err() != nil {
-			return nil
+		if now := a.Status(); time.Since(at) >= reportEvery || !reflect.DeepEqual(now, said) {
+			err := a.say(ctx, now)
+			if ctx.Err() != nil {
+				return nil
+			}
+			a.trouble("report", err)
+			if err != nil {
+				pause(ctx, retryEvery)
+				continue
+			}
+			said, at = now, time.Now()
+			pause(ctx, reportGap)
 		}
-		a.trouble("report", err)
-		if err != nil {
-			pause(ctx, retryEvery)
-			continue
-		}
-		pause(ctx, reportGap)
 		select {
 		case <-ctx.Done():
 		case <-change:
-		case <-time.After(reportEvery):
+		case <-time.After(time.Until(at.Add(reportEvery))):
 		}
 	}
 	return nil
 }
 
-func (a *Agent) reportOnce(ctx context.Context) error {
+// say reports the status once.
+func (a *Agent) say(ctx context.Context, s fabric.HostStatus) error {
 	ctx, cancel := context.WithTimeout(ctx, reportEvery)
 	defer cancel()
-	if err := a.reports.ReportStatus(ctx, a.config.Host, a.Status()); err != nil {
+	if err := a.reports.ReportStatus(ctx, a.config.Host, s); err != nil {
 		return fmt.Errorf("report this host's status: %w", err)
 	}
 	a.mu.Lock()
