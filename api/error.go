@@ -19,6 +19,7 @@ const (
 	CodeStaleEpoch  Code = "stale-epoch" // fabric.ErrStaleEpoch
 	CodeForbidden   Code = "forbidden"   // ErrForbidden
 	CodeUnavailable Code = "unavailable" // ErrUnavailable
+	CodeMisdirected Code = "misdirected" // ErrMisdirected
 	CodeInternal    Code = "internal"
 )
 
@@ -28,19 +29,23 @@ var (
 	ErrForbidden = errors.New("not allowed")
 	// ErrUnavailable: a part of the fabric that the request needs does not answer; trying again later may succeed.
 	ErrUnavailable = errors.New("unavailable")
+	// ErrMisdirected: another host has to be asked, because this one cannot write to etcd.
+	ErrMisdirected = errors.New("ask another host")
 )
 
 // Error is the one JSON shape of every failed request.
 type Error struct {
 	// Message is a sentence: what was tried, on what, why it failed.
 	Message string `json:"error" doc:"What was tried, on what, and why it failed"`
-	Code    Code   `json:"code" doc:"Identity of the error" enum:"invalid,not-found,conflict,stale-epoch,forbidden,unavailable,internal"`
+	Code    Code   `json:"code" doc:"Identity of the error" enum:"invalid,not-found,conflict,stale-epoch,forbidden,unavailable,misdirected,internal"`
 	// Object is what the request was about, as kind/name.
 	Object string `json:"object,omitempty" doc:"What the request was about, as kind/name"`
 	// Field is the path of the offending field, such as spec.addresses[1].
 	Field string `json:"field,omitempty" doc:"Path of the offending field"`
 	// Next is what to do or run now.
 	Next string `json:"next,omitempty" doc:"What to do or run now"`
+	// Servers are the API addresses, host:port, of hosts that can do what this one cannot; only with CodeMisdirected.
+	Servers []string `json:"servers,omitempty" doc:"Hosts that can do what this one cannot, as host:port"`
 	// Status is the HTTP status code.
 	Status int `json:"-"`
 }
@@ -88,6 +93,7 @@ var codes = []struct {
 	{CodeInvalid, fabric.ErrInvalid, http.StatusUnprocessableEntity},
 	{CodeForbidden, ErrForbidden, http.StatusForbidden},
 	{CodeUnavailable, ErrUnavailable, http.StatusServiceUnavailable},
+	{CodeMisdirected, ErrMisdirected, http.StatusMisdirectedRequest},
 }
 
 // ErrorOf turns any error into the API's shape; an *Error stays what it is.

@@ -48,6 +48,8 @@ func failure(err error) *api.Error {
 		if e.Field == "" && errors.As(err, &findings) && len(findings) > 0 {
 			e.Field = findings[0].Path
 		}
+	case errors.Is(err, store.ErrNotAllowed):
+		e.Code, e.Next = api.CodeForbidden, "see the certificate of etcd.tls in the agent's configuration: docs/guide/external-etcd.md"
 	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
 		e.Code, e.Next = api.CodeUnavailable, "weft status shows what is away; traffic goes on meanwhile"
 	case e.Next == "":

@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -153,7 +155,10 @@ func (s *Server) write(ctx context.Context, objects []fabric.Object, r api.Apply
 }
 
 // confirm keeps a change.
-func (s *Server) confirm(context.Context, *struct{}) (*answer[api.Pending], error) {
+func (s *Server) confirm(ctx context.Context, _ *struct{}) (*answer[api.Pending], error) {
+	if err := s.mayWrite(ctx); err != nil {
+		return nil, err
+	}
 	if s.confirmer == nil {
 		return nil, absent("undo changes")
 	}
@@ -206,8 +211,27 @@ func (s *Server) mayWrite(ctx context.Context) error {
 	if s.o.Writes {
 		return nil
 	}
-	e := &api.Error{Code: api.CodeUnavailable, Message: fmt.Sprintf("host %s is not a server host: it cannot write to etcd", s.o.Self)}
-	e.Next = "ask a server host: weft --host NAME …; weft get hosts -o wide shows which they are"
+	return s.misdirected(ctx)
+}
+
+// misdirected names the hosts that can write. It does not pass the request on: that would take no more than the host's
+// certificate, and a stolen one must not rewrite anybody's policy (ADR 9).
+func (s *Server) misdirected(ctx context.Context) *api.Error {
+	e := &api.Error{Code: api.CodeMisdirected, Message: fmt.Sprintf("host %s is not a server host: it cannot write to etcd", s.o.Self)}
+	e.Next = "run it on a server host; weft get hosts -o wide shows which they are"
+	snap, err := s.known(ctx)
+	if err != nil {
+		return e
+	}
+	var names []string
+	for _, id := range slices.Sorted(maps.Keys(snap.Hosts)) {
+		if h := snap.Hosts[id]; h.Spec.Server && h.Spec.API != "" {
+			names, e.Servers = append(names, string(id)), append(e.Servers, h.Spec.API)
+		}
+	}
+	if len(names) > 0 {
+		e.Next = fmt.Sprintf("run it on %s, or from here with an operator's certificate: weft --server %s --cert DIR …", strings.Join(names, ", "), e.Servers[0])
+	}
 	return e
 }
 

@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,6 +29,11 @@ type Options struct {
 	// Address is the host:port of an agent's mTLS API; TLS has the fabric's CA and the caller's certificate.
 	Address string
 	TLS     *tls.Config
+	// Operator returns an operator's certificate, nil when there is none. A request that the agent cannot carry out, because
+	// its host cannot write to etcd, then goes to a host that can, by the operator's own right. It may be nil.
+	Operator func() (*tls.Config, error)
+	// Dial makes TCP connections; the machine's own network is used when nil.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client is a connection to one agent; it is safe for concurrent use.
@@ -35,12 +41,17 @@ type Client struct {
 	base  string
 	where string
 	http  *http.Client
+	o     Options
+
+	mu sync.Mutex
+	// others are the hosts that requests went on to, by address.
+	others map[string]*Client
 }
 
 // New prepares a client; nothing is connected until the first call.
 func New(o Options) (*Client, error) {
 	transport := &http.Transport{MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, TLSHandshakeTimeout: 5 * time.Second}
-	c := &Client{http: &http.Client{Transport: transport}}
+	c := &Client{http: &http.Client{Transport: transport}, o: o, others: map[string]*Client{}}
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	switch {
 	case o.Socket != "":
@@ -51,6 +62,9 @@ func New(o Options) (*Client, error) {
 	case o.Address != "" && o.TLS != nil:
 		c.base, c.where = "https://"+o.Address, o.Address
 		transport.DialContext = dialer.DialContext
+		if o.Dial != nil {
+			transport.DialContext = o.Dial
+		}
 		transport.TLSClientConfig = o.TLS
 		transport.ForceAttemptHTTP2 = true
 	case o.Address != "":
@@ -62,7 +76,14 @@ func New(o Options) (*Client, error) {
 }
 
 // Close lets go of idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Client) Close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, other := range c.others {
+		other.Close()
+	}
+	c.http.CloseIdleConnections()
+}
 
 // Where is the socket or address that is called.
 func (c *Client) Where() string { return c.where }
@@ -84,8 +105,19 @@ func (c *Client) call(ctx context.Context, method, path string, in, out any) err
 	return nil
 }
 
-// send returns a successful response, whose body the caller closes, or the server's error.
+// send returns a successful response, whose body the caller closes, or the server's error. What the agent cannot carry out
+// goes on to a host that can.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	resp, err := c.sendHere(ctx, method, path, in)
+	var e *api.Error
+	if errors.As(err, &e) && e.Code == api.CodeMisdirected && c.o.Operator != nil {
+		return c.sendOn(ctx, e, method, path, in)
+	}
+	return resp, err
+}
+
+// sendHere asks the agent of this client.
+func (c *Client) sendHere(ctx context.Context, method, path string, in any) (*http.Response, error) {
 	var body io.Reader
 	if in != nil {
 		b, err := json.Marshal(in)

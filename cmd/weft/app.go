@@ -15,6 +15,8 @@ import (
 type app struct {
 	in       io.Reader
 	out, err io.Writer
+	// args are the words of the command line after weft.
+	args []string
 
 	socket, server, cert string
 	lab, host            string
@@ -28,7 +30,9 @@ type app struct {
 	spans spans
 }
 
-func newApp(in io.Reader, out, err io.Writer) *app { return &app{in: in, out: out, err: err} }
+func newApp(in io.Reader, out, err io.Writer) *app {
+	return &app{in: in, out: out, err: err, args: os.Args[1:]}
+}
 
 // close lets go of the agent and sends the last spans.
 func (a *app) close() {
@@ -81,7 +85,7 @@ func (a *app) globalFlags(root *cobra.Command) {
 	f := root.PersistentFlags()
 	f.StringVar(&a.socket, "socket", os.Getenv("WEFT_SOCKET"), "unix socket of the agent to ask (WEFT_SOCKET)")
 	f.StringVar(&a.server, "server", os.Getenv("WEFT_SERVER"), "HOST:PORT of the agent to ask over mutual TLS (WEFT_SERVER)")
-	f.StringVar(&a.cert, "cert", os.Getenv("WEFT_CERT"), "directory with ca.crt, tls.crt and tls.key for --server (WEFT_CERT)")
+	f.StringVar(&a.cert, "cert", os.Getenv("WEFT_CERT"), "directory with an operator's ca.crt, tls.crt and tls.key: for --server, and for changes where this host cannot write (WEFT_CERT)")
 	f.StringVar(&a.lab, "lab", os.Getenv("WEFT_LAB"), "lab to use, when several run (WEFT_LAB)")
 	f.StringVar(&a.host, "host", "", "host whose agent to ask")
 	f.StringVarP(&a.output, "output", "o", "table", "table, wide, json, yaml or name")

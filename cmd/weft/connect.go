@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strings"
@@ -67,11 +68,11 @@ func (a *app) dial() (*client.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		return client.New(client.Options{Address: a.server, TLS: conf})
+		return client.New(client.Options{Address: a.server, TLS: conf, Operator: a.operator})
 	case a.socket != "":
-		return client.New(client.Options{Socket: a.socket})
+		return client.New(client.Options{Socket: a.socket, Operator: a.operator})
 	case a.lab == "" && a.host == "" && exists(api.Socket):
-		return client.New(client.Options{Socket: api.Socket})
+		return client.New(client.Options{Socket: api.Socket, Operator: a.operator})
 	}
 	l, err := a.openLab()
 	if err != nil {
@@ -99,6 +100,47 @@ func (a *app) certificate() (*tls.Config, error) {
 		return nil, err
 	}
 	return id.Client(), nil
+}
+
+// operatorDir is where an operator's certificate is unless --cert says otherwise.
+const operatorDir = "/etc/weft/operator"
+
+// operator reads the certificate with which a change goes on from a host that cannot write to a server host; nil when
+// there is none that this user may read.
+func (a *app) operator() (*tls.Config, error) {
+	if a.cert != "" {
+		return a.certificate()
+	}
+	id, err := identity.Load(identity.FilesIn(operatorDir), time.Now())
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return id.Client(), nil
+}
+
+// onServer is the command that asks a server host what was asked of one that cannot do it.
+func onServer(args []string, server string) string {
+	line := []string{"weft", "--server", server, "--cert", "DIR"}
+	for i := 0; i < len(args); i++ {
+		name, _, joined := strings.Cut(args[i], "=")
+		if name != "--host" && name != "--socket" && name != "--cert" {
+			line = append(line, quoted(args[i]))
+		} else if !joined {
+			i++ // its value
+		}
+	}
+	return strings.Join(line, " ")
+}
+
+// quoted is a word as a shell takes it.
+func quoted(word string) string {
+	if word != "" && !strings.ContainsAny(word, " \t\n'\"\\$`*?[]{}()<>|&;#~!") {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }
 
 // openLab finds the lab: the named one, or the only one.

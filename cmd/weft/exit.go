@@ -61,6 +61,10 @@ func (a *app) exit(err error) int {
 	if message == "" {
 		return status
 	}
+	var remote *api.Error
+	if errors.As(err, &remote) && len(remote.Servers) > 0 {
+		next = "ask a server host, DIR being an operator's certificate: " + onServer(a.args, remote.Servers[0])
+	}
 	fmt.Fprintln(a.err, a.paint(a.err, red, "Error:")+" "+strings.ReplaceAll(message, "\n", "\n       "))
 	if next != "" {
 		fmt.Fprintln(a.err, a.paint(a.err, bold, " Next:")+" "+next)

@@ -17,7 +17,7 @@ import (
 var errSilent = errors.New("the watch is silent although etcd was asked for a sign of life")
 
 // stream is one etcd watch. It is the bare one, not the client's, which resumes by itself after a break: after a restore
-// from an old backup such a watch stays silent, or goes on in another history, without an error. Any break ends a stream,
+// from an old backup such a watch stays silent, or goes on in another history, without an error (ADR 8). Any break ends a stream,
 // and who follows compares before opening the next.
 type stream struct {
 	from  int64

@@ -2,9 +2,11 @@ package lab
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"time"
 
@@ -12,6 +14,7 @@ import (
 	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/identity"
 )
 
 // outlet is where guests are plugged in.
@@ -68,7 +71,28 @@ func (l *Lab) Client(h fabric.HostID) (*client.Client, error) {
 	if err := l.checkHost(h); err != nil {
 		return nil, err
 	}
-	return client.New(client.Options{Socket: l.Socket(h)})
+	return client.New(client.Options{Socket: l.Socket(h), Operator: l.operator, Dial: l.dialer(h)})
+}
+
+// operator is the certificate of the lab's operator.
+func (l *Lab) operator() (*tls.Config, error) {
+	id, err := identity.Load(identity.FilesIn(l.OperatorDir()), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	return id.Client(), nil
+}
+
+// dialer makes TCP connections as a process of the host would.
+func (l *Lab) dialer(h fabric.HostID) func(context.Context, string, string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = l.HostNamespace(h).Do(func() (err error) {
+			dialer := net.Dialer{Timeout: 5 * time.Second}
+			conn, err = dialer.DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
 }
 
 // server calls the first host that can write to etcd and answers.

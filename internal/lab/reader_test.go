@@ -18,6 +18,7 @@ func TestAHostThatRunsNoEtcdHasGuestsAndMovesThem(t *testing.T) {
 			t.Errorf("%s is %s to etcd (%v), want %s", host, id.Name, err, want)
 		}
 	}
+	changeThrough(t, l, "h4")
 	blue(t, l)
 	plug(t, l, GuestOptions{Name: "a", Host: "h1"})
 	b := plug(t, l, GuestOptions{Name: "b", Host: "h4"})
@@ -60,5 +61,26 @@ func active(t *testing.T, l *Lab, port string, host fabric.HostID) {
 		if err != nil {
 			t.Fatalf("%s sees port %s as %+v, want it active on %s: %v", asked, port, last, host, err)
 		}
+	}
+}
+
+// changeThrough makes a change by the agent of a host that cannot write: the lab's operator is asked to.
+func changeThrough(t *testing.T, l *Lab, host fabric.HostID) {
+	t.Helper()
+	c, err := l.Client(host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	profile := &fabric.Profile{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindProfile}, Metadata: fabric.Metadata{Name: "gold"}}
+	result, err := c.Apply(t.Context(), []fabric.Object{profile}, false)
+	if err != nil {
+		t.Fatalf("apply through %s: %v", host, err)
+	}
+	if reach, err := c.InForce(t.Context(), result.Revision); err != nil || !reach.Done {
+		t.Fatalf("in force: %+v, %v", reach, err)
+	}
+	if _, err := c.Delete(t.Context(), fabric.KindProfile, "gold"); err != nil {
+		t.Fatalf("delete through %s: %v", host, err)
 	}
 }
