@@ -29,6 +29,8 @@ type options struct {
 	// Rounds is how often every peer gets its slice of a measure; Slice is the length of one.
 	Rounds int
 	Slice  time.Duration
+	// Patience is how long, in all, the run waits for moments in which nobody else computes, and repeats slices.
+	Patience time.Duration
 }
 
 func main() {
@@ -40,6 +42,9 @@ func main() {
 
 // bench runs the command; an interrupt ends it early, with everything removed.
 func bench(args []string) error {
+	if len(args) > 0 && args[0] == fillCommand {
+		return fillLab(context.Background(), args[1:])
+	}
 	o, err := parse(args)
 	if err != nil {
 		return err
@@ -54,9 +59,14 @@ func bench(args []string) error {
 	if r.Machine, err = thisMachine(); err != nil {
 		return err
 	}
-	r.Results, r.Programs, err = takeAll(ctx, o, func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) })
-	if err != nil {
+	progress := func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) }
+	if r.Results, r.Programs, err = takeAll(ctx, o, progress); err != nil {
 		return err
+	}
+	if o.takes(controlName) {
+		if r.Control, err = takeControl(ctx, o.effort(), progress); err != nil {
+			return err
+		}
 	}
 	return r.write(o)
 }
@@ -88,6 +98,7 @@ func parse(args []string) (options, error) {
 	flags.StringVar(&o.Document, "document", "", "replace the figures in this file (default docs/benchmarks.md for a whole run)")
 	flags.IntVar(&o.Rounds, "rounds", 0, "slices of each measure for each peer (default 7, quick 3)")
 	flags.DurationVar(&o.Slice, "slice", 0, "length of one slice (default 1s, quick 300ms)")
+	flags.DurationVar(&o.Patience, "patience", 30*time.Second, "how long in all to wait for a machine that nobody else uses")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -112,6 +123,7 @@ func (o *options) complete() {
 	rounds, slice := 7, time.Second
 	if o.Quick {
 		rounds, slice = 3, 300*time.Millisecond
+		o.Patience = min(o.Patience, 10*time.Second)
 	}
 	if o.Document == "" && !o.Quick && len(o.Only) == 0 {
 		o.Document = "docs/benchmarks.md"
@@ -131,7 +143,7 @@ func (o options) takes(name string) bool {
 
 // names lists all measures.
 func names() []string {
-	all := []string{programsName}
+	all := []string{programsName, controlName}
 	for _, m := range measures {
 		all = append(all, m.Name)
 	}

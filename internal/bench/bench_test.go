@@ -161,6 +161,48 @@ func TestDeadPathIsAnErrorNotAFigure(t *testing.T) {
 	}
 }
 
+func TestOtherProcessesDisturbASlice(t *testing.T) {
+	begin, err := now()
+	if err != nil {
+		t.Fatal(err)
+	}
+	spin := exec.Command("sh", "-c", "while :; do :; done")
+	if err := spin.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer spin.Wait()
+	defer spin.Process.Kill()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		disturbed, err := begin.disturbed()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if disturbed {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a process that computes is not noticed")
+		}
+	}
+}
+
+func TestPatienceEnds(t *testing.T) {
+	q := &quiet{budget: 250 * time.Millisecond}
+	for spent := 0; q.Spend(100 * time.Millisecond); spent++ {
+		if spent == 3 {
+			t.Fatal("the budget has no end")
+		}
+	}
+	if err := q.Await(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := (&quiet{budget: time.Minute}).Await(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("waiting for quiet after the interrupt: %v", err)
+	}
+}
+
 func TestSpreadIsMedianAndEdges(t *testing.T) {
 	for _, c := range []struct {
 		values []float64

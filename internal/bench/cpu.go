@@ -13,6 +13,8 @@ const tick = 10 * time.Millisecond
 
 // Places of a cpu line's values in /proc/stat (proc(5)).
 const (
+	fieldUser    = 1
+	fieldNice    = 2
 	fieldSystem  = 3
 	fieldIRQ     = 6
 	fieldSoftIRQ = 7
@@ -21,18 +23,23 @@ const (
 // kernelTime is how long all cores together have been busy in the kernel since boot: system, interrupts and softirqs. It
 // is the whole machine's, so that only an idle machine gives figures for one load.
 func kernelTime() (time.Duration, error) {
+	return coresTime(fieldSystem, fieldIRQ, fieldSoftIRQ)
+}
+
+// coresTime adds up fields of the line of all cores in /proc/stat.
+func coresTime(fields ...int) (time.Duration, error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, err
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
-	fields := strings.Fields(line)
-	if len(fields) <= fieldSoftIRQ || fields[0] != "cpu" {
+	values := strings.Fields(line)
+	if len(values) <= fieldSoftIRQ || values[0] != "cpu" {
 		return 0, fmt.Errorf("/proc/stat begins with %q, wanted the cpu line", line)
 	}
 	var ticks int64
-	for _, field := range []int{fieldSystem, fieldIRQ, fieldSoftIRQ} {
-		n, err := strconv.ParseInt(fields[field], 10, 64)
+	for _, field := range fields {
+		n, err := strconv.ParseInt(values[field], 10, 64)
 		if err != nil {
 			return 0, fmt.Errorf("/proc/stat: %w", err)
 		}

@@ -41,8 +41,10 @@ func (r report) Document(path string) (wrote bool, err error) {
 // markdown is the figures as a document.
 func (r report) markdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s, load %s before the run; `%s`, %s; %d slices of %v each, median (min–max).\n\n",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"), r.Options.Rounds, r.Options.Slice)
+	all, disturbed := r.slices()
+	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s, load %s before the run; `%s`, %s; %d slices of %v each, median (min–max); "+
+		"%d of all %d slices were disturbed by other processes.\n\n",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"), r.Options.Rounds, r.Options.Slice, disturbed, all)
 	fmt.Fprintf(&b, "| | %s | %s | %s | %s / %s | %s / %s |\n|---|---|---|---|---|---|---|\n", raw, bridge, weft, weft, bridge, weft, raw)
 	for _, m := range r.Results {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(m.row(), " | "))
@@ -54,6 +56,12 @@ func (r report) markdown() string {
 	b.WriteString("\n| asked for | over | at least | measured | |\n|---|---|---|---|---|\n")
 	for _, g := range goals {
 		b.WriteString(r.goalRow(g))
+	}
+	if len(r.Control) > 0 {
+		fmt.Fprintf(&b, "\n| %s |\n|%s\n", strings.Join(controlHead, " | "), strings.Repeat("---|", len(controlHead)))
+	}
+	for _, f := range r.Control {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(f.row(), " | "))
 	}
 	b.WriteString("\n")
 	return b.String()

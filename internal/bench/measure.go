@@ -40,10 +40,12 @@ type result struct {
 	measure
 	// Values are the figures of each peer, one per round; a peer without the lane is absent.
 	Values map[string][]float64
+	// Disturbed is how many slices were taken while other processes computed.
+	Disturbed int
 }
 
 // take runs the measure on all sites, slice by slice in turn, so that whatever disturbs the machine disturbs all alike.
-func (m measure) take(ctx context.Context, sites []*site, o options) (result, error) {
+func (m measure) take(ctx context.Context, sites []*site, o options, q *quiet) (result, error) {
 	r := result{measure: m, Values: map[string][]float64{}}
 	for round := range o.Rounds {
 		for i := range sites {
@@ -52,14 +54,37 @@ func (m measure) take(ctx context.Context, sites []*site, o options) (result, er
 			if !ok {
 				continue
 			}
-			value, err := m.run(ctx, e, o.Slice)
+			value, disturbed, err := m.slice(ctx, e, o.Slice, q)
 			if err != nil {
 				return r, fmt.Errorf("measure %s on %s: %w", m.Name, s.peer, err)
+			}
+			if disturbed {
+				r.Disturbed++
 			}
 			r.Values[s.peer] = append(r.Values[s.peer], value)
 		}
 	}
 	return r, nil
+}
+
+// slice takes the figure once, and again if somebody disturbed it, as far as the budget goes.
+func (m measure) slice(ctx context.Context, e ends, d time.Duration, q *quiet) (value float64, disturbed bool, err error) {
+	for {
+		if err := q.Await(ctx); err != nil {
+			return 0, false, err
+		}
+		begin, err := now()
+		if err != nil {
+			return 0, false, err
+		}
+		if value, err = m.run(ctx, e, d); err != nil {
+			return 0, false, err
+		}
+		disturbed, err = begin.disturbed()
+		if err != nil || !disturbed || !q.Spend(d) {
+			return value, disturbed, err
+		}
+	}
 }
 
 // ends are the guests a measure uses on this site.
@@ -76,6 +101,9 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 	if err := sweep(); err != nil {
 		return nil, nil, fmt.Errorf("remove what an earlier benchmark left: %w", err)
 	}
+	if err := sweepLabs(ctx); err != nil {
+		return nil, nil, fmt.Errorf("take down the labs of an earlier benchmark: %w", err)
+	}
 	sites, err := build()
 	defer func() {
 		for _, s := range sites {
@@ -91,6 +119,7 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 			return nil, nil, err
 		}
 	}
+	q := &quiet{budget: o.Patience}
 	segmented := false
 	for _, m := range measures {
 		if !o.takes(m.Name) {
@@ -103,7 +132,7 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 			}
 		}
 		progress(m.Text)
-		r, err := m.take(ctx, sites, o)
+		r, err := m.take(ctx, sites, o, q)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -31,6 +31,8 @@ type report struct {
 	Results []result
 	// Programs are the times in weft's BPF programs.
 	Programs []programTime
+	// Control are the figures of the control plane.
+	Control []figure
 }
 
 // goal is a ratio that was asked for.
@@ -82,13 +84,33 @@ func (r report) Table(w io.Writer) error {
 	for _, m := range r.Results {
 		fmt.Fprintln(t, strings.Join(m.row(), "\t"))
 	}
+	if all, disturbed := r.slices(); disturbed > 0 {
+		fmt.Fprintf(t, "\n%d of %d slices were disturbed by other processes\n", disturbed, all)
+	}
 	if len(r.Programs) > 0 {
 		fmt.Fprintln(t, "\nBPF program\tper frame\ttook")
 	}
 	for _, p := range r.Programs {
 		fmt.Fprintln(t, strings.Join(p.row(), "\t"))
 	}
+	if len(r.Control) > 0 {
+		fmt.Fprintln(t, "\n"+strings.Join(controlHead, "\t"))
+	}
+	for _, f := range r.Control {
+		fmt.Fprintln(t, strings.Join(f.row(), "\t"))
+	}
 	return t.Flush()
+}
+
+// slices counts the slices of all measures, and those that were disturbed.
+func (r report) slices() (all, disturbed int) {
+	for _, m := range r.Results {
+		for _, values := range m.Values {
+			all += len(values)
+		}
+		disturbed += m.Disturbed
+	}
+	return all, disturbed
 }
 
 // row is a result as text: what is measured, each peer's figure, the ratios.
@@ -139,13 +161,15 @@ type jsonResult struct {
 	Unit   string               `json:"unit"`
 	Values map[string][]float64 `json:"values"` // by peer, one per round
 	Ratios map[string]spread    `json:"ratios"` // weft over the peer
+	// Disturbed is how many of the values were taken while other processes computed.
+	Disturbed int `json:"disturbed"`
 }
 
 // JSON writes the results for a program.
 func (r report) JSON(w io.Writer) error {
 	items := make([]jsonResult, 0, len(r.Results))
 	for _, m := range r.Results {
-		j := jsonResult{Name: m.Name, Text: m.Text, Unit: m.Unit, Values: m.Values, Ratios: map[string]spread{}}
+		j := jsonResult{Name: m.Name, Text: m.Text, Unit: m.Unit, Values: m.Values, Ratios: map[string]spread{}, Disturbed: m.Disturbed}
 		for _, peer := range []string{raw, bridge} {
 			if s, ok := m.Over(peer); ok {
 				j.Ratios[peer] = s
@@ -157,6 +181,6 @@ func (r report) JSON(w io.Writer) error {
 	encoder.SetIndent("", "  ")
 	return encoder.Encode(map[string]any{
 		"machine": r.Machine, "command": r.Command, "date": r.Date.Format(time.RFC3339),
-		"rounds": r.Options.Rounds, "sliceSeconds": r.Options.Slice.Seconds(), "items": items, "programs": r.Programs,
+		"rounds": r.Options.Rounds, "sliceSeconds": r.Options.Slice.Seconds(), "items": items, "programs": r.Programs, "control": r.Control,
 	})
 }
