@@ -63,7 +63,6 @@ type Agent struct {
 	heard time.Time
 	// troubles are what goes wrong beside the datapath, by subject.
 	troubles map[string]string
-	caps     []string
 }
 
 // frugal is how much garbage there may be for what is in use, in per cent: a hypervisor's memory is for its guests.

@@ -59,8 +59,6 @@ func (b *batch[K, V]) size(n int) {
 	}
 }
 
-func (b *batch[K, V]) reset() { b.keys, b.values = b.keys[:0], b.values[:0] }
-
 func (b *batch[K, V]) add(k K, v V) { b.keys, b.values = append(b.keys, k), append(b.values, v) }
 
 // put writes all elements with as few calls as possible.

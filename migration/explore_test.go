@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -28,7 +29,7 @@ func (w world) next(o options) (worlds []world, names []string) {
 	w.hypervisors(o, add, mischief)
 	if w.left > 0 && !w.move.Spec.Abort {
 		mischief("a person aborts", func(n *world) {
-			_, _ = location.New(n).Abort(nil, "m", "asked", t0) //nolint:staticcheck // the store is the world itself
+			_, _ = location.New(n).Abort(context.Background(), "m", "asked", t0)
 		})
 	}
 	return worlds, names
