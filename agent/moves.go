@@ -81,6 +81,25 @@ func (s *starter) Abort(ctx context.Context, id fabric.MoveID) (*fabric.Move, er
 	return location.New(s.store).Abort(ctx, id, "aborted by a person", time.Now())
 }
 
+// pruneEvery is how often a server host deletes the records of moves that ended long ago.
+const pruneEvery = 10 * time.Minute
+
+// pruneMoves keeps the fabric from remembering every move there ever was.
+func (a *Agent) pruneMoves(ctx context.Context) error {
+	if !a.config.Server() {
+		return nil
+	}
+	return every(ctx, pruneEvery, func() {
+		n, err := a.store.PruneMoves(ctx, time.Now())
+		switch {
+		case err != nil && ctx.Err() == nil:
+			a.log.Debug("the records of old moves stay for now", "error", err)
+		case n > 0:
+			a.log.Info("the records of old moves are deleted", "moves", n)
+		}
+	})
+}
+
 // unwritten decides as the ledger would, and writes nothing.
 type unwritten struct{ *store.Store }
 
