@@ -160,10 +160,11 @@ func (w *wanted) station(name fabric.PortID, loc fabric.Location) (datapath.FDB,
 			entry.Alt = w.vteps[loc.Grant.To]
 		}
 	}
-	if leaving := handed || loc.From == w.host; here && (leaving || loc.Host == w.host || w.staged(name, loc)) {
+	// Once the move is committed the device is of no use: it goes with the machine, and must not take the relay along.
+	if here && (handed || loc.Host == w.host || w.staged(name, loc)) {
 		entry.Device = attached.Device
 	} else {
-		entry.Relay = leaving
+		entry.Relay = handed || loc.From == w.host
 	}
 	return entry, entry.Device != "" || entry.Peer.IsValid()
 }
