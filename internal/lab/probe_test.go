@@ -1,0 +1,183 @@
+package lab
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// prober sends ICMP echo requests at a fixed rate, whether or not the answers come: what is lost while a guest stands still
+// is lost for good, and what was kept for it comes late.
+type prober struct {
+	conn *net.IPConn
+	to   *net.IPAddr
+	stop context.CancelFunc
+	done sync.WaitGroup
+
+	mu   sync.Mutex
+	sent []time.Time
+	back []time.Duration // round trip; 0 while there is no answer
+	seen probes
+}
+
+// probes are what a prober saw.
+type probes struct {
+	Sent, Lost, Duplicated int
+	// Late is the longest round trip, Gap the longest time without any answer.
+	Late, Gap time.Duration
+	last      time.Time
+	// When are the times at which lost probes were sent.
+	When []time.Time
+}
+
+// around says when probes were lost, in milliseconds after a moment.
+func (p probes) around(moment time.Time) (ms []int64) {
+	for _, t := range p.When {
+		ms = append(ms, t.Sub(moment).Milliseconds())
+	}
+	return ms
+}
+
+func (p probes) String() string {
+	return fmt.Sprintf("%d sent, %d lost, %d duplicated, longest round trip %v, longest silence %v", p.Sent, p.Lost, p.Duplicated, p.Late.Round(time.Microsecond), p.Gap.Round(time.Microsecond))
+}
+
+// probe begins to send from a guest that is a namespace.
+func probe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration) *prober {
+	t.Helper()
+	p := &prober{to: &net.IPAddr{IP: to.AsSlice()}}
+	within(t, l.GuestNamespace(guest), func() (err error) {
+		p.conn, err = net.ListenIP("ip4:icmp", nil)
+		return err
+	})
+	enlarge(t, p.conn)
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	t.Cleanup(func() { p.conn.Close(); stop(); p.done.Wait() })
+	p.done.Go(func() { p.receive() })
+	p.done.Go(func() { p.send(ctx, every) })
+	return p
+}
+
+// enlarge gives a socket room for all the answers that may come at once after a pause; the usual limit is some 500.
+func enlarge(t *testing.T, conn *net.IPConn) {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) })
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// send keeps to the rate: after a delay it catches up.
+func (p *prober) send(ctx context.Context, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	begun := time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for n := 0; n < int(time.Since(begun)/every); n = len(p.sent) {
+			p.mu.Lock()
+			seq := len(p.sent)
+			p.sent, p.back = append(p.sent, time.Now()), append(p.back, 0)
+			p.mu.Unlock()
+			if _, err := p.conn.WriteToIP(echoRequest(seq), p.to); err != nil {
+				return
+			}
+		}
+	}
+}
+
+// echoRequest carries its number as payload; the 16 bits of the protocol's own would soon be used up (RFC 792).
+func echoRequest(seq int) []byte {
+	b := make([]byte, 16)
+	b[0] = 8
+	binary.BigEndian.PutUint16(b[4:], 0x7e57)
+	binary.BigEndian.PutUint16(b[6:], uint16(seq))
+	binary.BigEndian.PutUint64(b[8:], uint64(seq))
+	var sum uint32
+	for i := 0; i < len(b); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(b[2:], ^uint16(sum))
+	return b
+}
+
+func (p *prober) receive() {
+	b := make([]byte, 2048)
+	for {
+		n, _, err := p.conn.ReadFromIP(b)
+		if err != nil {
+			return
+		}
+		if n < 16 || b[0] != 0 || binary.BigEndian.Uint16(b[4:]) != 0x7e57 {
+			continue
+		}
+		p.answered(int(binary.BigEndian.Uint64(b[8:])), time.Now())
+	}
+}
+
+func (p *prober) answered(seq int, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if seq >= len(p.sent) {
+		return
+	}
+	if p.back[seq] != 0 {
+		p.seen.Duplicated++
+		return
+	}
+	p.back[seq] = now.Sub(p.sent[seq])
+	p.seen.Late = max(p.seen.Late, p.back[seq])
+	if !p.seen.last.IsZero() {
+		p.seen.Gap = max(p.seen.Gap, now.Sub(p.seen.last))
+	}
+	p.seen.last = now
+}
+
+// end stops sending, waits for the answers that may still come, and says what was seen.
+func (p *prober) end(t *testing.T) probes {
+	t.Helper()
+	p.stop()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	_ = poll(ctx, 10*time.Millisecond, func() (bool, error) { return p.missing() == 0, nil }) // else they are lost
+	p.conn.Close()
+	p.done.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.seen.Sent = len(p.sent)
+	for i, r := range p.back {
+		if r == 0 {
+			p.seen.Lost++
+			p.seen.When = append(p.seen.When, p.sent[i])
+		}
+	}
+	return p.seen
+}
+
+func (p *prober) missing() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(slices.DeleteFunc(slices.Clone(p.back), func(r time.Duration) bool { return r != 0 }))
+}
