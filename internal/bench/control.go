@@ -24,14 +24,16 @@ const controlName = "control"
 // effort is how much of the control plane's work is timed.
 type effort struct {
 	Labs, Attaches, Changes, Commands, Ports int
+	// Settle is how long an agent may give memory back to the kernel before its memory is read.
+	Settle time.Duration
 }
 
 // effort is less for a quick run.
 func (o options) effort() effort {
 	if o.Quick {
-		return effort{Labs: 1, Attaches: 10, Changes: 50, Commands: 50, Ports: 10_000}
+		return effort{Labs: 1, Attaches: 10, Changes: 50, Commands: 50, Ports: 10_000, Settle: 10 * time.Second}
 	}
-	return effort{Labs: 3, Attaches: 100, Changes: 500, Commands: 300, Ports: 10_000}
+	return effort{Labs: 3, Attaches: 100, Changes: 500, Commands: 300, Ports: 10_000, Settle: 30 * time.Second}
 }
 
 // figure is one figure of the control plane.
@@ -81,6 +83,9 @@ var controlHead = []string{"control plane", "median", "p99", "largest", "of", "a
 
 // takeControl makes labs with real agents and times what they do.
 func takeControl(ctx context.Context, e effort, progress func(string)) (figures []figure, err error) {
+	if err := sweepLabs(ctx); err != nil {
+		return nil, fmt.Errorf("take down the labs of an earlier benchmark: %w", err)
+	}
 	dir, err := os.MkdirTemp("", prefix)
 	if err != nil {
 		return nil, err
@@ -152,10 +157,10 @@ func withLab(ctx context.Context, weft string, hosts int, do func(*bed) error) (
 }
 
 // labPrefix begins the name of every lab the benchmark makes.
-const labPrefix = "bench-"
+const labPrefix = "bench"
 
 // labName is this process's own.
-func labName() string { return labPrefix + strconv.Itoa(os.Getpid()%1_000_000) }
+func labName() string { return labPrefix + strconv.Itoa(os.Getpid()) }
 
 // sweepLabs takes down what benchmarks that were killed have left.
 func sweepLabs(ctx context.Context) error {
@@ -246,4 +251,6 @@ func (b *bed) commands(ctx context.Context, n int) (took []float64, err error) {
 	return took, nil
 }
 
-func milliseconds(since time.Time) float64 { return float64(time.Since(since)) / float64(time.Millisecond) }
+func milliseconds(since time.Time) float64 {
+	return float64(time.Since(since)) / float64(time.Millisecond)
+}
