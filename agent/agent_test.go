@@ -180,10 +180,10 @@ func TestRemovingManyPortsIsHeldOnEveryHostUntilConfirmed(t *testing.T) {
 	if got := len(h.ground.state(t).Neighbors); got != 21 {
 		t.Fatalf("%d neighbours are left of 21", got)
 	}
-	if _, err := n.Agent.Confirm(t.Context()); err != nil {
+	if _, err := n.ConfirmHeld(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := n.Agent.Confirm(t.Context()); !errors.Is(err, fabric.ErrNotFound) {
+	if _, err := n.ConfirmHeld(t.Context()); !errors.Is(err, fabric.ErrNotFound) {
 		t.Fatalf("confirmed twice: %v", err)
 	}
 	if got := len(h.ground.state(t).Neighbors); got != 6 || len(n.Agent.Status().Problems) != 0 {
@@ -228,7 +228,7 @@ func TestEtcdThatWentBackIsNotFollowed(t *testing.T) {
 	if h.ground.writes() != writes || !h.open("tap-a") {
 		t.Fatal("older data has changed the datapath")
 	}
-	if _, err := n.Agent.Confirm(t.Context()); err != nil {
+	if _, err := n.ConfirmHeld(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	n.until(t, "the restored data in force", func() bool {

@@ -40,6 +40,6 @@ func holds(accepted, next *fabric.Snapshot) *hold {
 
 // reason says what is held and how to go on.
 func (h *hold) reason() string {
-	return fmt.Sprintf("revision %d removes %d of %d ports at once, so this host keeps what it has: restore the ports, or confirm with 'weft confirm'",
+	return fmt.Sprintf("revision %d removes %d of %d ports at once, so this host keeps what it has: restore the ports, or confirm on this host with 'weft confirm --held'",
 		h.snap.Revision, h.removed, h.of)
 }

@@ -26,6 +26,13 @@ type Pending struct {
 	Objects []string `json:"objects"`
 }
 
+// Confirmed is what a host goes on with that it held for a person's word.
+type Confirmed struct {
+	Host fabric.HostID `json:"host"`
+	// Message is a sentence for people.
+	Message string `json:"message"`
+}
+
 // Outcome is what an apply did to one object.
 type Outcome string
 

@@ -67,6 +67,11 @@ func Confirm() huma.Operation {
 	return operation("confirm", http.MethodPost, "/v1/confirm", "fabric", Write, "Keep the change that this host would undo otherwise")
 }
 
+// ConfirmHeld goes on with what the host holds.
+func ConfirmHeld() huma.Operation {
+	return operation("confirm-held", http.MethodPost, "/v1/held/confirm", "fabric", Local, "Go on with what this host holds for a person's word: a change that removes many ports, or data of an etcd that went back in time")
+}
+
 // AttachPort and DetachPort act on devices of the host that is asked.
 func AttachPort() huma.Operation {
 	return operation("attach-port", http.MethodPost, "/v1/ports/{name}/attach", "ports", Local, "Bind a port to a device of this host")

@@ -130,6 +130,8 @@ func (m *memory) Detach(context.Context, fabric.PortID) error { return nil }
 
 func (m *memory) Doctor(context.Context) ([]api.Finding, error) { panic("doctor fell ill") }
 func (m *memory) Ready(context.Context) error                   { return errors.New("the first snapshot has not come") }
+
+func (m *memory) Confirm(context.Context) (string, error) { return "The change is put in force.", nil }
 func (m *memory) Events(ctx context.Context, after uint64, follow bool, each func(uint64, fabric.Event) error) error {
 	for {
 		m.mu.Lock()

@@ -11,6 +11,7 @@ import (
 func (s *Server) hostOperations() {
 	register(s, api.GetVersion(), s.version)
 	register(s, api.GetDoctor(), s.doctor)
+	register(s, api.ConfirmHeld(), s.confirmHeld)
 	register(s, api.PortsHere(), s.portsHere)
 	register(s, api.AttachPort(), s.attach)
 	register(s, api.DetachPort(), s.detach)
@@ -29,6 +30,18 @@ func (s *Server) doctor(ctx context.Context, _ *struct{}) (*answer[api.List[api.
 		return nil, err
 	}
 	return &answer[api.List[api.Finding]]{api.List[api.Finding]{Items: f}}, nil
+}
+
+// confirmHeld goes on with what this host holds for a person's word.
+func (s *Server) confirmHeld(ctx context.Context, _ *struct{}) (*answer[api.Confirmed], error) {
+	if s.o.Host == nil {
+		return nil, absent("hold anything")
+	}
+	message, err := s.o.Host.Confirm(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &answer[api.Confirmed]{api.Confirmed{Host: s.o.Self, Message: message}}, nil
 }
 
 // attach binds a port to a device of this host.

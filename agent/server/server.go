@@ -80,6 +80,9 @@ type Host interface {
 	Events(ctx context.Context, after uint64, follow bool, each func(uint64, fabric.Event) error) error
 	// Ready says what is missing before the host does its work; nil when nothing is.
 	Ready(ctx context.Context) error
+	// Confirm goes on with what the host holds for a person's word, and says in a sentence what that was;
+	// fabric.ErrNotFound when it holds nothing.
+	Confirm(ctx context.Context) (string, error)
 }
 
 // Reports takes hosts' words about themselves; the server has checked that each speaks of itself.

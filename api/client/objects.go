@@ -90,6 +90,12 @@ func (c *Client) ApplyForNow(ctx context.Context, objects []fabric.Object, withi
 	return c.apply(ctx, objects, api.ApplyRequest{ConfirmSeconds: within.Seconds()})
 }
 
+// ConfirmHeld goes on with what the called host holds for a person's word; fabric.ErrNotFound when it holds nothing.
+func (c *Client) ConfirmHeld(ctx context.Context) (api.Confirmed, error) {
+	var out api.Confirmed
+	return out, c.call(ctx, http.MethodPost, "/v1/held/confirm", struct{}{}, &out)
+}
+
 // Confirm keeps the change that the called host would undo; fabric.ErrNotFound when there is none.
 func (c *Client) Confirm(ctx context.Context) (api.Pending, error) {
 	var p api.Pending

@@ -45,9 +45,12 @@ func (a *app) apply(ctx context.Context, objects []fabric.Object, dryRun bool) e
 
 // confirmCommand keeps a change that was made with --confirm.
 func (a *app) confirmCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "confirm", Short: "Keep a change that was made with --confirm", Args: exactly(),
-		Long: "Keep a change that was made with --confirm. The host that took the change must be asked (--host chooses it).",
+	var held bool
+	cmd := &cobra.Command{
+		Use: "confirm", Short: "Keep a change that was made with --confirm, or let a host go on with what it holds", Args: exactly(),
+		Long: "Keep a change that was made with --confirm. The host that took the change must be asked (--host chooses it).\n\n" +
+			"With --held, let the host that is asked go on with what it holds for a person's word: a change that removes more than\n" +
+			"a tenth of all ports at once, or data of an etcd that went back in time. weft status says what a host holds.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
@@ -55,6 +58,9 @@ func (a *app) confirmCommand() *cobra.Command {
 			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			if held {
+				return a.confirmHeld(cmd.Context(), c)
 			}
 			p, err := c.Confirm(cmd.Context())
 			if err != nil {
@@ -67,6 +73,21 @@ func (a *app) confirmCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&held, "held", false, "let the host go on with what it holds for a person's word")
+	return cmd
+}
+
+// confirmHeld lets a host go on with what it holds.
+func (a *app) confirmHeld(ctx context.Context, c *client.Client) error {
+	done, err := c.ConfirmHeld(ctx)
+	if err != nil {
+		return err
+	}
+	if a.structured() {
+		return a.document(done)
+	}
+	fmt.Fprintln(a.out, done.Message)
+	return nil
 }
 
 // changed waits for a change that was accepted, and prints it.

@@ -165,7 +165,7 @@ func (f *follower) publishHold() {
 	f.held.told = true
 	f.store.log.Error("etcd went back in time: the last state is held", "reason", f.held.why)
 	f.publish(f.table.snapshot(fmt.Sprintf(
-		"%s, as after a restore from an old backup: the last state is held; restore a newer backup, or confirm the restored data", f.held.why)))
+		"%s, as after a restore from an old backup: the last state is held; restore a newer backup, or confirm the restored data with 'weft confirm --held'", f.held.why)))
 }
 
 // roll is the error that begins or continues a hold.
