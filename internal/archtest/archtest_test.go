@@ -17,7 +17,7 @@ const module = "github.com/weftnet/weft"
 // rows is the direction of imports: a package imports only from rows below its own (ARCHITECTURE.md, "The house").
 var rows = map[string]int{
 	"cmd/weft": 7,
-	"agent":    6, "deploy/rollout": 6, "internal/lab": 6, "internal/bench": 6,
+	"agent":    6, "deploy/rollout": 6, "internal/lab": 6, "internal/bench": 7,
 	"agent/plan": 5, "agent/server": 5, "api/client": 5, "extension/certify": 5,
 	"migration": 4, "migration/libvirt": 4, "datapath": 4, "api": 4,
 	"fabric/location": 3, "datapath/nic": 3, "datapath/datapathtest": 5, "tracing/packet": 3, "tracing/export": 3,
