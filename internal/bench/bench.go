@@ -60,8 +60,10 @@ func bench(args []string) error {
 		return err
 	}
 	progress := func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) }
-	if r.Results, r.Programs, err = takeAll(ctx, o, progress); err != nil {
-		return err
+	if !slices.Equal(o.Only, []string{controlName}) {
+		if r.Results, r.Programs, err = takeAll(ctx, o, progress); err != nil {
+			return err
+		}
 	}
 	if o.takes(controlName) {
 		if r.Control, err = takeControl(ctx, o.effort(), progress); err != nil {

@@ -92,7 +92,8 @@ func takeControl(ctx context.Context, e effort, progress func(string)) (figures 
 	}
 	defer os.RemoveAll(dir)
 	weft := filepath.Join(dir, "weft")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", weft, "github.com/weftnet/weft/cmd/weft")
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", weft, "github.com/weftnet/weft/cmd/weft")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf("build weft, which the labs run: %w", err)

@@ -20,9 +20,6 @@ import (
 // fillCommand makes this program fill the fabric of a lab: fill DIR PORTS. It runs in a host's namespace, where etcd is.
 const fillCommand = "fill"
 
-// settleTime is how long an agent may give memory back to the kernel before its memory is read.
-const settleTime = 30 * time.Second
-
 // blueSwitch has room for many ports.
 func blueSwitch() *fabric.Switch {
 	return &fabric.Switch{
@@ -43,14 +40,14 @@ func (b *bed) memory(ctx context.Context, e effort) ([]figure, error) {
 	if err := b.fill(ctx, e.Ports); err != nil {
 		return nil, err
 	}
-	changed, err := b.changes4(ctx)
+	changed, err := b.changesWithMany(ctx, min(e.Changes, 100))
 	if err != nil {
 		return nil, err
 	}
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case <-time.After(settleTime):
+	case <-time.After(e.Settle):
 	}
 	many, err := memoryOf(b.lab.Agent("h4"), "VmRSS")
 	if err != nil {
@@ -69,8 +66,8 @@ func (b *bed) memory(ctx context.Context, e effort) ([]figure, error) {
 	}, nil
 }
 
-// changes4 times changes of the one port that has a guest.
-func (b *bed) changes4(ctx context.Context) ([]float64, error) {
+// changesWithMany times changes of the one port that has a guest.
+func (b *bed) changesWithMany(ctx context.Context, n int) ([]float64, error) {
 	port, err := b.api.Port(ctx, "a")
 	if err != nil {
 		return nil, err
@@ -78,7 +75,7 @@ func (b *bed) changes4(ctx context.Context) ([]float64, error) {
 	if err := b.put(ctx, port); err != nil { // by then every host has all ports
 		return nil, err
 	}
-	return b.changes(ctx, "a", 100)
+	return b.changes(ctx, "a", n)
 }
 
 // fill makes ports that h1 to h3 hold, as if their guests ran there.
