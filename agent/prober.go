@@ -96,8 +96,12 @@ func (p *prober) Arm(ctx context.Context, s tracing.Session) error {
 // Inject sends a frame into a port of this host, if a session that is armed here follows it: whoever may probe must not be
 // able to speak for a guest.
 func (p *prober) Inject(ctx context.Context, port fabric.PortID, frame []byte) error {
+	vni, err := vniOf(p.latest(), port)
+	if err != nil {
+		return fmt.Errorf("inject a frame into port %s: %w", port, err)
+	}
 	p.mu.Lock()
-	s := p.sessions[tracing.Label(p.keys[0], p.keys[1], frame)]
+	s := p.sessions[tracing.Label(p.keys[0], p.keys[1], vni, frame)]
 	armed := s != nil && time.Now().Before(s.ends)
 	p.mu.Unlock()
 	if !armed {
@@ -169,8 +173,24 @@ func (p *prober) plan(snap *fabric.Snapshot, r api.TraceRequest) (tracing.ProbeO
 	}
 	var id [2]byte
 	_, _ = rand.Read(id[:]) // never fails since Go 1.24
-	o.Session = tracing.Session{ID: max(1, binary.BigEndian.Uint16(id[:])), Label: tracing.Label(p.keys[0], p.keys[1], o.Frame)}
+	vni, err := vniOf(snap, r.Source)
+	if err != nil {
+		return o, err
+	}
+	o.Session = tracing.Session{ID: max(1, binary.BigEndian.Uint16(id[:])), Label: tracing.Label(p.keys[0], p.keys[1], vni, o.Frame)}
 	return o, nil
+}
+
+// vniOf is the VNI of the port's switch, which is part of a probe's label.
+func vniOf(snap *fabric.Snapshot, port fabric.PortID) (fabric.VNI, error) {
+	if snap == nil {
+		return 0, fmt.Errorf("the wanted state is not known here yet: %w", api.ErrUnavailable)
+	}
+	p := snap.Ports[port]
+	if p == nil || snap.Switches[p.Spec.Switch] == nil {
+		return 0, fmt.Errorf("the port or its switch does not exist: %w", fabric.ErrNotFound)
+	}
+	return snap.Switches[p.Spec.Switch].Spec.VNI, nil
 }
 
 // aim fills in the destination, and the source address of its family.

@@ -24,7 +24,9 @@ var (
 // failures. An FDB entry of an older epoch than the kernel's is left out without an error, a port that an older epoch would
 // open is fabric.ErrStaleEpoch.
 func (d *Datapath) Apply(ctx context.Context, c Change) error {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return fmt.Errorf("change the datapath: %w", err)
+	}
 	defer d.mu.Unlock()
 	var failed failures
 	for _, step := range []func(Change, *failures){
@@ -111,7 +113,7 @@ func (d *Datapath) applyPorts(c Change, failed *failures) {
 	}
 	for device := range c.Put.Ports {
 		if p := d.ports[device]; p != nil {
-			failed.add(d.guardPort(device, p))
+			failed.add(d.finishPort(device, p))
 		}
 	}
 }

@@ -112,16 +112,17 @@ type corePeer struct {
 
 type corePort struct {
 	_              structs.HostLayout
+	Ifindex        uint32
+	Slot           uint32
 	Epoch          uint64
 	Generation     uint64
-	Slot           uint32
 	Vni            uint32
 	Guards         uint32
 	Mtu            uint16
 	Kind           uint8
 	AddressesCount uint8
 	Mac            [6]uint8
-	Zero           uint16
+	Zero           [3]uint16
 	Addresses      [8]coreAddress
 	Device         [16]uint8
 	Name           [64]uint8
@@ -136,11 +137,13 @@ type coreProbe struct {
 }
 
 type coreSlot struct {
-	_    structs.HostLayout
-	Gate uint64
-	Out  uint64
-	Told uint64
-	Zero uint64
+	_       structs.HostLayout
+	Gate    uint64
+	Out     uint64
+	Told    uint64
+	Storm   uint64
+	Version uint64
+	Zero    [3]uint64
 }
 
 type coreStats struct {

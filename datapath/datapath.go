@@ -41,6 +41,9 @@ type Datapath struct {
 	events chan Event
 	reader *ringbuf.Reader
 
+	departures    sync.WaitGroup
+	endDepartures context.CancelFunc
+
 	emitting sync.Mutex
 	ended    bool
 	staged   map[int]place // by device index: ports whose guest's first frame has not been told of
@@ -97,7 +100,7 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 		slots: slotAllocator{first: firstSlot, end: maxPorts}, peerIDs: slotAllocator{first: 1, end: maxPeers},
 	}
 	defer d.closeOnError(&err)
-	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents} {
+	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents, d.openDepartures} {
 		if err := step(ctx, o); err != nil {
 			return d, fmt.Errorf("load the datapath in %s: %w", o.PinDir, err)
 		}
@@ -148,7 +151,9 @@ func (d *Datapath) attachHost(context.Context, Options) error {
 	return nic.SetUp(d.tunnel.Name)
 }
 
-// prune takes the core off devices that it has no business on any more: a NIC that was the underlay once.
+// prune takes the core off devices that it has no business on any more, a NIC that was the underlay once, and forgets those that
+// are gone. A port's device whose port is not known keeps the core, which passes nothing: without it, it would be a door into
+// the host.
 func (d *Datapath) prune(context.Context, Options) error {
 	mine := map[int]bool{d.tunnel.Index: true, d.underlay.Index: true}
 	for _, p := range d.ports {
@@ -158,8 +163,8 @@ func (d *Datapath) prune(context.Context, Options) error {
 		mine[probe.Index] = true
 	}
 	var foreign []attachment
-	for key := range d.links {
-		if !mine[key.ifindex] {
+	for key, l := range d.links {
+		if !mine[key.ifindex] && (key.program == ulIn || !isAttached(l)) {
 			foreign = append(foreign, attachment{linkKey: key})
 		}
 	}
@@ -179,6 +184,10 @@ func (d *Datapath) Close() error {
 	if d.reader != nil {
 		d.reader.Close()
 		<-d.done
+	}
+	if d.endDepartures != nil {
+		d.endDepartures()
+		d.departures.Wait()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -230,5 +230,54 @@ func TestAClosedDestinationGetsNothing(t *testing.T) {
 	}
 }
 
+func TestVXLANFromAnotherNICIsRefused(t *testing.T) {
+	for name, ipv6 := range map[string]bool{"over IPv4": false, "over IPv6": true} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 1, ipv6)
+			w.load()
+			x, h := w.newWire(), w.hosts[0]
+			g := w.tap(h, 1, 0)
+			h.remote(50, x.vteps[0], netip.Addr{})
+			container := w.namespace("c")
+			var door nic.Device
+			w.in(h.ns, func() (err error) {
+				err = nic.CreateVeth(nic.Veth{Name: "docker0", Peer: "eth0", PeerNamespace: container})
+				if err == nil {
+					err = nic.SetUp("docker0")
+				}
+				if err == nil {
+					door, err = nic.Find("docker0")
+				}
+				return err
+			})
+			w.in(container, func() error { return firstError(nic.DisableIPv6("eth0"), nic.SetUp("eth0")) })
+			(&station{ns: h.ns}).run(t, "sh", "-c", "for f in /proc/sys/net/ipv4/conf/*/rp_filter; do echo 0 > $f; done")
+			frame, request := ip{protocol: protoUDP}.frame(50, 1, false, udp(1, 2, data)), ether(mac(1), mac(50), typeARP, arp(1, mac(50), address4(50), mac(1), address4(1)))
+			sum := ip{protocol: protoUDP}.frame(50, 1, false, udp(1, 2, make([]byte, 1400)))
+			packets := [][]byte{vxlan(x.vteps[0], h.vtep, vni, ip{}, frame), vxlan(x.vteps[0], h.vtep, vni, ip{}, request), vxlan(x.vteps[0], h.vtep, vni, ip{}, sum)}
+			kind := uint16(typeIPv4)
+			if ipv6 {
+				kind = typeIPv6
+			} else {
+				packets = append(packets, vxlan(x.vteps[0], h.vtep, vni, ip{options: 4}, frame))
+			}
+			for i, packet := range packets {
+				w.in(container, func() error { return sendFrom("eth0", 0, ether(door.MAC, mac(77), kind, packet)) })
+				eventually(t, "it is refused", func() bool {
+					_, c := h.counters()
+					return c.Tunnel.DropsIn[tracing.ReasonNotUnderlay] == uint64(i+1)
+				})
+				g.silent()
+			}
+			for _, packet := range packets { // the same by the underlay
+				x.send(h, packet)
+				if g.receive() == nil {
+					t.Fatalf("by the underlay it is lost: % x", packet)
+				}
+			}
+		})
+	}
+}
+
 // be16 reads a big-endian word.
 func be16(b []byte, at int) uint16 { return binary.BigEndian.Uint16(b[at:]) }

@@ -218,3 +218,24 @@ func TestTheDestinationHearsRelayedFramesOfOthers(t *testing.T) {
 	})
 	a.silent()
 }
+
+func TestTwoHostsThatRelayToEachOtherEndIt(t *testing.T) {
+	w := newWorld(t, 2, false)
+	w.load()
+	h0, h1 := w.hosts[0], w.hosts[1]
+	b := w.tap(h0, 2, 0)
+	first, second := w.tap(h0, 1, 0), w.bareTap(h1, 1, 0)
+	h1.apply(datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{second.device: second.port}}})
+	first.gate(datapath.Relay, 2)
+	second.gate(datapath.Relay, 2)
+	h0.place(datapath.FDB{Device: first.device, Peer: h1.vtep, Relay: true, Epoch: 2})
+	h1.place(datapath.FDB{Device: second.device, Peer: h0.vtep, Relay: true, Epoch: 2})
+	b.send(ip{protocol: protoUDP}.frame(2, 1, false, udp(1, 2, data)))
+	eventually(t, "it is dropped when it comes back", func() bool {
+		_, c := h0.counters()
+		return c.Underlay.DropsIn[tracing.ReasonLoopSplitHorizon]+c.Tunnel.DropsIn[tracing.ReasonLoopSplitHorizon] == 1
+	})
+	if _, c := h1.counters(); c.Tunnel.Relayed != 1 {
+		t.Fatalf("relayed %d times, want 1", c.Tunnel.Relayed)
+	}
+}

@@ -189,6 +189,54 @@ func TestADeviceThatVanishesTakesItsPortWithIt(t *testing.T) {
 	}
 }
 
+func TestAnIndexThatIsGivenAgainGetsNothing(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b := w.tap(h, 1, 0), w.veth(h, 2)
+	other := w.namespace("ot")
+	frame := ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data))
+	var index int
+	w.in(h.ns, func() error {
+		d, err := nic.Find(b.device)
+		index = d.Index
+		return firstError(err, nic.Delete(b.device))
+	})
+	refused := func() uint64 {
+		ports, _ := h.counters()
+		return ports["g2"].DropsOut[tracing.ReasonDeviceGone]
+	}
+	eventually(t, "frames for it are refused", func() bool { a.send(frame); return refused() > 0 })
+	(&station{ns: h.ns}).run(t, "ip", "link", "add", "foreign", "index", fmt.Sprint(index), "up", "type", "veth", "peer", "name", "eth0", "netns", other.Name)
+	w.in(other, func() error { return nic.SetUp("eth0") })
+	before := refused()
+	a.send(frame)
+	if refused() != before+1 {
+		t.Fatal("a frame for the guest went elsewhere")
+	}
+	w.verify(h)
+}
+
+func TestADeviceThatMovesAwayTakesNothingAlong(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b := w.veth(h, 1), w.tap(h, 2, 0)
+	other := w.namespace("ot")
+	closed := func() bool { return h.gateOf(t, a.device) == datapath.Closed }
+	(&station{ns: h.ns}).run(t, "ip", "link", "set", a.device, "netns", other.Name)
+	eventually(t, "its port is closed", closed)
+	w.in(other, func() error { return nic.SetUp(a.device) })
+	before := a.drops(tracing.ReasonPortDisabled)
+	w.in(a.ns, func() error { return sendFrom("eth0", 0, ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data))) })
+	eventually(t, "what its guest sends is dropped", func() bool { return a.drops(tracing.ReasonPortDisabled) > before })
+	b.silent()
+	w.verify(h)
+	if s, err := (inside{h}).Read(t.Context()); err != nil || len(s.Ports) != 1 {
+		t.Fatalf("left behind: %+v, %v", s.Ports, err)
+	}
+}
+
 // pinned lists what is pinned of one kind.
 func pinned(tb testing.TB, h *host, kind string) []string {
 	tb.Helper()

@@ -45,23 +45,31 @@ func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
 	if err := d.maps.NetworksV1.Put(uint32(vni), n); err != nil {
 		return fmt.Errorf("put switch with VNI %d: %w", vni, err)
 	}
-	for device, p := range d.ports {
-		if p.value.Vni != uint32(vni) || p.value.Mtu == uint16(s.MTU) {
-			continue
-		}
-		p.value.Mtu = uint16(s.MTU)
-		if err := d.maps.PortsV1.Put(uint32(p.ifindex), &p.value); err != nil {
-			return fmt.Errorf("set MTU %d of port %s on %s: %w", s.MTU, text(p.value.Name[:]), device, err)
-		}
+	return d.setMTU(vni, s.MTU)
+}
+
+// deleteNetwork takes a switch out of force; ports that are still on it pass nothing from then on.
+func (d *Datapath) deleteNetwork(vni fabric.VNI) error {
+	err := d.maps.NetworksV1.Delete(uint32(vni))
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil
+	}
+	if err = errors.Join(err, d.setMTU(vni, 0)); err != nil {
+		return fmt.Errorf("delete switch with VNI %d: %w", vni, err)
 	}
 	return nil
 }
 
-// deleteNetwork takes a switch out of force.
-func (d *Datapath) deleteNetwork(vni fabric.VNI) error {
-	err := d.maps.NetworksV1.Delete(uint32(vni))
-	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("delete switch with VNI %d: %w", vni, err)
+// setMTU tells the ports of a switch its MTU; 0 says that it is not in force.
+func (d *Datapath) setMTU(vni fabric.VNI, mtu int) error {
+	for device, p := range d.ports {
+		if p.value.Vni != uint32(vni) || p.value.Mtu == uint16(mtu) {
+			continue
+		}
+		p.value.Mtu = uint16(mtu)
+		if err := d.writePort(p); err != nil {
+			return fmt.Errorf("set MTU %d of port %s on %s: %w", mtu, text(p.value.Name[:]), device, err)
+		}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // bulk is a TCP frame of guest src with so many bytes of payload, as a guest with offloads sends it: a pseudo-header
@@ -221,5 +222,70 @@ func TestOneFlowHasOneSourcePort(t *testing.T) {
 	}
 	if len(ports) != 1 {
 		t.Fatalf("one flow leaves by source ports %v: the underlay would reorder it", ports)
+	}
+}
+
+func TestAChecksumIsWrittenOnlyInItsPlace(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	a, b := w.tap(w.hosts[0], 1, nic.FullOffload), w.tap(w.hosts[0], 2, nic.FullOffload)
+	u := ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 1001, data))
+	u6 := ip{protocol: protoUDP}.frame(1, 2, true, udp(1000, 1001, data))
+	_, segment := bulk(1, 2, false, 100, 0)
+	_, segment6 := bulk(1, 2, true, 100, 0)
+	sctp := ip{protocol: 132}.frame(1, 2, false, make([]byte, 40))
+	for _, c := range []struct {
+		claim         string
+		frame         []byte
+		start, offset uint16
+		passes        bool
+	}{
+		{"TCP's", segment, 34, 16, true},
+		{"TCP's over IPv6", segment6, 54, 16, true},
+		{"UDP's", u, 34, 6, true},
+		{"UDP's over IPv6", u6, 54, 6, true},
+		{"of a frame in the guest's own tunnel", u, 34 + 8 + 10, 6, true},
+		{"SCTP's", sctp, 34, 8, true},
+		{"over the IPv4 source", u, 20, 8, false},
+		{"over the IPv6 destination", u6, 40, 0, false},
+		{"over UDP's ports", u, 34, 2, false},
+		{"over TCP's flags", segment, 34, 12, false},
+		{"in TCP's options or data", segment, 54, 6, false},
+		{"over an ARP sender", ether(broadcast, mac(1), typeARP, append(arp(1, mac(1), address4(1), mac(0), address4(99)), make([]byte, 20)...)), 20, 8, false},
+		{"in neighbour discovery", nd(address6(1), 136, advertisement(address6(1), mac(1))...), 54, 2, false},
+		{"in a fragment", ip{protocol: protoUDP, offset: 9}.frame(1, 2, false, data), 34, 6, false},
+	} {
+		t.Run(c.claim, func(t *testing.T) {
+			a.tb, b.tb = t, t
+			dropped := a.drops(tracing.ReasonOffloadBad)
+			a.sendVnet(vnet{Flags: needsCsum, CsumStart: c.start, CsumAt: c.offset}, c.frame)
+			if c.passes {
+				if b.receive() == nil {
+					t.Fatal("dropped")
+				}
+				return
+			}
+			if got := a.drops(tracing.ReasonOffloadBad); got != dropped+1 {
+				t.Fatalf("%d drops for it, want 1", got-dropped)
+			}
+			b.silent()
+		})
+	}
+}
+
+func TestAFrameIsNotCutIntoThousands(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	a, b := w.tap(w.hosts[0], 1, nic.FullOffload), w.tap(w.hosts[0], 2, nic.FullOffload)
+	for mss, passes := range map[int]bool{1: false, 58: false, 60: true, 536: true} {
+		h, frame := bulk(1, 2, false, 60000, mss)
+		dropped := a.drops(tracing.ReasonOffloadBad)
+		a.sendVnet(h, frame)
+		if passes {
+			b.received(60000)
+		} else if got := a.drops(tracing.ReasonOffloadBad); got != dropped+1 {
+			t.Errorf("segments of %d bytes: %d drops, want 1", mss, got-dropped)
+		}
+		b.silent()
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 
@@ -91,6 +92,14 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	return p, nil
 }
 
+// writePort replaces the port's settings as a whole. The version is counted before, so that a reader who finds the memory of
+// the old ones in use again knows (is_stale in bpf/weft.c).
+func (d *Datapath) writePort(p *port) error {
+	p.value.Ifindex = uint32(p.ifindex)
+	atomic.AddUint64(&d.shared.slots[p.value.Slot].Version, 1)
+	return d.maps.PortsV1.Put(p.value.Ifindex, &p.value)
+}
+
 // abandon leaves a device that did not become a port: lowered, because without the core it would be a door into the host. One
 // that cannot be lowered keeps the programs.
 func (d *Datapath) abandon(device nic.Device) error {
@@ -100,12 +109,19 @@ func (d *Datapath) abandon(device nic.Device) error {
 	return d.detach(portAttachments(device.Name, device.Index))
 }
 
-// guardPort puts the sentinels behind the core.
-func (d *Datapath) guardPort(device string, p *port) error {
+// finishPort does what need not keep a port's first packet waiting: the sentinels behind the core, and room for the tunnel's
+// header in what a container sends.
+func (d *Datapath) finishPort(device string, p *port) error {
 	for _, a := range portAttachments(device, p.ifindex) {
 		if err := d.attach(a); err != nil {
 			return fmt.Errorf("guard the device of port %s: %w", text(p.value.Name[:]), err)
 		}
+	}
+	if PortKind(p.value.Kind) != Veth {
+		return nil
+	}
+	if err := nic.GiveHeadroom(device); err != nil {
+		d.log.Info("a container's packets are copied once more than needed", "device", device, "error", err)
 	}
 	return nil
 }
@@ -117,14 +133,10 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 	if p.Gate.Openness() < gate.Openness() {
 		d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
 	}
-	if err := d.maps.PortsV1.Put(uint32(now.ifindex), &now.value); err != nil {
+	if err := d.writePort(now); err != nil {
 		return err
 	}
-	how := outEgress
-	if p.Kind == Veth && device.PeerElsewhere {
-		how = outPeer
-	}
-	d.shared.setOut(slot, p.VNI, how, device.Index)
+	d.shared.setOut(slot, p.VNI, way(p.Kind, device), device.Index)
 	if gate != Open || epoch != p.Epoch { // else the guest's first frame has opened it under this epoch, and that is told
 		d.expectOpened(now.ifindex, place{p.Name, device.Name}, p.Gate == Staged)
 	}
@@ -141,6 +153,15 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 		return nil
 	}
 	return nic.SetUp(device.Name)
+}
+
+// way is how frames are handed to a device: straight into the other namespace where the kernel can (bpf_redirect_peer), or
+// out of the device.
+func way(kind PortKind, device nic.Device) int {
+	if kind == Veth && device.PeerElsewhere {
+		return outPeer
+	}
+	return outEgress
 }
 
 // removePort takes a port away. Its device is lowered first if it is still there: without the core it would be a door

@@ -25,13 +25,15 @@ const maxProbes = 2048
 // Arm follows frames with this label for ttl, as session: each stage they pass is a HopSeen event, and they are caught
 // before the guest.
 func (d *Datapath) Arm(ctx context.Context, label uint64, session uint16, ttl time.Duration) error {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return fmt.Errorf("arm probe %#x: %w", label, err)
+	}
 	defer d.mu.Unlock()
 	if label == 0 || ttl <= 0 {
 		return fmt.Errorf("arm probe %#x for %v: a probe has a label and a time to live", label, ttl)
 	}
 	now := monotonic()
-	if err := errors.Join(ctx.Err(), d.sweepProbes(now)); err != nil {
+	if err := d.sweepProbes(now); err != nil {
 		return fmt.Errorf("arm probe %#x: %w", label, err)
 	}
 	if len(d.probes) >= maxProbes {
@@ -48,14 +50,16 @@ func (d *Datapath) Arm(ctx context.Context, label uint64, session uint16, ttl ti
 
 // Disarm ends what Arm began; a label that is not armed is no error.
 func (d *Datapath) Disarm(ctx context.Context, label uint64) error {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return fmt.Errorf("disarm probe %#x: %w", label, err)
+	}
 	defer d.mu.Unlock()
 	err := d.maps.ProbeLabelsV1.Delete(label)
 	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("disarm probe %#x: %w", label, err)
 	}
 	delete(d.probes, label)
-	return errors.Join(ctx.Err(), d.sweepProbes(monotonic()))
+	return d.sweepProbes(monotonic())
 }
 
 // sweepProbes forgets labels whose time is over; without any, the programs look for none.
@@ -88,16 +92,21 @@ func (d *Datapath) adoptProbes() error {
 
 // Inject sends a frame into the port of the device as if its guest had sent it.
 func (d *Datapath) Inject(ctx context.Context, device string, frame []byte) error {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return fmt.Errorf("inject a frame into %s: %w", device, err)
+	}
 	defer d.mu.Unlock()
 	p := d.ports[device]
 	if p == nil {
 		return fmt.Errorf("inject a frame into %s: it carries no port here", device)
 	}
+	if gate, _ := d.shared.loadGate(p.value.Slot); gate == Staged {
+		return fmt.Errorf("inject a frame into %s: its port is staged for a move, and opens for its guest alone; wait for the move to end", device)
+	}
 	if err := d.openProbeDevice(); err != nil {
 		return fmt.Errorf("inject a frame into %s: %w", device, err)
 	}
-	if err := errors.Join(ctx.Err(), sendMarked(probeDevice, p.ifindex, frame)); err != nil {
+	if err := sendMarked(probeDevice, p.ifindex, frame); err != nil {
 		return fmt.Errorf("inject a frame into %s: %w", device, err)
 	}
 	return nil

@@ -305,6 +305,9 @@ func TestAMapThatLostItsNameIsNotUsedOn(t *testing.T) {
 			}
 			h.load()
 			h.sameProgramsEverywhere(t)
+			if links := pinned(t, h, "links"); len(links) != 3+2*4 {
+				t.Fatalf("the core is off some devices: %v", links)
+			}
 			a.gate(datapath.Closed, 1)
 			if got := h.gateOf(t, a.device); got != datapath.Closed {
 				t.Fatalf("gate %d, want closed", got)

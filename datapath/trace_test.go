@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
 )
 
@@ -21,7 +23,7 @@ var keys = [2]uint64{0x0123456789abcdef, 0xfedcba9876543210}
 // arm follows a frame on every host.
 func (w *world) arm(frame []byte, session uint16) (label uint64) {
 	w.tb.Helper()
-	label = tracing.Label(keys[0], keys[1], frame)
+	label = tracing.Label(keys[0], keys[1], vni, frame)
 	for _, h := range w.hosts {
 		if err := h.Arm(context.Background(), label, session, time.Minute); err != nil {
 			w.tb.Fatal(err)
@@ -103,6 +105,9 @@ func TestAProbeIsFollowedAndCaughtBeforeTheGuest(t *testing.T) {
 				}
 				hops = append(hops, there...)
 			}
+			if last := hops[len(hops)-1]; last.Stage == tracing.StagePortOut && (last.Port != p.to.port.Name || last.Device != p.to.device) {
+				t.Errorf("the last hop is not at the guest: %+v", last)
+			}
 			for _, hop := range hops {
 				if hop.Label != label || hop.Session != 42 || hop.VNI != vni || hop.Length != uint32(len(p.frame)) || time.Since(hop.Time).Abs() > time.Minute {
 					t.Errorf("hop %+v", hop)
@@ -162,8 +167,14 @@ func TestAProbeDoesNotOpenAStagedPort(t *testing.T) {
 	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
 	a.gate(datapath.Staged, 2)
 	frame := ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data))
-	w.arm(frame, 1)
-	a.inject(t, frame)
+	if err := h.ns.Do(func() error { return h.Inject(t.Context(), a.device, frame) }); err == nil {
+		t.Fatal("a probe was injected into a staged port")
+	}
+	b.inject(t, ip{protocol: protoUDP}.frame(2, 1, false, udp(1, 2, data))) // makes the devices for probes
+	w.in(h.ns, func() error {                                               // followed or not
+		d, err := nic.Find(a.device)
+		return firstError(err, sendFrom("weftpr0", d.Index, frame))
+	})
 	eventually(t, "the probe is refused", func() bool { return a.drops(tracing.ReasonPortStaged) == 1 })
 	if got := h.gateOf(t, a.device); got != datapath.Staged {
 		t.Fatalf("gate %d", got)
@@ -177,7 +188,7 @@ func TestTheTimeOfAProbeEnds(t *testing.T) {
 	h := w.hosts[0]
 	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
 	frame := ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data))
-	if err := h.Arm(t.Context(), tracing.Label(keys[0], keys[1], frame), 1, time.Nanosecond); err != nil {
+	if err := h.Arm(t.Context(), tracing.Label(keys[0], keys[1], vni, frame), 1, time.Nanosecond); err != nil {
 		t.Fatal(err)
 	}
 	a.inject(t, frame)
@@ -204,7 +215,7 @@ func TestLabelsAreThoseOfPackageTracing(t *testing.T) {
 	h.apply(datapath.Change{Put: datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{{VNI: vni, MAC: [6]byte{0x52, 0x54, 0, 0, 0, 2}}: {Device: b.device, Epoch: 1}}}})
 	tested := 0
 	for _, v := range vectors(t) {
-		if v.keys != keys || v.label == 0 {
+		if v.keys != keys || v.vni != vni || v.label == 0 {
 			continue
 		}
 		tested++
@@ -230,6 +241,7 @@ func TestLabelsAreThoseOfPackageTracing(t *testing.T) {
 type vector struct {
 	name  string
 	keys  [2]uint64
+	vni   fabric.VNI
 	frame []byte
 	label uint64
 }
@@ -241,12 +253,15 @@ func vectors(tb testing.TB) (vs []vector) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	var file []struct{ Name, Key0, Key1, Frame, Label string }
+	var file []struct {
+		Name, Key0, Key1, Frame, Label string
+		VNI                            fabric.VNI
+	}
 	if err := json.Unmarshal(b, &file); err != nil {
 		tb.Fatal(err)
 	}
 	for _, f := range file {
-		v := vector{name: f.Name}
+		v := vector{name: f.Name, vni: f.VNI}
 		var errs [4]error
 		v.keys[0], errs[0] = strconv.ParseUint(f.Key0, 16, 64)
 		v.keys[1], errs[1] = strconv.ParseUint(f.Key1, 16, 64)

@@ -24,7 +24,9 @@ const routesPerVerify = 64
 // Verify compares what is attached with what must be, and puts back what is missing; call it every second. Each repair, each
 // vanished device and each foreign program ahead of the core is an Event. Until a repair the sentinel keeps a port closed.
 func (d *Datapath) Verify(ctx context.Context) error {
-	d.mu.Lock()
+	if err := d.begin(ctx); err != nil {
+		return fmt.Errorf("verify the datapath: %w", err)
+	}
 	defer d.mu.Unlock()
 	devices, err := nic.Devices()
 	if err != nil {
@@ -32,7 +34,7 @@ func (d *Datapath) Verify(ctx context.Context) error {
 	}
 	d.verifyOpened()
 	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic())}
-	if err := errors.Join(append(errs, ctx.Err())...); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("verify the datapath: %w", err)
 	}
 	return nil
@@ -88,6 +90,7 @@ func (d *Datapath) verifyPorts(devices map[int]nic.Device) error {
 			d.emit(Event{Kind: DeviceGone, Time: time.Now(), Port: name, Device: device, Message: fmt.Sprintf("The device %s of port %s is gone.", device, name)})
 			continue
 		}
+		d.shared.setOut(p.value.Slot, fabric.VNI(p.value.Vni), way(PortKind(p.value.Kind), devices[p.ifindex]), p.ifindex)
 		for _, a := range portAttachments(device, p.ifindex) {
 			if err := d.verifyAttachment(a, name); err != nil {
 				return err

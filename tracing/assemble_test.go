@@ -120,7 +120,7 @@ func assembled() map[string]assembly {
 		"a guard's drop ends the way": {
 			[]Hop{at("h1", 0, StagePortIn, ResultPass), at("h1", 1, StageGuard, ResultDrop, ReasonGuardSrcIP)}, Dropped, ReasonGuardSrcIP, true,
 			"h1:port.in h1:guard",
-			"Dropped on h1 at guard: guard_src_ip (source address is not one of the port's). Next: add the address to the port, or turn guard ip off."},
+			"Dropped on h1 at guard: guard_src_ip (source address is not one of the port's). Next: add the address to the port (an IPv6 link-local address too, where the guest does not make it from its MAC), or turn guard ip off."},
 		"a relayed frame is delivered over three hosts": {
 			relayed(), Delivered, 0, true,
 			"h1:port.in h1:guard h1:fdb h1:encap h1:underlay.out >h2:underlay.in >h2:decap >h2:relay >h2:encap >h2:underlay.out >>h3:underlay.in >>h3:decap >>h3:port.out",
@@ -333,6 +333,6 @@ func BenchmarkLabel(b *testing.B) {
 	frame := make([]byte, 98)
 	frame[12], frame[13], frame[14], frame[23] = 0x08, 0x00, 0x45, 17
 	for b.Loop() {
-		Label(1, 2, frame)
+		Label(1, 2, 4711, frame)
 	}
 }

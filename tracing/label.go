@@ -3,6 +3,8 @@ package tracing
 import (
 	"crypto/sha256"
 	"encoding/binary"
+
+	"github.com/weftnet/weft/fabric"
 )
 
 // EtherTypes and IP protocols that have a label.
@@ -17,29 +19,34 @@ const (
 	protoICMPv6 = 58
 )
 
-// Label is the keyed hash by which several hosts recognise the same frame; 0 means that the frame has none. It covers
-// only what no host on the way changes: no MAC, address, port, TTL, DSCP or checksum. The datapath computes the same in C
+// Label is the keyed hash by which several hosts recognise the same frame of a switch; 0 means that the frame has none. It
+// covers the switch's VNI, so that a label is nobody else's, and only what no host on the way changes: no MAC, address, port, TTL, DSCP or checksum. The datapath computes the same in C
 // (datapath/bpf); testdata/labels.json binds the two. frame begins at the inner Ethernet header.
 //
-// The words: TCP: protocol and flags; sequence and acknowledgement number. UDP: protocol and the header's length; 24 bytes
+// The words: the VNI first. TCP: protocol and flags; sequence and acknowledgement number. UDP: protocol and the header's length; 24 bytes
 // of payload. ICMP and ICMPv6: protocol, type and code; the sequence number of an echo, else 0; 16 bytes after the 8 of the
 // header. ARP over Ethernet for IPv4: operation; sender and target address. Bytes beyond the length that the UDP or IP header gives
 // (Ethernet padding) count as zero. VLAN-tagged frames, IP fragments (the first one included), IPv6 extension headers and
 // truncated headers have no label.
-func Label(key0, key1 uint64, frame []byte) uint64 {
+func Label(key0, key1 uint64, vni fabric.VNI, frame []byte) uint64 {
 	words, n := labelWords(frame)
 	if n == 0 {
 		return 0
 	}
-	h := key0
+	h := mix(key0, uint64(vni))
 	for _, w := range words[:n] {
-		h ^= w
-		h *= 0x9E3779B97F4A7C15
-		h ^= h >> 32
+		h = mix(h, w)
 	}
 	h ^= key1
 	h *= 0xBF58476D1CE4E5B9
 	return h ^ h>>29
+}
+
+// mix takes a word into the hash.
+func mix(h, word uint64) uint64 {
+	h ^= word
+	h *= 0x9E3779B97F4A7C15
+	return h ^ h>>32
 }
 
 // LabelKeys derives the two keys of Label from a secret that all hosts of the fabric share, such as the gossip key. The

@@ -6,15 +6,18 @@ import (
 	"os"
 	"strconv"
 	"testing"
+
+	"github.com/weftnet/weft/fabric"
 )
 
 // vector is one entry of testdata/labels.json, which was written by an implementation independent of both Go and C.
 type vector struct {
-	Name  string `json:"name"`
-	Key0  string `json:"key0"`
-	Key1  string `json:"key1"`
-	Frame string `json:"frame"`
-	Label string `json:"label"`
+	Name  string     `json:"name"`
+	Key0  string     `json:"key0"`
+	Key1  string     `json:"key1"`
+	VNI   fabric.VNI `json:"vni"`
+	Frame string     `json:"frame"`
+	Label string     `json:"label"`
 }
 
 func vectors(tb testing.TB) []vector {
@@ -40,7 +43,7 @@ func TestLabelVectors(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := Label(number(t, v.Key0), number(t, v.Key1), frame); got != number(t, v.Label) {
+			if got := Label(number(t, v.Key0), number(t, v.Key1), v.VNI, frame); got != number(t, v.Label) {
 				t.Fatalf("label is %016x, want %s", got, v.Label)
 			}
 		})
@@ -78,11 +81,11 @@ func FuzzLabel(f *testing.F) {
 		f.Add(uint64(1), uint64(2), frame)
 	}
 	f.Fuzz(func(t *testing.T, key0, key1 uint64, frame []byte) {
-		label := Label(key0, key1, frame)
+		label := Label(key0, key1, 4711, frame)
 		if len(frame) < 14 && label != 0 {
 			t.Fatalf("%d bytes have label %x", len(frame), label)
 		}
-		if again := Label(key0, key1, append([]byte(nil), frame...)); again != label {
+		if again := Label(key0, key1, 4711, append([]byte(nil), frame...)); again != label {
 			t.Fatal("the same bytes have two labels")
 		}
 	})

@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0xb8181d64
+const StagesABI uint32 = 0x6eeab448
 
 // The stages of a packet's way, in its order.
 const (
@@ -78,10 +78,14 @@ const (
 	ReasonGuardRA Reason = 107
 	// ReasonGuardDHCPServer: DHCP server message from a guest.
 	ReasonGuardDHCPServer Reason = 108
-	// ReasonGuardL2Control: STP, LLDP, LACP, pause or EAPOL frame from a guest.
+	// ReasonStormControl: more broadcast and multicast than a port may cause: 10,000 copies a second, 2,000 at once.
+	ReasonStormControl Reason = 111
+	// ReasonGuardL2Control: STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest.
 	ReasonGuardL2Control Reason = 112
 	// ReasonGuardVXLAN: VXLAN from a guest to a tunnel end point.
 	ReasonGuardVXLAN Reason = 113
+	// ReasonGuardEvasion: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards.
+	ReasonGuardEvasion Reason = 114
 	// ReasonPortDisabled: the port is closed on this host.
 	ReasonPortDisabled Reason = 201
 	// ReasonPortUnknown: no port is known for this device.
@@ -102,6 +106,8 @@ const (
 	ReasonLoopSplitHorizon Reason = 210
 	// ReasonPolicyMissing: the port's settings are not in force yet; it fails closed.
 	ReasonPolicyMissing Reason = 211
+	// ReasonNotUnderlay: VXLAN that did not come in by the underlay NIC.
+	ReasonNotUnderlay Reason = 212
 	// ReasonPortStaged: the port is staged for a move and may not send yet.
 	ReasonPortStaged Reason = 401
 	// ReasonNotOwner: another host holds the port with a later epoch.
@@ -116,6 +122,8 @@ const (
 	ReasonVXLANBad Reason = 504
 	// ReasonSrcGroup: source MAC is a group address or zero.
 	ReasonSrcGroup Reason = 505
+	// ReasonOffloadBad: the guest's NIC asks for a checksum where none belongs, or for more packets than a frame can honestly be cut into.
+	ReasonOffloadBad Reason = 506
 	// ReasonAdjustRoomFailed: the kernel could not make or remove room for the outer header.
 	ReasonAdjustRoomFailed Reason = 601
 	// ReasonPullFailed: the headers could not be made linear.
@@ -139,7 +147,7 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 36
+const ReasonCount = 40
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
@@ -184,13 +192,15 @@ var classes = []described[Class]{
 // reasons describes every reason; the dense index of reasons[i] is i+1.
 var reasons = []described[Reason]{
 	{id: ReasonGuardSrcMAC, name: "guard_src_mac", doc: "source MAC is not the port's", fix: "give the port the MAC the guest uses, or turn guard mac off"},
-	{id: ReasonGuardSrcIP, name: "guard_src_ip", doc: "source address is not one of the port's", fix: "add the address to the port, or turn guard ip off"},
+	{id: ReasonGuardSrcIP, name: "guard_src_ip", doc: "source address is not one of the port's", fix: "add the address to the port (an IPv6 link-local address too, where the guest does not make it from its MAC), or turn guard ip off"},
 	{id: ReasonGuardARP, name: "guard_arp", doc: "ARP claims a MAC or address that is not the port's", fix: "add the address to the port, or turn guard arp off"},
-	{id: ReasonGuardND, name: "guard_nd", doc: "neighbour discovery claims an address that is not the port's", fix: "add the address to the port, or turn guard arp off"},
+	{id: ReasonGuardND, name: "guard_nd", doc: "neighbour discovery claims an address that is not the port's", fix: "add the address to the port (the guest's link-local address too, where it is not made from its MAC), or turn guard arp off"},
 	{id: ReasonGuardRA, name: "guard_ra", doc: "router advertisement or redirect from a guest", fix: "turn guard ra off for a port that is a router"},
 	{id: ReasonGuardDHCPServer, name: "guard_dhcp_server", doc: "DHCP server message from a guest", fix: "turn guard dhcpServer off for a port that is a DHCP server"},
-	{id: ReasonGuardL2Control, name: "guard_l2_control", doc: "STP, LLDP, LACP, pause or EAPOL frame from a guest", fix: "turn guard l2Control off if the guest must speak it"},
+	{id: ReasonStormControl, name: "storm_control", doc: "more broadcast and multicast than a port may cause: 10,000 copies a second, 2,000 at once", fix: "find out what the guest broadcasts"},
+	{id: ReasonGuardL2Control, name: "guard_l2_control", doc: "STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest", fix: "turn guard l2Control off if the guest must speak it"},
 	{id: ReasonGuardVXLAN, name: "guard_vxlan", doc: "VXLAN from a guest to a tunnel end point", fix: "nothing: guests must not reach the underlay"},
+	{id: ReasonGuardEvasion, name: "guard_evasion", doc: "IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards", fix: "send it plainly, or turn guards ip, arp, dhcpServer, ra and vxlan off"},
 	{id: ReasonPortDisabled, name: "port_disabled", doc: "the port is closed on this host", fix: "weft describe port NAME"},
 	{id: ReasonPortUnknown, name: "port_unknown", doc: "no port is known for this device", fix: "weft get ports; the device may be left over"},
 	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "tagged frame on an access port", fix: "send untagged"},
@@ -201,6 +211,7 @@ var reasons = []described[Reason]{
 	{id: ReasonMTUExceeded, name: "mtu_exceeded", doc: "larger than the switch's MTU; the sender was told by ICMP where it listens", fix: "lower the guest's MTU to the switch's"},
 	{id: ReasonLoopSplitHorizon, name: "loop_split_horizon", doc: "from a tunnel to a port that is not here and not relayed", fix: "settles by itself when the sender learns the new location"},
 	{id: ReasonPolicyMissing, name: "policy_missing", doc: "the port's settings are not in force yet; it fails closed", fix: "weft status; the agent loads them"},
+	{id: ReasonNotUnderlay, name: "not_underlay", doc: "VXLAN that did not come in by the underlay NIC", fix: "name the right NIC in underlay.device of agent.yaml, or find out who sends it"},
 	{id: ReasonPortStaged, name: "port_staged", doc: "the port is staged for a move and may not send yet", fix: "wait for the move, or weft get moves"},
 	{id: ReasonNotOwner, name: "not_owner", doc: "another host holds the port with a later epoch", fix: "weft describe port NAME"},
 	{id: ReasonL2Short, name: "l2_short", doc: "shorter than its Ethernet header says", fix: ""},
@@ -208,6 +219,7 @@ var reasons = []described[Reason]{
 	{id: ReasonL4Bad, name: "l4_bad", doc: "transport header is impossible", fix: ""},
 	{id: ReasonVXLANBad, name: "vxlan_bad", doc: "VXLAN header has the I flag clear or reserved bits set (RFC 7348)", fix: ""},
 	{id: ReasonSrcGroup, name: "src_group", doc: "source MAC is a group address or zero", fix: ""},
+	{id: ReasonOffloadBad, name: "offload_bad", doc: "the guest's NIC asks for a checksum where none belongs, or for more packets than a frame can honestly be cut into", fix: ""},
 	{id: ReasonAdjustRoomFailed, name: "adjust_room_failed", doc: "the kernel could not make or remove room for the outer header", fix: ""},
 	{id: ReasonPullFailed, name: "pull_failed", doc: "the headers could not be made linear", fix: ""},
 	{id: ReasonRedirectFailed, name: "redirect_failed", doc: "the frame could not be handed to its device", fix: ""},

@@ -8,6 +8,7 @@
 enum {
 	NOT_OURS = -1,		/* the host's own traffic */
 	KERNEL = -2,		/* ours, but for the kernel's device */
+	UNREAD = -3,		/* the same, and not to be read here */
 	ECN_CE = 3,
 	OUTER = 98,		/* the longest outer header, with both Ethernet headers */
 };
@@ -18,6 +19,7 @@ struct arrival {
 	struct ethernet inner;
 	__u32 vni;
 	__u32 size;		/* of what is taken off */
+	__u32 detour;		/* it comes from a relay, and is not sent on again */
 };
 
 INLINE int is_peer(__u32 id, const struct address *vtep)
@@ -35,8 +37,10 @@ __attribute__((noinline)) int admit_other(__u32 vni, struct arrival *a)
 	const struct fdb *from = station(vni, a->inner.src), *to = station(vni, a->inner.dst);
 	struct address vtep = a->from;
 
-	if (from && to && (to->flags & FDB_LOCAL) && is_peer(to->peer, &vtep))
+	if (from && to && (to->flags & FDB_LOCAL) && is_peer(to->peer, &vtep)) {
+		a->detour = 1;
 		return 0;
+	}
 	if (!bpf_map_lookup_elem(&vteps_v1, &vtep))
 		return DROP_VTEP_UNKNOWN;
 	if (!bpf_map_lookup_elem(&networks_v1, &vni))
@@ -73,6 +77,44 @@ INLINE int payload_of(const struct vxlan *v, const void *end, struct arrival *a)
 	return 0;
 }
 
+/* Whether it is VXLAN to this host's tunnel end point: NOT_OURS, UNREAD for the first of several fragments and for options, or
+ * 0. Nothing of what is the host's own is made linear. */
+INLINE int is_vxlan4(struct __sk_buff *skb, const struct config *cfg)
+{
+	struct ipv4 ip;
+	__be16 port;
+
+	if (load(skb, ETH, &ip, sizeof(ip)) || ip.proto != PROTO_UDP || ip.dst != cfg->vtep.w[3] ||
+	    (ip.fragment & bswap16(FRAGMENT_OFFSET)))
+		return NOT_OURS;
+	if (load(skb, ETH + (ip.version_ihl & 15) * 4 + 2, &port, 2) || port != bswap16(PORT_VXLAN))
+		return NOT_OURS;
+	return ip.version_ihl != 0x45 || (ip.fragment & bswap16(FRAGMENT_MORE)) ? UNREAD : 0;
+}
+
+/* The same for IPv6. VXLAN behind another extension header than the fragment's is nobody's. */
+INLINE int is_vxlan6(struct __sk_buff *skb, const struct config *cfg)
+{
+	__u32 at = ETH + sizeof(struct ipv6);
+	struct ipv6 ip;
+	__u8 fragment[4];
+	__be16 port;
+
+	if (load(skb, ETH, &ip, sizeof(ip)) || ip.dst[0] != cfg->vtep.w[0] || ip.dst[1] != cfg->vtep.w[1] ||
+	    ip.dst[2] != cfg->vtep.w[2] || ip.dst[3] != cfg->vtep.w[3])
+		return NOT_OURS;
+	if (ip.next == PROTO_FRAGMENT) {
+		if (load(skb, at, fragment, sizeof(fragment)) || fragment[0] != PROTO_UDP || fragment[2] || fragment[3] & 0xf8)
+			return NOT_OURS;
+		at += 8;
+	} else if (ip.next != PROTO_UDP) {
+		return NOT_OURS;
+	}
+	if (load(skb, at + 2, &port, 2) || port != bswap16(PORT_VXLAN))
+		return NOT_OURS;
+	return ip.next == PROTO_FRAGMENT ? UNREAD : 0;
+}
+
 INLINE int outer4_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
 {
 	void *end = (void *)(long)skb->data_end;
@@ -80,9 +122,8 @@ INLINE int outer4_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	struct udp *udp = (void *)(ip + 1);
 	__u32 sum = 0, length;
 
-	if ((void *)(udp + 1) > end || ip->proto != PROTO_UDP || udp->dst != bswap16(PORT_VXLAN) ||
-	    ip->dst != cfg->vtep.w[3] || ip->version_ihl != 0x45 || (ip->fragment & bswap16(FRAGMENT_MORE | FRAGMENT_OFFSET)))
-		return NOT_OURS; /* fragments and options: put together and looked at by the kernel, then by vx_in */
+	if ((void *)(udp + 1) > end)
+		return UNREAD;
 	for (int i = 0; i < 10; i++)
 		sum += ((__u16 *)ip)[i];
 	length = bswap16(ip->length);
@@ -101,10 +142,8 @@ INLINE int outer6_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	struct udp *udp = (void *)(ip + 1);
 	__u32 length;
 
-	if ((void *)(udp + 1) > end || ip->next != PROTO_UDP || udp->dst != bswap16(PORT_VXLAN) ||
-	    ip->dst[0] != cfg->vtep.w[0] || ip->dst[1] != cfg->vtep.w[1] || ip->dst[2] != cfg->vtep.w[2] ||
-	    ip->dst[3] != cfg->vtep.w[3])
-		return NOT_OURS;
+	if ((void *)(udp + 1) > end)
+		return UNREAD;
 	length = bswap16(ip->length);
 	if (ETH + sizeof(*ip) + length != skb->len || bswap16(udp->length) != length || udp->checksum ||
 	    (bswap32(ip->first) >> 20 & 3) == ECN_CE)
@@ -114,14 +153,18 @@ INLINE int outer6_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	return payload_of((void *)(udp + 1), end, a);
 }
 
-/* Reads the outer header. 0: a plain VXLAN frame to this host's tunnel end point. */
+/* Reads the outer header. 0: a plain VXLAN frame to this host's tunnel end point. Fragments are put together by the kernel. */
 INLINE int outer_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
 {
 	if (skb->protocol != (cfg->ipv6 ? bswap16(ETHERTYPE_IPV6) : bswap16(ETHERTYPE_IPV4)))
 		return NOT_OURS;
+	int other = cfg->ipv6 ? is_vxlan6(skb, cfg) : is_vxlan4(skb, cfg);
+
+	if (other)
+		return other;
 	if (unlikely(skb->data_end - skb->data < OUTER && skb->data_end - skb->data < skb->len)) {
 		if (skb->gso_size || bpf_skb_pull_data(skb, skb->len < OUTER ? skb->len : OUTER))
-			return NOT_OURS; /* an aggregate is never pulled (parse.h); vx_in meets it when it is ours */
+			return UNREAD; /* an aggregate is never pulled (parse.h) */
 	}
 	return cfg->ipv6 ? outer6_of(skb, cfg, a) : outer4_of(skb, cfg, a);
 }
@@ -153,9 +196,18 @@ INLINE int is_plain_inside(const struct __sk_buff *skb, const struct config *cfg
 	return !is_group(a->inner.dst) && !skb->vlan_present;
 }
 
-/* The kernel's VXLAN device takes it from here; vx_in meets the frame again. */
-INLINE int leave_to_kernel(struct __sk_buff *skb, struct way *w)
+/* Says that a packet has come in by the underlay NIC; vx_in believes no other. The priority goes with the packet through
+ * the kernel's VXLAN device, with the first of several fragments through their reassembly, and nothing on that way looks at it;
+ * it does not cross from one namespace into another (____dev_forward_skb), and the wire does not carry it. */
+INLINE void seal(struct __sk_buff *skb, const struct config *cfg)
 {
+	skb->priority = cfg->mark;
+}
+
+/* The kernel's VXLAN device takes it from here; vx_in meets the frame again. */
+INLINE int leave_to_kernel(struct __sk_buff *skb, struct way *w, const struct config *cfg)
+{
+	seal(skb, cfg);
 	TRACE(skb, w, STAGE_UNDERLAY_IN, RESULT_PASS, 0);
 	COUNT(w->slot, passed);
 	return NEXT;
@@ -179,6 +231,9 @@ INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 		__builtin_memcpy(&to, key.local_ipv6, 16);
 	if (!same_address(&to, &cfg->vtep))
 		return DROP_VTEP_NOT_ALLOWED;
+	if (skb->priority != cfg->mark)
+		return DROP_NOT_UNDERLAY;
+	skb->priority = 0;
 	if (bpf_skb_load_bytes(skb, 0, &a->inner, ETH))
 		return DROP_L2_SHORT;
 	__u16 type = bswap16(a->inner.type);
@@ -199,10 +254,11 @@ INLINE int is_here(const struct fdb *to)
 	return !s || (s->gate & GATE_MASK) != GATE_RELAY;
 }
 
-/* It may be sent on to the guest's new host. */
-INLINE int is_relayed(const struct fdb *to)
+/* It may be sent on to the guest's new host. One that was sent on to here already is not: two hosts that take each other for
+ * the new one would have it for ever. */
+INLINE int is_relayed(const struct fdb *to, const struct arrival *a)
 {
-	return to->peer && (to->flags & (FDB_RELAY | FDB_LOCAL));
+	return to->peer && !a->detour && (to->flags & (FDB_RELAY | FDB_LOCAL));
 }
 
 /* Sends a frame on, once: the new host admits it because its source lives with us, or because we are named as the

@@ -79,10 +79,10 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, __u32 slot)
 		reason = DROP_PROBE_CAUGHT;
 	if (unlikely(reason)) {
 		count_drop(slot, TO_GUEST, reason);
-		TRACE(skb, w, STAGE_PORT_OUT, reason == DROP_PROBE_CAUGHT ? RESULT_CAUGHT : RESULT_DROP, reason);
+		TRACE_AT(out, w, STAGE_PORT_OUT, reason == DROP_PROBE_CAUGHT ? RESULT_CAUGHT : RESULT_DROP, reason);
 		return DROP;
 	}
-	TRACE(skb, w, STAGE_PORT_OUT, RESULT_DELIVER, 0);
+	TRACE_AT(out, w, STAGE_PORT_OUT, RESULT_DELIVER, 0);
 	if ((out >> 32 & 0xff) != OUT_PEER)
 		return out_egress(skb, cfg, slot, out);
 	stats->tx_frames++;

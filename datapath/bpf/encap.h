@@ -56,6 +56,7 @@ INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, cons
 	struct bpf_tunnel_key key = {.tunnel_id = vni, .tunnel_ttl = OUTER_TTL};
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
+	skb->mark = 0; /* ours is for devices of ports, and stays on this host */
 	if (!fragment)
 		flags |= BPF_F_DONT_FRAGMENT;
 	if (cfg->ipv6) {
@@ -144,6 +145,7 @@ INLINE int to_underlay(struct __sk_buff *skb, struct way *w, const struct config
 		__builtin_memcpy(hop.ipv6_nh, &p->nexthop, 16);
 	else
 		hop.ipv4_nh = p->nexthop.w[3];
+	skb->mark = 0;
 	TRACE(skb, w, STAGE_ENCAP, RESULT_PASS, 0);
 	TRACE(skb, w, STAGE_UNDERLAY_OUT, RESULT_PASS, 0);
 	COUNT(w->slot, remote);

@@ -5,6 +5,28 @@
 
 #include "encap.h"
 
+enum {
+	STORM_EVERY_NS = 100000,			/* one copy of a port's group frames: 10,000 in a second, */
+	STORM_BURST_NS = 2000 * STORM_EVERY_NS,		/* 2,000 at once, more than one frame can have */
+};
+
+/* Whether a guest has sent more to groups than a port may: what costs this host and the underlay are the copies (GCRA; two CPUs
+ * that meet here may both pass). */
+INLINE int is_storm(__u32 slot, __u32 copies)
+{
+	struct slot *s = slot_of(slot);
+	__u64 now = bpf_ktime_get_ns(), at, next;
+
+	if (!s)
+		return 1;
+	at = s->storm > now ? s->storm : now;
+	next = at + (__u64)copies * STORM_EVERY_NS;
+	if (next - now > STORM_BURST_NS)
+		return 1;
+	s->storm = next;
+	return 0;
+}
+
 struct copies {
 	struct __sk_buff *skb;
 	const struct network *network;
@@ -28,7 +50,11 @@ static long copy_to_port(__u32 i, struct copies *c)
 		reason = DROP_PROBE_CAUGHT;
 	if (!reason) {
 		c->skb->mark = c->cfg->mark | id;
-		if (bpf_clone_redirect(c->skb, (__u32)s->out, 0))
+		struct stats *stats = stats_of(id);
+		__u64 before = stats ? stats->tx_frames : 0;
+
+		/* What vp_out has counted is the device's: a queue that is full or a device that is down loses it there. */
+		if (bpf_clone_redirect(c->skb, (__u32)s->out, 0) < 0 && stats && stats->tx_frames == before)
 			reason = DROP_REDIRECT_FAILED;
 	}
 	if (reason)
@@ -48,8 +74,10 @@ static long copy_to_peer(__u32 i, struct copies *c)
 		return 0;
 	trace_peer(c->w, &p->vtep);
 	TRACE(c->skb, c->w, STAGE_UNDERLAY_OUT, RESULT_FLOOD, 0);
-	if (load_tunnel_key(c->skb, c->cfg, p, c->w->vni, c->fragment) || bpf_clone_redirect(c->skb, c->cfg->tunnel, 0))
+	if (load_tunnel_key(c->skb, c->cfg, p, c->w->vni, c->fragment) || bpf_clone_redirect(c->skb, c->cfg->tunnel, 0) < 0) {
+		COUNT(SLOT_TUNNEL, offered);
 		count_drop(SLOT_TUNNEL, TO_GUEST, DROP_REDIRECT_FAILED);
+	}
 	return 0;
 }
 
@@ -66,6 +94,8 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, const struct frame *f)
 		if (!c.fragment)
 			return drop(skb, w, STAGE_FDB, DROP_MTU_EXCEEDED);
 	}
+	if (f && is_storm(w->slot, c.network->ports_count + c.network->peers_count))
+		return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
 	COUNT(w->slot, flooded);
 	bpf_loop(c.network->ports_count, copy_to_port, &c, 0);
 	if (f)

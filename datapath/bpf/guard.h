@@ -5,6 +5,11 @@
 #include "parse.h"
 
 enum {
+	IPV4_OPTIONS_MAX = 40,
+	IPV4_OPTION_END = 0,
+	IPV4_OPTION_NOP = 1,
+	IPV4_OPTION_LSRR = 131,
+	IPV4_OPTION_SSRR = 137,
 	ND_SOURCE_LINK_ADDRESS = 1,
 	ND_TARGET_LINK_ADDRESS = 2,
 	ND_MAX_OPTIONS = 9,	/* eight, and the end */
@@ -25,9 +30,14 @@ INLINE struct address address4(__be32 ip)
 	return (struct address){.w = {0, 0, bswap32(0xffff), ip}};
 }
 
-INLINE int is_link_local(const struct address *a)
+/* The link-local address made from the port's MAC (RFC 4291 appendix A). */
+INLINE int is_own_link_local(const struct address *a, const struct port *port)
 {
-	return (a->w[0] & bswap32(0xffc00000)) == bswap32(0xfe800000);
+	const __u8 *m = port->mac;
+
+	return a->w[0] == bswap32(0xfe800000) && a->w[1] == 0 &&
+	       bswap32(a->w[2]) == ((__u32)(m[0] ^ 2) << 24 | m[1] << 16 | m[2] << 8 | 0xff) &&
+	       bswap32(a->w[3]) == (0xfeU << 24 | m[3] << 16 | m[4] << 8 | m[5]);
 }
 
 INLINE int is_ipv4(const struct address *a)
@@ -41,7 +51,7 @@ INLINE int is_unspecified(const struct address *a)
 }
 
 /* Whether the address is one of the port's. */
-INLINE int owns(const struct port *port, const struct address *a)
+INLINE int is_listed(const struct port *port, const struct address *a)
 {
 	for (int i = 0; i < MAX_ADDRESSES; i++) {
 		if (i >= port->addresses_count)
@@ -52,11 +62,22 @@ INLINE int owns(const struct port *port, const struct address *a)
 	return 0;
 }
 
+/* The same, or the link-local address that every station has: the one made from the MAC. A guest that draws another at
+ * random (RFC 7217) needs it listed, because a guest may take any address there, its neighbour's or the router's too. */
+INLINE int owns(const struct port *port, const struct address *a)
+{
+	return is_listed(port, a) || is_own_link_local(a, port);
+}
+
 /* 01:80:c2:00:00:00 to 0f, which no bridge forwards (IEEE 802.1Q table 8-1), and protocols that belong to a link. */
 INLINE int is_link_control(const struct ethernet *eth, __u16 ethertype)
 {
-	if (eth->dst[0] == 0x01 && eth->dst[1] == 0x80 && eth->dst[2] == 0xc2 && !eth->dst[3] && !eth->dst[4] && eth->dst[5] < 16)
+	const __u8 *to = eth->dst;
+
+	if (to[0] == 0x01 && to[1] == 0x80 && to[2] == 0xc2 && !to[3] && !to[4] && to[5] < 16)
 		return 1;
+	if (to[0] == 0x01 && !to[1] && to[2] == 0x0c && to[3] == 0xcc && to[4] == 0xcc && (to[5] == 0xcc || to[5] == 0xcd))
+		return 1; /* Cisco's: CDP, VTP, PVST+ */
 	return ethertype == ETHERTYPE_PAUSE || ethertype == ETHERTYPE_SLOW || ethertype == ETHERTYPE_LLDP ||
 	       ethertype == ETHERTYPE_EAPOL;
 }
@@ -76,8 +97,33 @@ INLINE int guard_l2(const struct frame *f, const struct port *port)
 	return 0;
 }
 
-/* ARP for IPv4 over Ethernet: the sender is the port; 0.0.0.0 is a probe (RFC 5227). */
-INLINE int guard_arp(struct __sk_buff *skb, const struct port *port)
+/* IP or ARP where no guard looks: behind SNAP (RFC 1042, IEEE 802.1H) or MPLS (RFC 3032). */
+INLINE int guard_evasion(struct __sk_buff *skb, const struct frame *f, const struct port *port)
+{
+	__u8 llc[8];
+
+	if (!(port->guards & GUARD_L3))
+		return 0;
+	if (f->ethertype == ETHERTYPE_MPLS || f->ethertype == ETHERTYPE_MPLS_GROUP)
+		return DROP_GUARD_EVASION;
+	if (likely(f->ethertype >= MIN_ETHERTYPE) || load(skb, ETH, llc, sizeof(llc)))
+		return 0;
+	if ((llc[0] & 0xfe) != 0xaa || (llc[1] & 0xfe) != 0xaa || (llc[2] & 0xef) != 3 || llc[3] || llc[4] || (llc[5] && llc[5] != 0xf8))
+		return 0;
+	switch (llc[6] << 8 | llc[7]) {
+	case ETHERTYPE_IPV4:
+	case ETHERTYPE_IPV6:
+	case ETHERTYPE_ARP:
+	case ETHERTYPE_VLAN:
+	case ETHERTYPE_QINQ:
+		return DROP_GUARD_EVASION;
+	}
+	return 0;
+}
+
+/* ARP for IPv4 over Ethernet: the sender is the port; 0.0.0.0 is a probe for an address that is to be the port's
+ * (RFC 5227), or is a question to all, which the core answers for the address's owner; asked of the owner it would be a claim. */
+INLINE int guard_arp(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
 	struct arp arp;
 
@@ -86,9 +132,10 @@ INLINE int guard_arp(struct __sk_buff *skb, const struct port *port)
 		return DROP_L3_BAD;
 	if (!(port->guards & GUARD_ARP))
 		return 0;
-	struct address sender = address4(arp.sender);
+	struct address claimed = address4(arp.sender ? arp.sender : arp.target);
+	int question = !arp.sender && (f->eth.dst[0] & 1) && arp.op == bswap16(ARP_REQUEST);
 
-	if (!same_mac(arp.sender_mac, port->mac) || (arp.sender && !owns(port, &sender)))
+	if (!same_mac(arp.sender_mac, port->mac) || (!question && !is_listed(port, &claimed)))
 		return DROP_GUARD_ARP;
 	return 0;
 }
@@ -97,7 +144,9 @@ INLINE int guard_dhcp(const struct frame *f, const struct port *port)
 {
 	if (!(port->guards & GUARD_DHCP_SERVER) || f->proto != PROTO_UDP || !f->l4)
 		return 0;
-	if (f->ip == 4 ? f->sport == PORT_DHCP_SERVER : f->sport == PORT_DHCP6_SERVER)
+	if (f->ip == 4 && (f->sport == PORT_DHCP_SERVER || f->dport == PORT_DHCP_CLIENT))
+		return DROP_GUARD_DHCP_SERVER;
+	if (f->ip == 6 && (f->sport == PORT_DHCP6_SERVER || f->dport == PORT_DHCP6_CLIENT))
 		return DROP_GUARD_DHCP_SERVER;
 	return 0;
 }
@@ -116,13 +165,38 @@ INLINE int guard_vxlan(const struct frame *f, const struct port *port)
 	return 0;
 }
 
-INLINE int guard_ipv4(const struct frame *f, const struct port *port)
+/* Whether the IPv4 options, size bytes of them, have a source route in them, strict or loose (RFC 791). */
+__attribute__((noinline)) int has_source_route(struct __sk_buff *skb, __u32 size)
+{
+	__u8 options[IPV4_OPTIONS_MAX + 2] = {};
+	__u32 at = 0;
+
+	if (size < 1 || size > IPV4_OPTIONS_MAX || bpf_skb_load_bytes(skb, ETH + sizeof(struct ipv4), options, size))
+		return 0;
+	for (int i = 0; i < IPV4_OPTIONS_MAX; i++) {
+		if (at >= size || at >= IPV4_OPTIONS_MAX || options[at] == IPV4_OPTION_END)
+			return 0;
+		if (options[at] == IPV4_OPTION_LSRR || options[at] == IPV4_OPTION_SSRR)
+			return 1;
+		if (options[at] == IPV4_OPTION_NOP)
+			at++;
+		else if (options[at + 1] < 2)
+			return 0;
+		else
+			at += options[at + 1];
+	}
+	return 0;
+}
+
+INLINE int guard_ipv4(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
 	int reason = guard_dhcp(f, port);
 
 	if (reason)
 		return reason;
-	if ((port->guards & GUARD_IP) && !owns(port, &f->src)) {
+	if ((port->guards & GUARD_IP) && unlikely(f->options) && has_source_route(skb, f->options))
+		return DROP_GUARD_EVASION;
+	if ((port->guards & GUARD_IP) && !is_listed(port, &f->src)) {
 		int client = f->proto == PROTO_UDP && f->l4 && f->sport == PORT_DHCP_CLIENT && f->dport == PORT_DHCP_SERVER;
 
 		if (f->src.w[3] || !client)
@@ -164,7 +238,7 @@ INLINE int guard_nd(struct __sk_buff *skb, const struct frame *f, const struct p
 	if (bpf_skb_load_bytes(skb, f->l4 + 8, &target, 16))
 		return DROP_L4_BAD;
 	/* A solicitation from :: is a claim too: duplicate address detection. */
-	if ((f->icmp_type == ND_NA || is_unspecified(&f->src)) && !owns(port, &target) && !is_link_local(&target))
+	if ((f->icmp_type == ND_NA || is_unspecified(&f->src)) && !owns(port, &target))
 		return DROP_GUARD_ND;
 	return guard_nd_options(skb, f->l4 + 24, port);
 }
@@ -177,7 +251,7 @@ INLINE int guard_ipv6(struct __sk_buff *skb, const struct frame *f, const struct
 		return reason;
 	if (is_ipv4(&f->src)) /* ::ffff:a.b.c.d never stands in an IPv6 header (RFC 4291), and would look like an owned address */
 		return DROP_GUARD_SRC_IP;
-	if ((port->guards & GUARD_IP) && !owns(port, &f->src) && !is_link_local(&f->src)) {
+	if ((port->guards & GUARD_IP) && !owns(port, &f->src)) {
 		/* Without an address yet: duplicate address detection, router solicitation, MLD (RFC 4861, 3590). */
 		int beginner = icmp && (f->icmp_type == ND_NS || f->icmp_type == ND_RS || f->icmp_type == MLD_REPORT ||
 					f->icmp_type == MLD_DONE || f->icmp_type == MLD2_REPORT);
@@ -193,15 +267,15 @@ INLINE int guard(struct __sk_buff *skb, const struct frame *f, const struct port
 {
 	int reason = guard_l2(f, port);
 
-	if (reason)
+	if (reason || (reason = guard_evasion(skb, f, port)))
 		return reason;
 	switch (f->ethertype) {
 	case ETHERTYPE_IPV4:
-		return guard_ipv4(f, port);
+		return guard_ipv4(skb, f, port);
 	case ETHERTYPE_IPV6:
 		return guard_ipv6(skb, f, port);
 	case ETHERTYPE_ARP:
-		return guard_arp(skb, port);
+		return guard_arp(skb, f, port);
 	}
 	return 0;
 }

@@ -5,7 +5,6 @@
 #include "deliver.h"
 
 enum {
-	ARP_REQUEST = 1,
 	ARP_REPLY = 2,
 	NA_SOLICITED = 0x40,
 	NA_OVERRIDE = 0x20,

@@ -27,6 +27,7 @@ struct frame {
 	__u8 df;		/* must not be fragmented: DF, or IPv6 */
 	__u8 fragment;		/* is a fragment, the first one included */
 	__u8 ip;		/* 4, 6 or 0 */
+	__u8 options;		/* of IPv4, in bytes */
 };
 
 /* Copies n bytes at an offset, in place where they are linear, which they nearly always are. Nothing is ever pulled: in a GSO
@@ -136,6 +137,7 @@ INLINE int parse_ipv4(struct __sk_buff *skb, struct frame *f)
 	if ((length < header || ETH + length > skb->len) && !(skb->gso_size && length == 0))
 		return DROP_L3_BAD;
 	f->ip = 4;
+	f->options = header - sizeof(ip);
 	f->proto = ip.proto;
 	f->ecn = ip.tos & 3;
 	f->src = (struct address){.w = {0, 0, bswap32(0xffff), ip.src}};

@@ -3,7 +3,7 @@
 #define WEFT_STAGES_H
 
 /* Changes whenever a number or a dense index of this file changes its meaning; Go has the same value (tracing.StagesABI). */
-#define STAGES_ABI 0xb8181d64U
+#define STAGES_ABI 0x6eeab448U
 
 /* Stages of a packet's way, in its order. */
 enum weft_stage {
@@ -43,8 +43,10 @@ enum weft_reason {
 	DROP_GUARD_ND = 106, /* policy: neighbour discovery claims an address that is not the port's */
 	DROP_GUARD_RA = 107, /* policy: router advertisement or redirect from a guest */
 	DROP_GUARD_DHCP_SERVER = 108, /* policy: DHCP server message from a guest */
-	DROP_GUARD_L2_CONTROL = 112, /* policy: STP, LLDP, LACP, pause or EAPOL frame from a guest */
+	DROP_STORM_CONTROL = 111, /* policy: more broadcast and multicast than a port may cause: 10,000 copies a second, 2,000 at once */
+	DROP_GUARD_L2_CONTROL = 112, /* policy: STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest */
 	DROP_GUARD_VXLAN = 113, /* policy: VXLAN from a guest to a tunnel end point */
+	DROP_GUARD_EVASION = 114, /* policy: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards */
 	DROP_PORT_DISABLED = 201, /* config: the port is closed on this host */
 	DROP_PORT_UNKNOWN = 202, /* config: no port is known for this device */
 	DROP_VLAN_NOT_ALLOWED = 203, /* config: tagged frame on an access port */
@@ -55,6 +57,7 @@ enum weft_reason {
 	DROP_MTU_EXCEEDED = 208, /* config: larger than the switch's MTU; the sender was told by ICMP where it listens */
 	DROP_LOOP_SPLIT_HORIZON = 210, /* config: from a tunnel to a port that is not here and not relayed */
 	DROP_POLICY_MISSING = 211, /* config: the port's settings are not in force yet; it fails closed */
+	DROP_NOT_UNDERLAY = 212, /* config: VXLAN that did not come in by the underlay NIC */
 	DROP_PORT_STAGED = 401, /* migration: the port is staged for a move and may not send yet */
 	DROP_NOT_OWNER = 404, /* migration: another host holds the port with a later epoch */
 	DROP_L2_SHORT = 501, /* malformed: shorter than its Ethernet header says */
@@ -62,6 +65,7 @@ enum weft_reason {
 	DROP_L4_BAD = 503, /* malformed: transport header is impossible */
 	DROP_VXLAN_BAD = 504, /* malformed: VXLAN header has the I flag clear or reserved bits set (RFC 7348) */
 	DROP_SRC_GROUP = 505, /* malformed: source MAC is a group address or zero */
+	DROP_OFFLOAD_BAD = 506, /* malformed: the guest's NIC asks for a checksum where none belongs, or for more packets than a frame can honestly be cut into */
 	DROP_ADJUST_ROOM_FAILED = 601, /* resource: the kernel could not make or remove room for the outer header */
 	DROP_PULL_FAILED = 602, /* resource: the headers could not be made linear */
 	DROP_REDIRECT_FAILED = 603, /* resource: the frame could not be handed to its device */
@@ -83,36 +87,40 @@ enum weft_reason_index {
 	REASON_INDEX_GUARD_ND = 4,
 	REASON_INDEX_GUARD_RA = 5,
 	REASON_INDEX_GUARD_DHCP_SERVER = 6,
-	REASON_INDEX_GUARD_L2_CONTROL = 7,
-	REASON_INDEX_GUARD_VXLAN = 8,
-	REASON_INDEX_PORT_DISABLED = 9,
-	REASON_INDEX_PORT_UNKNOWN = 10,
-	REASON_INDEX_VLAN_NOT_ALLOWED = 11,
-	REASON_INDEX_VNI_UNKNOWN = 12,
-	REASON_INDEX_VTEP_UNKNOWN = 13,
-	REASON_INDEX_VTEP_NOT_ALLOWED = 14,
-	REASON_INDEX_DST_UNKNOWN = 15,
-	REASON_INDEX_MTU_EXCEEDED = 16,
-	REASON_INDEX_LOOP_SPLIT_HORIZON = 17,
-	REASON_INDEX_POLICY_MISSING = 18,
-	REASON_INDEX_PORT_STAGED = 19,
-	REASON_INDEX_NOT_OWNER = 20,
-	REASON_INDEX_L2_SHORT = 21,
-	REASON_INDEX_L3_BAD = 22,
-	REASON_INDEX_L4_BAD = 23,
-	REASON_INDEX_VXLAN_BAD = 24,
-	REASON_INDEX_SRC_GROUP = 25,
-	REASON_INDEX_ADJUST_ROOM_FAILED = 26,
-	REASON_INDEX_PULL_FAILED = 27,
-	REASON_INDEX_REDIRECT_FAILED = 28,
-	REASON_INDEX_DEVICE_GONE = 29,
-	REASON_INDEX_UNDERLAY_DOWN = 30,
-	REASON_INDEX_PROBE_CAUGHT = 31,
-	REASON_INDEX_SENTINEL = 32,
-	REASON_INDEX_TAIL_CALL_MISSED = 33,
-	REASON_INDEX_UNMARKED = 34,
-	REASON_INDEX_UNEXPLAINED = 35,
-	REASON_COUNT = 36,
+	REASON_INDEX_STORM_CONTROL = 7,
+	REASON_INDEX_GUARD_L2_CONTROL = 8,
+	REASON_INDEX_GUARD_VXLAN = 9,
+	REASON_INDEX_GUARD_EVASION = 10,
+	REASON_INDEX_PORT_DISABLED = 11,
+	REASON_INDEX_PORT_UNKNOWN = 12,
+	REASON_INDEX_VLAN_NOT_ALLOWED = 13,
+	REASON_INDEX_VNI_UNKNOWN = 14,
+	REASON_INDEX_VTEP_UNKNOWN = 15,
+	REASON_INDEX_VTEP_NOT_ALLOWED = 16,
+	REASON_INDEX_DST_UNKNOWN = 17,
+	REASON_INDEX_MTU_EXCEEDED = 18,
+	REASON_INDEX_LOOP_SPLIT_HORIZON = 19,
+	REASON_INDEX_POLICY_MISSING = 20,
+	REASON_INDEX_NOT_UNDERLAY = 21,
+	REASON_INDEX_PORT_STAGED = 22,
+	REASON_INDEX_NOT_OWNER = 23,
+	REASON_INDEX_L2_SHORT = 24,
+	REASON_INDEX_L3_BAD = 25,
+	REASON_INDEX_L4_BAD = 26,
+	REASON_INDEX_VXLAN_BAD = 27,
+	REASON_INDEX_SRC_GROUP = 28,
+	REASON_INDEX_OFFLOAD_BAD = 29,
+	REASON_INDEX_ADJUST_ROOM_FAILED = 30,
+	REASON_INDEX_PULL_FAILED = 31,
+	REASON_INDEX_REDIRECT_FAILED = 32,
+	REASON_INDEX_DEVICE_GONE = 33,
+	REASON_INDEX_UNDERLAY_DOWN = 34,
+	REASON_INDEX_PROBE_CAUGHT = 35,
+	REASON_INDEX_SENTINEL = 36,
+	REASON_INDEX_TAIL_CALL_MISSED = 37,
+	REASON_INDEX_UNMARKED = 38,
+	REASON_INDEX_UNEXPLAINED = 39,
+	REASON_COUNT = 40,
 };
 
 /* reason_index folds to a constant where the reason is one; it is below REASON_COUNT for every argument. */
@@ -131,10 +139,14 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_GUARD_RA;
 	case DROP_GUARD_DHCP_SERVER:
 		return REASON_INDEX_GUARD_DHCP_SERVER;
+	case DROP_STORM_CONTROL:
+		return REASON_INDEX_STORM_CONTROL;
 	case DROP_GUARD_L2_CONTROL:
 		return REASON_INDEX_GUARD_L2_CONTROL;
 	case DROP_GUARD_VXLAN:
 		return REASON_INDEX_GUARD_VXLAN;
+	case DROP_GUARD_EVASION:
+		return REASON_INDEX_GUARD_EVASION;
 	case DROP_PORT_DISABLED:
 		return REASON_INDEX_PORT_DISABLED;
 	case DROP_PORT_UNKNOWN:
@@ -155,6 +167,8 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_LOOP_SPLIT_HORIZON;
 	case DROP_POLICY_MISSING:
 		return REASON_INDEX_POLICY_MISSING;
+	case DROP_NOT_UNDERLAY:
+		return REASON_INDEX_NOT_UNDERLAY;
 	case DROP_PORT_STAGED:
 		return REASON_INDEX_PORT_STAGED;
 	case DROP_NOT_OWNER:
@@ -169,6 +183,8 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_VXLAN_BAD;
 	case DROP_SRC_GROUP:
 		return REASON_INDEX_SRC_GROUP;
+	case DROP_OFFLOAD_BAD:
+		return REASON_INDEX_OFFLOAD_BAD;
 	case DROP_ADJUST_ROOM_FAILED:
 		return REASON_INDEX_ADJUST_ROOM_FAILED;
 	case DROP_PULL_FAILED:

@@ -48,7 +48,7 @@ INLINE void label_data(struct __sk_buff *skb, __u32 l4, __s32 length, __u64 *wor
 INLINE __u64 label_transport(struct __sk_buff *skb, struct hop *hop, const struct quoted *q, const struct config *cfg)
 {
 	__u8 head[20];
-	__u64 words[3], h = cfg->label_key0;
+	__u64 words[3], h = label_mix(cfg->label_key0, hop->vni);
 	__u32 got = skb->len - q->l4;
 
 	if (q->proto == PROTO_TCP) {
@@ -89,7 +89,7 @@ INLINE __u64 label_transport(struct __sk_buff *skb, struct hop *hop, const struc
 INLINE __u64 label_arp(struct __sk_buff *skb, __u32 l3, struct hop *hop, const struct config *cfg)
 {
 	__u32 arp[7];
-	__u64 h = cfg->label_key0;
+	__u64 h = label_mix(cfg->label_key0, hop->vni);
 
 	if (bpf_skb_load_bytes(skb, l3, arp, 28) || arp[0] != bswap32(0x00010800) || (arp[1] & bswap32(0xffff0000)) != bswap32(0x06040000))
 		return 0;
@@ -136,8 +136,8 @@ INLINE __u64 label_ipv6(struct __sk_buff *skb, __u32 l3, struct hop *hop, const 
 	return label_transport(skb, hop, &q, cfg);
 }
 
-/* Fills this CPU's hop with the frame that begins at offset off, and returns its label; 0 if it has none. */
-__attribute__((noinline)) __u64 label_of(struct __sk_buff *skb, __u32 off)
+/* Fills this CPU's hop with the frame on the VNI that begins at offset off, and returns its label; 0 if it has none. */
+__attribute__((noinline)) __u64 label_of(struct __sk_buff *skb, __u32 off, __u32 vni)
 {
 	const struct config *cfg = host();
 	__u32 zero = 0;
@@ -148,6 +148,7 @@ __attribute__((noinline)) __u64 label_of(struct __sk_buff *skb, __u32 off)
 		return 0;
 	__builtin_memset(hop, 0, sizeof(*hop));
 	hop->kind = EVENT_HOP;
+	hop->vni = vni;
 	hop->len = skb->len - off;
 	switch (bswap16(ethertype)) {
 	case ETHERTYPE_ARP:
@@ -166,9 +167,9 @@ __attribute__((noinline)) __u64 label_of(struct __sk_buff *skb, __u32 off)
 enum { FOLLOWED = 1, CAUGHT = 2 };
 
 /* Answers whether the frame at offset off is followed; if so, this CPU's hop describes it from here on. */
-__attribute__((noinline)) int followed(struct __sk_buff *skb, __u32 off)
+__attribute__((noinline)) int followed(struct __sk_buff *skb, __u32 off, __u32 vni)
 {
-	__u64 label = label_of(skb, off);
+	__u64 label = label_of(skb, off, vni);
 	struct probe *probe = label ? bpf_map_lookup_elem(&probe_labels_v1, &label) : 0;
 	__u32 zero = 0;
 	struct hop *hop = bpf_map_lookup_elem(&scratch, &zero);
@@ -189,7 +190,6 @@ __attribute__((noinline)) int tell(struct way *w, __u32 ifindex, __u32 what, __u
 		return 0;
 	hop->ts = bpf_ktime_get_ns();
 	hop->ifindex = ifindex;
-	hop->vni = w->vni;
 	hop->generation = w->generation;
 	hop->stage = what >> 8;
 	hop->result = what;
@@ -199,11 +199,12 @@ __attribute__((noinline)) int tell(struct way *w, __u32 ifindex, __u32 what, __u
 	return 0;
 }
 
-/* A stage of a followed frame has ended. */
-#define TRACE(skb, w, stage, result, reason)                                          \
+/* A stage of a followed frame has ended, at the device the frame is met at or at another one. */
+#define TRACE(skb, w, stage, result, reason) TRACE_AT((skb)->ifindex, w, stage, result, reason)
+#define TRACE_AT(ifindex, w, stage, result, reason)                                   \
 	do {                                                                          \
 		if (unlikely((w)->traced))                                            \
-			tell(w, (skb)->ifindex, (stage) << 8 | (result), reason);     \
+			tell(w, ifindex, (stage) << 8 | (result), reason);            \
 	} while (0)
 
 /* The tunnel end point that the rest of a followed frame's hops name. */

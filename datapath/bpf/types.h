@@ -41,6 +41,7 @@ enum {
 	GUARD_RA = 1 << 4,
 	GUARD_L2_CONTROL = 1 << 5,
 	GUARD_VXLAN = 1 << 6,
+	GUARD_L3 = GUARD_IP | GUARD_ARP | GUARD_DHCP_SERVER | GUARD_RA | GUARD_VXLAN, /* those that read beyond Ethernet */
 };
 
 /* How a frame is handed to a device. */
@@ -55,27 +56,30 @@ struct address {
 };
 
 struct port {
+	__u32 ifindex;		/* its key again, first: by it a reader sees that the kernel has given this memory to another port */
+	__u32 slot;
 	__u64 epoch;
 	__u64 generation;	/* low 32 bits travel in hop records */
-	__u32 slot;
 	__u32 vni;
 	__u32 guards;
-	__u16 mtu;		/* the switch's: largest L3 packet, in bytes */
+	__u16 mtu;		/* the switch's: largest L3 packet, in bytes; 0: it is not in force here */
 	__u8 kind;		/* 1 tap, 2 veth */
 	__u8 addresses_count;
 	__u8 mac[6];
-	__u16 zero;
+	__u16 zero[3];
 	struct address addresses[MAX_ADDRESSES];
 	__u8 device[16];
 	__u8 name[64];
 };
 
-/* Two words that change on their own, each with one store, read by every frame that comes to or from the port. */
+/* Words that change on their own, each with one store, read by every frame that comes to or from the port. */
 struct slot {
 	__u64 gate;		/* epoch << GATE_EPOCH_SHIFT | GATE_READY | gate */
 	__u64 out;		/* vni << 40 | OUT_ << 32 | ifindex; 0: nothing is here */
-	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h) */
-	__u64 zero;
+	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h), */
+	__u64 storm;		/* and of the next copy of a group frame (flood.h) */
+	__u64 version;		/* counts the times the port's settings are written, before each (is_stale) */
+	__u64 zero[3];
 };
 
 struct config {
@@ -83,7 +87,8 @@ struct config {
 	__u32 ipv6;		/* the underlay is IPv6 */
 	__u32 underlay;		/* ifindex of the underlay NIC */
 	__u32 tunnel;		/* ifindex of the kernel's VXLAN device */
-	__u32 mark;		/* the upper 20 bits of the mark of frames the core has let pass; secret */
+	__u32 mark;		/* secret; with a slot in the lower 12 bits the mark of frames that the core sends to a device, with
+				 * SLOT_NOWHERE of probes, and the priority of VXLAN that came in by the underlay NIC */
 	__u32 tracing;		/* not 0 while any label is armed */
 	__u32 zero;
 	__u64 decap_flags;	/* of bpf_skb_adjust_room, that this kernel has: clears tunnel state; 0 if it has none */
@@ -147,7 +152,7 @@ struct stats {
 	__u64 passed;				/* underlay only: left to the kernel's VXLAN device */
 	__u64 relayed;				/* tunnel only: sent on to the station's new host */
 	__u64 offered;				/* frames for the guest, */
-	__u64 tx_frames, tx_packets, tx_bytes;	/* and those handed to its device */
+	__u64 tx_frames, tx_packets, tx_bytes;	/* and those given to its device, which may still lose them */
 	__u64 sent_on;				/* frames for the port that were relayed; counted in the tunnel's relayed too */
 	__u64 untold;				/* hop records and events that found no room */
 	__u64 zero;

@@ -2,6 +2,7 @@
 
 /* The forwarding core: what happens to a frame at each place it is met. The steps are in the headers. */
 #include "decap.h"
+#include "offload.h"
 #include "neighbor.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -14,15 +15,15 @@ INLINE void meet(struct __sk_buff *skb, struct way *w, __u32 offset)
 	w->packets = packets_of(skb);
 	COUNT_ALL(w->slot, rx, w->packets, skb->len);
 	if (unlikely(cfg && cfg->tracing))
-		w->traced = followed(skb, offset);
+		w->traced = followed(skb, offset, w->vni);
 }
 
 /* The reason why the guest may not send, or 0. A staged guest may: its first good frame opens the port (open_staged). */
-INLINE int may_send(struct way *w, __u64 gate)
+INLINE int may_send(struct way *w, __u64 gate, int probe)
 {
 	switch (gate & GATE_MASK) {
 	case GATE_STAGED:
-		if (w->traced)
+		if (probe)
 			return DROP_PORT_STAGED; /* a probe is not the guest */
 		break;
 	case GATE_OPEN:
@@ -32,7 +33,33 @@ INLINE int may_send(struct way *w, __u64 gate)
 	default:
 		return DROP_PORT_DISABLED;
 	}
-	return gate & GATE_READY ? 0 : DROP_POLICY_MISSING;
+	if (!(gate & GATE_READY))
+		return DROP_POLICY_MISSING;
+	return w->mtu ? 0 : DROP_VNI_UNKNOWN; /* its switch is not in force here */
+}
+
+/* Whether the frame is a probe; probe_in has marked it. */
+INLINE int is_probe(struct __sk_buff *skb)
+{
+	const struct config *cfg;
+
+	if (likely(!skb->mark))
+		return 0;
+	cfg = host();
+	if (!cfg || skb->mark != (cfg->mark | SLOT_NOWHERE))
+		return 0;
+	skb->mark = 0;
+	return 1;
+}
+
+/* Whether the port's settings may have been another port's while they were read: when settings are replaced, the kernel
+ * gives the old memory away at once, readers or not. It was this port's all the time if it is now, unless it came back
+ * meanwhile, for which they must have been written twice. */
+INLINE int is_stale(const struct port *port, const struct slot *s, const struct way *w, __u32 ifindex, __u64 version)
+{
+	const volatile struct port *now = port;
+
+	return now->ifindex != ifindex || now->slot != w->slot || *(const volatile __u64 *)&s->version - version > 1;
 }
 
 /* An access port's frames are untagged; a tag of VLAN 0 carries a priority alone (IEEE 802.1Q 6.9) and is taken off. */
@@ -92,7 +119,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	struct way w = {.slot = SLOT_NOWHERE};
 	struct frame f = {};
 	const struct slot *s;
-	int reason;
+	int reason, probe = is_probe(skb);
 
 	if (port)
 		w = (struct way){.slot = port->slot, .vni = port->vni, .generation = port->generation, .mtu = port->mtu};
@@ -100,15 +127,17 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	s = slot_of(w.slot);
 	if (!port || !s)
 		return drop(skb, &w, STAGE_PORT_IN, DROP_PORT_UNKNOWN);
-	__u64 gate = s->gate;
+	__u64 gate = s->gate, version = *(volatile __u64 *)&s->version;
 
-	if ((reason = may_send(&w, gate)) || (reason = untag(skb)))
+	if ((reason = may_send(&w, gate, probe)) || (reason = untag(skb)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
-	if ((reason = parse(skb, &f)))
+	if ((reason = parse(skb, &f)) || (reason = offload_is_bad(skb, &f, w.packets)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
 	if ((reason = guard(skb, &f, port)))
 		return drop(skb, &w, STAGE_GUARD, reason);
+	if (unlikely(is_stale(port, s, &w, ifindex, version)))
+		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
@@ -147,7 +176,9 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	if (!cfg || skb->pkt_type != PACKET_HOST)
 		return NEXT;
 	reason = outer_of(skb, cfg, &a);
-	if (reason == NOT_OURS)
+	if (reason == UNREAD)
+		seal(skb, cfg);
+	if (reason == NOT_OURS || reason == UNREAD)
 		return NEXT;
 	w.vni = a.vni;
 	meet(skb, &w, a.size);
@@ -155,14 +186,14 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	if (reason > 0)
 		return drop(skb, &w, STAGE_UNDERLAY_IN, reason);
 	if (reason == KERNEL || !is_plain_inside(skb, cfg, &a))
-		return leave_to_kernel(skb, &w);
+		return leave_to_kernel(skb, &w, cfg);
 	if ((reason = admit(w.vni, &a)))
 		return drop(skb, &w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
 	to = station(w.vni, a.inner.dst);
 	if (!to)
 		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
 	if (!is_here(to))
-		return is_relayed(to) ? leave_to_kernel(skb, &w) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
+		return is_relayed(to, &a) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
 	if (unpack(skb, cfg, &a))
 		return drop(skb, &w, STAGE_DECAP, DROP_ADJUST_ROOM_FAILED);
 	TRACE(skb, &w, STAGE_UNDERLAY_IN, RESULT_PASS, 0);
@@ -203,7 +234,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 		COUNT(w.slot, local);
 		return deliver(skb, &w, to->slot);
 	}
-	if (!is_relayed(to))
+	if (!is_relayed(to, &a))
 		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
 	return relay(skb, &w, cfg, to);
 }
@@ -211,7 +242,9 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 /* The last program at a port's device and at the VXLAN device: it is met only when the core is missing there. */
 SEC("tcx/ingress") int sentinel_in(struct __sk_buff *skb)
 {
-	struct way w = {.slot = slot_here(skb)};
+	__u32 ifindex = skb->ifindex;
+	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
+	struct way w = {.slot = slot_here(skb), .vni = port ? port->vni : 0};
 
 	meet(skb, &w, 0);
 	return drop(skb, &w, STAGE_PORT_IN, DROP_SENTINEL);
@@ -223,13 +256,15 @@ SEC("tcx/egress") int sentinel_out(struct __sk_buff *skb)
 	return refuse_egress(skb, DROP_SENTINEL);
 }
 
-/* A probe enters a port as if its guest had sent it: the mark of the socket that sent it names the device. */
+/* A probe enters a port as if its guest had sent it, save that it opens none: the mark of the socket that sent it names the
+ * device. */
 SEC("tcx/ingress") int probe_in(struct __sk_buff *skb)
 {
+	const struct config *cfg = host();
 	__u32 ifindex = skb->mark;
 
-	if (!bpf_map_lookup_elem(&ports_v1, &ifindex))
+	if (!cfg || !bpf_map_lookup_elem(&ports_v1, &ifindex))
 		return DROP;
-	skb->mark = 0;
+	skb->mark = cfg->mark | SLOT_NOWHERE;
 	return bpf_redirect(ifindex, BPF_F_INGRESS);
 }

@@ -125,7 +125,7 @@ func TestEachNonceHasItsOwnLabel(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				label := tracing.Label(1, 2, frame)
+				label := tracing.Label(1, 2, 4711, frame)
 				if label == 0 || seen[label] {
 					t.Fatalf("%s probe to %s has label %x, again: %v", p, ends[1], label, seen[label])
 				}
@@ -134,7 +134,7 @@ func TestEachNonceHasItsOwnLabel(t *testing.T) {
 		}
 	}
 	frame, err := Craft(probe(ARP, "10.10.0.11", "10.10.0.12"))
-	if err != nil || tracing.Label(1, 2, frame) == 0 {
+	if err != nil || tracing.Label(1, 2, 4711, frame) == 0 {
 		t.Fatalf("an ARP probe has no label (%v)", err)
 	}
 }
