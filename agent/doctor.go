@@ -131,17 +131,23 @@ func (d *doctor) mtu(s *fabric.Snapshot) {
 	}
 }
 
-// certificate checks those that this host is known by.
+// certificate checks those that this host is known by, and how long they are still good.
 func (d *doctor) certificate() {
 	for _, c := range []struct {
 		check, whom string
 		files       TLSFiles
 	}{{"tls", "to other hosts", d.config.TLS}, {"etcd.tls", "to etcd", d.config.Etcd.TLS}} {
-		if _, err := identity.Load(c.files.files(), time.Now()); err != nil {
+		id, err := identity.Load(c.files.files(), time.Now())
+		if err != nil {
 			d.add(c.check, api.Failed, "issue the host's certificates again with the fabric's CA, and copy them there", "the host cannot show who it is %s: %v", c.whom, err)
 			continue
 		}
-		d.add(c.check, api.OK, "", "the host's certificate shows who it is %s", c.whom)
+		if err := id.Waning(time.Now()); err != nil {
+			text, remedy, _ := strings.Cut(err.Error(), "; ")
+			d.add(c.check, api.Warning, remedy, "%s", text)
+			continue
+		}
+		d.add(c.check, api.OK, "", "the host's certificate shows who it is %s, until %s", c.whom, id.NotAfter.UTC().Format(time.DateOnly))
 	}
 }
 

@@ -57,9 +57,10 @@ type Identity struct {
 	Name string
 	// Roles are what the holder may do.
 	Roles []Role
-	// NotAfter is when the certificate ends.
-	NotAfter time.Time
+	// NotBefore and NotAfter are when the certificate begins and ends.
+	NotBefore, NotAfter time.Time
 
+	file string // of the certificate
 	cert tls.Certificate
 	pool *x509.CertPool
 }
@@ -92,8 +93,31 @@ func Load(files Files, now time.Time) (*Identity, error) {
 		return nil, err
 	}
 	holder := holderOf(pair.Leaf)
-	return &Identity{Name: holder.Name, Roles: holder.Roles, NotAfter: pair.Leaf.NotAfter, cert: pair, pool: pool}, nil
+	return &Identity{
+		Name: holder.Name, Roles: holder.Roles, NotBefore: pair.Leaf.NotBefore, NotAfter: pair.Leaf.NotAfter,
+		file: files.Cert, cert: pair, pool: pool,
+	}, nil
 }
+
+// Waning is nil while more than a third of the certificate's life is left, and then an ErrCertificate that says when it
+// ends and, after a semicolon, what to do.
+func (i *Identity) Waning(now time.Time) error {
+	left := i.NotAfter.Sub(now)
+	if left > i.NotAfter.Sub(i.NotBefore)/3 {
+		return nil
+	}
+	ends := fmt.Sprintf("ends at %s, in less than %d days", stamp(i.NotAfter), left/(24*time.Hour)+1)
+	if left <= 0 {
+		ends = "has ended at " + stamp(i.NotAfter)
+	}
+	return &waning{fmt.Sprintf("certificate %s of %s %s; issue it again with its CA, put it in the old one's place, and restart the agent", i.file, i.Name, ends)}
+}
+
+// waning is an ErrCertificate whose text ends with what to do.
+type waning struct{ text string }
+
+func (w *waning) Error() string { return w.text }
+func (w *waning) Unwrap() error { return ErrCertificate }
 
 // Server is the configuration of a listener: TLS 1.3, and every client must show a certificate of this fabric.
 func (i *Identity) Server() *tls.Config {

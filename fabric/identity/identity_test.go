@@ -250,3 +250,21 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestACertificateWanesInTheLastThirdOfItsLife(t *testing.T) {
+	id := load(t, newHost(t, newCA(t), Request{Name: "h1", Roles: []Role{RoleHost}, Life: 90 * 24 * time.Hour}))
+	for _, c := range []struct {
+		day  int
+		want string
+	}{
+		{0, ""}, {59, ""}, {61, "in less than 30 days"}, {89, "in less than 2 days"}, {91, "has ended at"},
+	} {
+		err := id.Waning(issued.Add(time.Duration(c.day) * 24 * time.Hour))
+		if c.want == "" && err != nil {
+			t.Errorf("after %d days: %v", c.day, err)
+		}
+		if c.want != "" && (!errors.Is(err, ErrCertificate) || !strings.Contains(err.Error(), c.want+"; issue it again") && c.day < 90) {
+			t.Errorf("after %d days: %v, want %q", c.day, err, c.want)
+		}
+	}
+}
