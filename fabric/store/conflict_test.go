@@ -237,3 +237,18 @@ func TestManyObjectsAreOneChange(t *testing.T) {
 		t.Errorf("the last port has %v, want %v", last.Spec.Addresses, want)
 	}
 }
+
+func TestALinkLocalAddressLiesInEverySubnet(t *testing.T) {
+	t.Parallel()
+	s := storetest.Start(t).Open(t)
+	port := with(newPort("a", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("10.10.0.5", "fe80::1234") })
+	apply(t, s, newSwitch("blue", "10.10.0.0/24"), port)
+	apply(t, s, newSwitch("blue", "10.10.0.0/16"))
+	other := with(newPort("b", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("fe80::1234") })
+	if _, err := s.Apply(t.Context(), []fabric.Object{other}, store.ApplyOptions{}); !errors.Is(err, fabric.ErrConflict) {
+		t.Errorf("two ports of a switch have one link-local address: %v", err)
+	}
+	if _, err := s.Apply(t.Context(), []fabric.Object{with(newPort("b", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("169.254.0.5") })}, store.ApplyOptions{}); !errors.Is(err, fabric.ErrInvalid) {
+		t.Errorf("an IPv4 address outside is accepted: %v", err)
+	}
+}

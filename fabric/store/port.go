@@ -158,7 +158,7 @@ func (a *applying) addresses(p, before *fabric.Port, sw *fabric.Switch) error {
 
 // usable says why an address cannot be a port's on the switch.
 func usable(sw *fabric.Switch, addr netip.Addr) error {
-	if len(sw.Spec.Subnets) == 0 {
+	if len(sw.Spec.Subnets) == 0 || isLinkLocal(addr) {
 		return nil
 	}
 	i := slices.IndexFunc(sw.Spec.Subnets, func(p netip.Prefix) bool { return p.Contains(addr) })
@@ -176,6 +176,10 @@ func usable(sw *fabric.Switch, addr netip.Addr) error {
 	}
 	return nil
 }
+
+// isLinkLocal reports whether the address is an IPv6 link-local one, which every link has beside its subnets (RFC 4291 2.5.6).
+// A guest that does not make it from its MAC has it among its port's addresses.
+func isLinkLocal(addr netip.Addr) bool { return addr.Is6() && addr.IsLinkLocalUnicast() }
 
 func join(subnets []netip.Prefix) string {
 	words := make([]string, len(subnets))

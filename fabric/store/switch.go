@@ -190,5 +190,5 @@ func (a *applying) stillInside(s *fabric.Switch) error {
 }
 
 func inside(subnets []netip.Prefix, addr netip.Addr) bool {
-	return slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(addr) })
+	return isLinkLocal(addr) || slices.ContainsFunc(subnets, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
