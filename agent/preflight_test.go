@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -79,4 +80,20 @@ func TestOneAgentPerStateDirectory(t *testing.T) {
 		t.Fatal("the lock outlived its holder")
 	}
 	again.Close()
+}
+
+func TestAnotherTunnelOnThePortIsNamed(t *testing.T) {
+	vtep := netip.MustParseAddr("127.0.0.99")
+	other, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(vtep, 4789)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = checkTunnelPort(vtep)
+	if err == nil || !strings.Contains(err.Error(), "UDP port 4789 (VXLAN) on 127.0.0.99 is in use") || !strings.Contains(err.Error(), "ss -lunp") {
+		t.Errorf("got %v", err)
+	}
+	other.Close()
+	if err := checkTunnelPort(vtep); err != nil {
+		t.Errorf("the port is free, yet: %v", err)
+	}
 }
