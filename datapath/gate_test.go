@@ -239,3 +239,43 @@ func TestTwoHostsThatRelayToEachOtherEndIt(t *testing.T) {
 		t.Fatalf("relayed %d times, want 1", c.Tunnel.Relayed)
 	}
 }
+
+func TestAnOpeningIsToldEvenWhenTheRingWasFull(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	w.tap(h, 3, 0)
+	a.gate(datapath.Staged, 2)
+	followed := ip{protocol: protoUDP}.frame(2, 3, false, udp(1, 2, data))
+	w.arm(followed, 1)
+	eventually(t, "hops find no room", func() bool {
+		for range 100 {
+			b.send(followed)
+		}
+		ports, _ := h.counters()
+		return ports["g2"].Untold > 0
+	})
+	a.send(ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data[1:])))
+	if ports, _ := h.counters(); ports["g1"].Untold != 1 || h.gateOf(t, a.device) != datapath.Open {
+		t.Fatalf("gate %d, %+v", h.gateOf(t, a.device), ports["g1"])
+	}
+	for quiet := false; !quiet; {
+		select {
+		case e := <-h.Events():
+			if e.Kind == datapath.PortOpened {
+				t.Fatal("the record found room: the test does not test")
+			}
+		case <-time.After(300 * time.Millisecond):
+			quiet = true
+		}
+	}
+	w.verify(h)
+	if e := h.event(datapath.PortOpened); e.Port != "g1" || e.Device != a.device {
+		t.Fatalf("event %+v", e)
+	}
+	w.verify(h)
+	if len(h.Events()) != 0 {
+		t.Fatalf("told again: %+v", <-h.Events())
+	}
+}
