@@ -25,7 +25,8 @@ type Counters struct {
 	Local, Remote, Flooded, Answered uint64
 	// Passed was left to the kernel's VXLAN device, Relayed sent on to a station's new host; both are of the host only.
 	Passed, Relayed uint64
-	// Offered was meant for the guest, Tx was handed to its device.
+	// Offered was meant for the guest, Tx was given to its device, which may still lose it: when its queue is full, or it or the
+	// other end of a veth is down. Such losses are in the device's own counters (ip -s link).
 	Offered uint64
 	Tx      Traffic
 	// SentOn are frames for the port that were relayed to its new host.
