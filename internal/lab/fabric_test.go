@@ -15,9 +15,6 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// upLimit is how long a lab of three hosts may take on a machine of two cores.
-const upLimit = 15 * time.Second
-
 // builds is where TestMain lets the tests build weft; it removes it.
 var builds string
 
@@ -60,9 +57,7 @@ func live(t *testing.T, o Options) *Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begun); took > upLimit {
-		t.Errorf("the lab took %s to be ready, more than %s", took, upLimit)
-	}
+	t.Logf("the lab was ready after %s", time.Since(begun)) // a figure of `make bench`; a time decides no test
 	return l
 }
 
