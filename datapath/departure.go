@@ -38,6 +38,9 @@ func (s shared) lose(ifindex uint32) {
 		atomic.CompareAndSwapUint64(&slot.Out, out, 0)
 		for {
 			gate := atomic.LoadUint64(&slot.Gate)
+			if Gate(gate&gateMask) == Relay { // passes nothing here either, and late frames still go on to the new host
+				break
+			}
 			if atomic.CompareAndSwapUint64(&slot.Gate, gate, gate&^gateMask|uint64(Closed)) {
 				break
 			}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
 )
@@ -182,6 +183,19 @@ func TestTheSourceOfAMoveSendsLateFramesOn(t *testing.T) {
 				t.Fatalf("relayed %d, for the port %d, want 2", after.Tunnel.Relayed-before.Tunnel.Relayed, ports["g1"].SentOn-sentOn)
 			}
 		})
+	}
+	a.file.Close() // as when the hypervisor ends before the relay does
+	eventually(t, "the device is gone", func() bool {
+		return h.ns.Do(func() error { _, err := nic.Find(a.device); return err }) != nil
+	})
+	h.place(datapath.FDB{Device: a.device, Peer: destination, Relay: true, Epoch: 3})
+	for range 50 {
+		late := ip{protocol: protoUDP}.frame(50, 1, false, udp(1, 2, data))
+		x.tb = t
+		x.send(h, vxlan(home, h.vtep, vni, ip{}, late))
+		if u := unpack(t, x.receive()); u.dst != destination {
+			t.Fatalf("with the device gone, relayed as %+v", u)
+		}
 	}
 	h.place(datapath.FDB{Peer: destination, Epoch: 3})
 	late := ip{protocol: protoUDP}.frame(50, 1, false, udp(1, 2, data))
