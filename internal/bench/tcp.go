@@ -20,7 +20,15 @@ type transfer struct {
 	listener int
 	port     int
 	count    atomic.Uint64 // what the measured side has completed
+	started  chan struct{} // closed with the first of it
 	stop     atomic.Bool
+}
+
+// add counts what was completed.
+func (t *transfer) add(n int) {
+	if n > 0 && t.count.Add(uint64(n)) == uint64(n) {
+		close(t.started)
+	}
 }
 
 // run starts both sides, each on its core, counts for the time given after a short start, and stops them.
@@ -33,6 +41,7 @@ func (t *transfer) run(ctx context.Context, d time.Duration, server, client func
 		return 0, err
 	}
 	defer unix.Close(t.listener)
+	t.started = make(chan struct{})
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	serverDone := run(t.ends.to, t.core, func() error { return t.side(cancel, server) })
@@ -42,6 +51,10 @@ func (t *transfer) run(ctx context.Context, d time.Duration, server, client func
 		_ = unix.Shutdown(t.listener, unix.SHUT_RD) // wakes the server if it waits for a connection
 		err = errors.Join(err, <-clientDone, <-serverDone)
 	}()
+	select {
+	case <-t.started:
+	case <-ctx.Done():
+	}
 	if err := wait(ctx, d/4); err != nil {
 		return 0, err
 	}
@@ -87,7 +100,7 @@ func (t *transfer) takeAll() error {
 		if err != nil && !again(err) {
 			return fmt.Errorf("receive the stream: %w", err)
 		}
-		t.count.Add(uint64(max(n, 0)))
+		t.add(n)
 	}
 	return nil
 }
@@ -169,7 +182,7 @@ func (t *transfer) ask() error {
 		if err := t.exchange(fd); err != nil {
 			return err
 		}
-		t.count.Add(1)
+		t.add(1)
 	}
 	return nil
 }
@@ -230,7 +243,7 @@ func (t *transfer) askAnew() error {
 		if err != nil {
 			return err
 		}
-		t.count.Add(1)
+		t.add(1)
 	}
 	return nil
 }

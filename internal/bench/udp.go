@@ -97,6 +97,8 @@ type blaster struct {
 	ends ends
 	rate int // per second; 0 is as fast as it goes
 	stop atomic.Bool
+	// started is closed when the first batch has left.
+	started chan struct{}
 }
 
 // run sends batches until stopped; a paced one sleeps until the next batch is due.
@@ -121,6 +123,9 @@ func (b *blaster) run() error {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), batch, 0, 0, 0)
 		switch {
 		case errno == 0:
+			if sent == 0 {
+				close(b.started)
+			}
 			sent += int(n)
 		case errno != unix.ENOBUFS && errno != unix.EINTR && errno != unix.EAGAIN:
 			return fmt.Errorf("send datagrams: %w", errno)
@@ -158,8 +163,14 @@ func blast(ctx context.Context, e ends, rate int, d time.Duration) (counted span
 		return counted, err
 	}
 	defer s.Close()
-	b := &blaster{ends: e, rate: rate}
+	b := &blaster{ends: e, rate: rate, started: make(chan struct{})}
 	done := run(e.from, senderCore, b.run)
+	select {
+	case <-b.started:
+	case err := <-done:
+		return counted, errors.Join(errNothing, err)
+	case <-ctx.Done():
+	}
 	defer func() {
 		b.stop.Store(true)
 		err = errors.Join(err, <-done)
@@ -167,6 +178,11 @@ func blast(ctx context.Context, e ends, rate int, d time.Duration) (counted span
 	if err := wait(ctx, d/8); err != nil {
 		return counted, err
 	}
+	return s.count(ctx, d)
+}
+
+// count counts for the time given.
+func (s *sink) count(ctx context.Context, d time.Duration) (counted span, err error) {
 	start := time.Now()
 	delivered, err := s.Delivered()
 	busy, busyErr := kernelTime()
