@@ -164,22 +164,22 @@ func TestNothingIsLostWhenTheLoaderDiesAndComesBack(t *testing.T) {
 	first := w.hosts[0].startLoader()
 	second := w.hosts[1].startLoader()
 	traffic := startStream(a, b)
-	traffic.past(100_000)
+	traffic.past(50_000)
 	for round := range uint64(4) {
 		for i, cmd := range []**exec.Cmd{&first, &second} {
 			(*cmd).Process.Kill()
 			(*cmd).Wait()
-			traffic.past(200_000 + round*200_000)
+			traffic.past(100_000 + round*100_000)
 			*cmd = w.hosts[i].startLoader()
 		}
 	}
-	traffic.past(1_000_000)
+	traffic.past(500_000)
 	for _, cmd := range []*exec.Cmd{first, second} {
 		cmd.Process.Kill()
 		cmd.Wait()
 	}
 	sent, lost := traffic.end()
-	if sent < 1_000_000 || lost != 0 {
+	if sent < 500_000 || lost != 0 {
 		t.Fatalf("%d of %d frames were lost", lost, sent)
 	}
 	for _, h := range w.hosts {
