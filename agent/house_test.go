@@ -183,7 +183,28 @@ func (h *house) start() *tenant {
 		}
 	})
 	h.t.Cleanup(stop)
+	h.answers()
 	return &tenant{Agent: a, Client: c, stop: stop}
+}
+
+// answers waits until an agent listens on the socket.
+func (h *house) answers() {
+	h.t.Helper()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(20 * time.Second)
+	for {
+		c, err := net.Dial("unix", h.config.Socket)
+		if err == nil {
+			c.Close()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			h.t.Fatalf("no agent listens: %v", err)
+		}
+	}
 }
 
 // until waits for the agent to be as asked.
