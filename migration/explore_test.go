@@ -357,19 +357,20 @@ func sound(o options) func(world, string) error {
 
 func TestNoMischief(t *testing.T) {
 	for _, gated := range []bool{true, false} {
-		t.Run(fmt.Sprintf("gated %v", gated), func(t *testing.T) {
-			t.Parallel()
-			o := options{gated: gated}
-			explore(t, o, sound(o))
-		})
+		for _, earlier := range []qmp.Kind{qmp.Idle, qmp.Completed, qmp.Failed, qmp.Cancelled} {
+			o := options{gated: gated, earlier: earlier}
+			t.Run(fmt.Sprintf("gated %v after %s", gated, earlier), func(t *testing.T) {
+				t.Parallel()
+				explore(t, o, sound(o))
+			})
+		}
 	}
 }
 
 func TestEveryMischiefOnce(t *testing.T) {
-	for _, gated := range []bool{true, false} {
-		t.Run(fmt.Sprintf("gated %v", gated), func(t *testing.T) {
+	for _, o := range []options{{gated: true, mischief: 1}, {gated: false, mischief: 1, earlier: qmp.Completed}} {
+		t.Run(fmt.Sprintf("gated %v after %q", o.gated, o.earlier), func(t *testing.T) {
 			t.Parallel()
-			o := options{gated: gated, mischief: 1}
 			explore(t, o, sound(o))
 		})
 	}
@@ -378,7 +379,7 @@ func TestEveryMischiefOnce(t *testing.T) {
 // TestTwins lets the hypervisor at the source do what it must not: run on after everything was sent. Then the guest may
 // run twice for a while, but in the end exactly the host that the record names lets it send.
 func TestTwins(t *testing.T) {
-	o := options{gated: true, mischief: 1, twins: true}
+	o := options{gated: true, mischief: 1, earlier: qmp.Failed, twins: true}
 	explore(t, o, func(w world, _ string) error {
 		if !w.over() {
 			return nil

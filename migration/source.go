@@ -160,7 +160,7 @@ func (t *turn) stops(at time.Time) {
 	case Awaiting:
 		t.start()
 	case Copying, Cancelling:
-		if t.Migration == qmp.Idle && !t.Ordered {
+		if !t.Ordered && t.idle() && t.Migration != qmp.Completed {
 			t.because("the guest is paused: let it run, then move it")
 			t.conclude()
 			return
@@ -209,14 +209,26 @@ func (t *turn) migration(e Event) {
 			t.sent()
 		}
 	case qmp.Failed, qmp.Cancelled:
-		t.because("the hypervisor ended the migration: " + string(e.Guest) + " " + e.Text)
-		switch t.State {
-		case Copying, Cancelling:
-			t.conclude()
-		case Held:
-			t.enter(Returning, t.Limits.Answer)
-		}
+		t.ended(e)
 	}
+}
+
+// ended: the migration has come to nothing. After a restart that may be an earlier one; the guest's state, which is told
+// next, decides whether this one is still to be ordered.
+func (t *turn) ended(e Event) {
+	if t.State == Copying && !t.Ordered || t.State != Copying && t.State != Cancelling && t.State != Held {
+		return
+	}
+	why := "the hypervisor ended the migration: " + string(e.Guest)
+	if e.Text != "" {
+		why += ": " + e.Text
+	}
+	t.because(why)
+	if t.State == Held {
+		t.enter(Returning, t.Limits.Answer)
+		return
+	}
+	t.conclude()
 }
 
 // proceed lets the hypervisor switch over, once the frames go to the destination.

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -83,6 +84,8 @@ var (
 type options struct {
 	gated    bool // the hypervisor waits for Continue
 	mischief int
+	// earlier is what the source's hypervisor tells of a migration before this one; empty for none.
+	earlier qmp.Kind
 	// twins lets the hypervisors do what they must not: both run.
 	twins bool
 }
@@ -95,7 +98,7 @@ func newWorld(o options) world {
 		Status: fabric.MoveStatus{Phase: fabric.MoveGranted, Epoch: 2},
 	}
 	w.loc = fabric.Location{Port: "p", Host: "src", Epoch: 1, Grant: &fabric.Grant{Move: "m", To: "dst", Epoch: 2, Rollback: 3}}
-	w.qemu[0] = machine{alive: true, runs: true, migration: qmp.Idle}
+	w.qemu[0] = machine{alive: true, runs: true, migration: cmp.Or(o.earlier, qmp.Idle)}
 	w.gates[0] = open
 	for i := range w.ends {
 		w.start(i)
