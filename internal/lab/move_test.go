@@ -72,8 +72,10 @@ func moveUnderTraffic(t *testing.T, l *Lab, m moving, to fabric.HostID) {
 	if r.GuestPauseMs <= 0 {
 		t.Errorf("the pause was not measured: %+v", r)
 	}
-	if probes := r.GuestPauseMs / float64(m.every.Milliseconds()); done.Spec.From != "h1" && r.Relayed == 0 && probes > 2 {
-		t.Errorf("nothing was relayed in a pause of %.1f ms with a probe every %s", r.GuestPauseMs, m.every)
+	// The prober may have had no turn on a busy machine: what counts is what it has sent into the pause, less its edges.
+	paused := p.between(done.Status.At[fabric.MoveSwitched], done.Status.At[fabric.MoveActive])
+	if done.Spec.From != "h1" && r.Relayed == 0 && paused > 4 {
+		t.Errorf("nothing was relayed, and %d probes were sent while the guest stood still", paused)
 	}
 	owners(before, done, to)
 	settled(t, l, m.guest, to)

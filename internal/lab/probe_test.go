@@ -105,6 +105,18 @@ func (p *prober) send(ctx context.Context, every time.Duration) {
 	}
 }
 
+// between counts the probes sent after one moment and before another.
+func (p *prober) between(from, to time.Time) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, t := range p.sent {
+		if t.After(from) && t.Before(to) {
+			n++
+		}
+	}
+	return n
+}
+
 // echoRequest carries its number as payload; the 16 bits of the protocol's own would soon be used up (RFC 792).
 func echoRequest(seq int) []byte {
 	b := make([]byte, 16)
