@@ -21,6 +21,8 @@ type List[T any] struct {
 	Items []T `json:"items"`
 	// Revision is the etcd revision the list was read at; a watch that starts there misses nothing.
 	Revision fabric.Revision `json:"revision,omitempty"`
+	// Stale says that the list is the answering host's last knowledge, and why; empty when it is the fabric's.
+	Stale string `json:"stale,omitempty"`
 }
 
 // Resource is how a kind is called in paths and commands.

@@ -87,6 +87,11 @@ func PortsHere() huma.Operation {
 	return operation("ports-here", http.MethodGet, "/v1/here/ports", "ports", Read, "The ports that are plugged in on this host, with their counters")
 }
 
+// StatusHere reads what the host that is asked says about itself.
+func StatusHere() huma.Operation {
+	return operation("status-here", http.MethodGet, "/v1/here/status", "fabric", Read, "What this host says about itself: what is in force here, and its ports")
+}
+
 // GetStatus reads the fabric on one page.
 func GetStatus() huma.Operation {
 	return operation("status", http.MethodGet, "/v1/status", "fabric", Read, "The whole fabric on one page, with every problem and its next step")

@@ -40,6 +40,7 @@ const (
 	PortStaged  PortState = "staged"  // destination of a move: settings in force, opens with the guest's first frame
 	PortActive  PortState = "active"  // the guest is here
 	PortRelayed PortState = "relayed" // source of a move: late packets are sent on
+	PortUnknown PortState = "unknown" // the host that holds it does not say; its traffic goes on as before
 )
 
 // PortStatus is the port as its host sees it.

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"regexp"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -50,12 +51,23 @@ func failure(err error) *api.Error {
 		}
 	case errors.Is(err, store.ErrNotAllowed):
 		e.Code, e.Next = api.CodeForbidden, "see the certificate of etcd.tls in the agent's configuration: docs/guide/external-etcd.md"
-	case errors.Is(err, store.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, store.ErrUnavailable):
+		e.Code, e.Message, e.Next = api.CodeUnavailable, brief(err), "weft status shows which members of etcd are away; traffic goes on meanwhile"
+	case errors.Is(err, context.DeadlineExceeded):
 		e.Code, e.Next = api.CodeUnavailable, "weft status shows what is away; traffic goes on meanwhile"
 	case e.Next == "":
 		e.Next = "look at the agent's log: journalctl -u weft"
 	}
 	return e
+}
+
+// endpoints are etcd's addresses within an error: three URLs in every message hide what it says. They are in the agent's log.
+var endpoints = regexp.MustCompile(` at https?://[^\s,]+(, https?://[^\s,]+)*`)
+
+// brief is what an error of the store says in one line.
+func brief(err error) string {
+	text, _, _ := strings.Cut(err.Error(), ": "+store.ErrUnavailable.Error())
+	return endpoints.ReplaceAllString(text, "")
 }
 
 // about names the object that an error is about.

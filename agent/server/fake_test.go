@@ -23,6 +23,8 @@ type memory struct {
 	applied  []fabric.Object
 	reported []fabric.HostID
 	events   []fabric.Event
+	// here is what the host says about itself.
+	here fabric.HostStatus
 }
 
 func newMemory() *memory {
@@ -75,6 +77,14 @@ func (m *memory) Apply(_ context.Context, objects []fabric.Object, o store.Apply
 }
 
 func (m *memory) Delete(_ context.Context, kind fabric.Kind, name string) (fabric.Revision, error) {
+	snap, _, _, _ := m.now()
+	if kind == fabric.KindPort && snap.Ports[fabric.PortID(name)] != nil {
+		m.change(func(s *fabric.Snapshot) { delete(s.Ports, fabric.PortID(name)) })
+		return 8, nil
+	}
+	if kind == fabric.KindGroup {
+		return 0, fabric.ErrNotFound
+	}
 	return 0, fmt.Errorf("delete %s %s: ports a, b are plugged in: %w", kind, name, fabric.ErrConflict)
 }
 
@@ -129,6 +139,7 @@ func (m *memory) Ports(context.Context) ([]fabric.PortStatus, error) {
 func (m *memory) Detach(context.Context, fabric.PortID) error { return nil }
 
 func (m *memory) Doctor(context.Context) ([]api.Finding, error) { panic("doctor fell ill") }
+func (m *memory) Status() fabric.HostStatus                     { return m.here }
 func (m *memory) Ready(context.Context) error                   { return errors.New("the first snapshot has not come") }
 
 func (m *memory) Confirm(context.Context) (string, error) { return "The change is put in force.", nil }

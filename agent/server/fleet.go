@@ -127,6 +127,9 @@ func (s *Server) abortMove(ctx context.Context, in *named) (*answer[*fabric.Move
 		return nil, absent("move ports")
 	}
 	m, err := s.o.Moves.Abort(ctx, fabric.MoveID(in.Name))
+	if errors.Is(err, fabric.ErrNotFound) {
+		return nil, missing(api.Resource{Singular: "move", Plural: "moves"}, in.Name)
+	}
 	if err != nil {
 		return nil, err
 	}

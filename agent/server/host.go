@@ -12,6 +12,7 @@ func (s *Server) hostOperations() {
 	register(s, api.GetVersion(), s.version)
 	register(s, api.GetDoctor(), s.doctor)
 	register(s, api.ConfirmHeld(), s.confirmHeld)
+	register(s, api.StatusHere(), s.statusHere)
 	register(s, api.PortsHere(), s.portsHere)
 	register(s, api.AttachPort(), s.attach)
 	register(s, api.DetachPort(), s.detach)
@@ -46,7 +47,7 @@ func (s *Server) confirmHeld(ctx context.Context, _ *struct{}) (*answer[api.Conf
 
 // attach binds a port to a device of this host.
 func (s *Server) attach(ctx context.Context, in *struct {
-	Name string `path:"name" maxLength:"63" doc:"Name of the port"`
+	Name string `path:"name" doc:"Name of the port"`
 	Body api.Attachment
 }) (*answer[api.Attached], error) {
 	if s.o.Plugs == nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,7 +20,13 @@ import (
 
 // named is the input of operations on one object.
 type named struct {
-	Name string `path:"name" maxLength:"63" doc:"Name of the object"`
+	Name string `path:"name" doc:"Name of the object"`
+}
+
+// deletion is the input of deletes.
+type deletion struct {
+	Name  string `path:"name" doc:"Name of the object"`
+	Force bool   `query:"force" doc:"Delete a port although it is plugged in"`
 }
 
 // listing is the input of lists.
@@ -58,7 +65,7 @@ func kind[T any, P interface {
 		if in.Counters {
 			s.count(ctx, v, "")
 		}
-		return &answer[api.List[T]]{api.List[T]{Items: list(v), Revision: v.snap.Revision}}, nil
+		return &answer[api.List[T]]{api.List[T]{Items: list(v), Revision: v.snap.Revision, Stale: v.staleness()}}, nil
 	})
 	register(s, api.GetOf(r), func(ctx context.Context, in *named) (*answer[P], error) {
 		v, err := s.view(ctx)
@@ -82,13 +89,16 @@ func kind[T any, P interface {
 	if !r.Settable {
 		return
 	}
-	register(s, api.DeleteOf(r), func(ctx context.Context, in *named) (*answer[api.ApplyResult], error) {
-		return s.delete(ctx, r, in.Name)
+	register(s, api.DeleteOf(r), func(ctx context.Context, in *deletion) (*answer[api.ApplyResult], error) {
+		return s.delete(ctx, r, in)
 	})
 }
 
 // missing is the answer for an object that does not exist.
 func missing(r api.Resource, name string) *api.Error {
+	if len(name) > fabric.MaxName {
+		name = name[:24] + "…" // it cannot be one; enough to know it by
+	}
 	return &api.Error{
 		Code: api.CodeNotFound, Object: r.Singular + "/" + name,
 		Message: fmt.Sprintf("there is no %s %q", r.Singular, name), Next: "see what there is: weft get " + r.Plural,
@@ -189,17 +199,42 @@ func decode(ctx context.Context, raw []json.RawMessage) ([]fabric.Object, error)
 }
 
 // delete removes one object.
-func (s *Server) delete(ctx context.Context, r api.Resource, name string) (*answer[api.ApplyResult], error) {
+func (s *Server) delete(ctx context.Context, r api.Resource, in *deletion) (*answer[api.ApplyResult], error) {
 	if err := s.mayWrite(ctx); err != nil {
 		return nil, err
 	}
-	rev, err := s.o.Objects.Delete(ctx, r.Kind, name)
+	if r.Kind == fabric.KindPort && !in.Force {
+		if err := s.unplugged(ctx, in.Name); err != nil {
+			return nil, err
+		}
+	}
+	rev, err := s.o.Objects.Delete(ctx, r.Kind, in.Name)
+	if errors.Is(err, fabric.ErrNotFound) {
+		return nil, missing(r, in.Name)
+	}
 	if err != nil {
-		return nil, about(r.Singular+"/"+name, err)
+		return nil, about(r.Singular+"/"+in.Name, err)
 	}
 	return &answer[api.ApplyResult]{api.ApplyResult{
-		Revision: rev, TraceID: traceID(ctx), Items: []api.Applied{{Kind: r.Kind, Name: name, Outcome: api.Deleted}},
+		Revision: rev, TraceID: traceID(ctx), Items: []api.Applied{{Kind: r.Kind, Name: in.Name, Outcome: api.Deleted}},
 	}}, nil
+}
+
+// unplugged refuses to delete a port that a host holds: its guest would be cut off that moment.
+func (s *Server) unplugged(ctx context.Context, name string) error {
+	snap, err := s.o.Objects.Snapshot(ctx)
+	if err != nil {
+		return err
+	}
+	host := snap.Locations[fabric.PortID(name)].Host
+	if host == "" {
+		return nil
+	}
+	return &api.Error{
+		Code: api.CodeConflict, Object: "port/" + name,
+		Message: fmt.Sprintf("delete port %s: it is plugged in on host %s, and its guest would be cut off", name, host),
+		Next:    fmt.Sprintf("take the guest away first, in a lab with: weft lab vm %[1]s --remove; or cut it off with: weft delete port %[1]s --force", name),
+	}
 }
 
 // mayWrite refuses writes on a host that is no server: its etcd certificate is for reading, and its host certificate
@@ -242,7 +277,7 @@ func absent(what string) *api.Error {
 
 // view reads the wanted state and what the hosts say. Without etcd it is what this host knew last.
 func (s *Server) view(ctx context.Context) (*view, error) {
-	v := &view{statuses: map[fabric.HostID]fabric.HostStatus{}}
+	v := &view{self: s.o.Self, statuses: map[fabric.HostID]fabric.HostStatus{}}
 	if s.o.Fleet != nil {
 		v.alive = s.o.Fleet.Alive()
 	}
@@ -256,15 +291,16 @@ func (s *Server) view(ctx context.Context) (*view, error) {
 		v.snap = snap
 		if s.o.Statuses != nil {
 			if v.statuses, err = s.o.Statuses.Statuses(ask); err != nil {
-				v.stale = err
+				v.stale, v.statuses = err, s.askAll(ctx, v)
 			}
 		}
 		return v, nil
 	}
 	if ctx.Err() != nil || s.o.Fleet == nil || s.o.Fleet.Latest() == nil {
-		return nil, &api.Error{Code: api.CodeUnavailable, Message: "read the fabric from etcd: " + err.Error(), Next: "weft status shows which members answer; traffic goes on meanwhile"}
+		return nil, &api.Error{Code: api.CodeUnavailable, Message: "read the fabric from etcd: " + brief(err), Next: "weft status shows which members answer; traffic goes on meanwhile"}
 	}
 	v.snap, v.stale = s.o.Fleet.Latest(), err
+	v.statuses = s.askAll(ctx, v)
 	return v, nil
 }
 

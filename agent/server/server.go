@@ -78,6 +78,8 @@ type Host interface {
 	// Events calls each with what happened here after the event of that number, oldest first; with follow it goes on until
 	// ctx ends.
 	Events(ctx context.Context, after uint64, follow bool, each func(uint64, fabric.Event) error) error
+	// Status is how the host is, as it reports it.
+	Status() fabric.HostStatus
 	// Ready says what is missing before the host does its work; nil when nothing is.
 	Ready(ctx context.Context) error
 	// Confirm goes on with what the host holds for a person's word, and says in a sentence what that was;

@@ -338,21 +338,6 @@ func TestCountersAreFetchedFromTheHostThatHasThePort(t *testing.T) {
 	}
 }
 
-func TestWithoutEtcdTheLastKnowledgeIsShown(t *testing.T) {
-	m := newMemory()
-	m.change(func(s *fabric.Snapshot) {
-		s.Hosts["h1"] = &fabric.Host{Metadata: fabric.Metadata{Name: "h1"}}
-		m.fail = errors.New("etcd is not available")
-	})
-	st, err := dial(t, client.Options{Socket: serve(t, m, nil).Socket}).Status(t.Context())
-	if err != nil || st.Healthy || len(st.Hosts) != 1 {
-		t.Fatalf("%+v, %v", st, err)
-	}
-	if p := st.Problems[0]; p.Object != "etcd" || !strings.Contains(p.Message, "what it knew last") || p.Next == "" {
-		t.Errorf("first problem %+v", p)
-	}
-}
-
 func TestTheCommittedDocumentIsTheServedOne(t *testing.T) {
 	want, err := server.Document()
 	if err != nil {

@@ -13,11 +13,20 @@ import (
 
 // view is the wanted state together with what the hosts say: what answers are computed from.
 type view struct {
+	self     fabric.HostID
 	snap     *fabric.Snapshot
 	statuses map[fabric.HostID]fabric.HostStatus
 	alive    map[fabric.HostID]bool
 	// stale says why the view is this host's last knowledge and not etcd's; nil when it is etcd's.
 	stale error
+}
+
+// staleness says that the view is old, and why; empty when it is not.
+func (v *view) staleness() string {
+	if v.stale == nil {
+		return ""
+	}
+	return fmt.Sprintf("etcd does not answer: this is what host %s knew last", v.self)
 }
 
 // sorted copies the objects of one kind in the order of their names, so that nobody writes into a snapshot.
@@ -107,7 +116,10 @@ func (v *view) portStatus(p *fabric.Port, seen map[sighting]fabric.PortStatus) f
 	}
 	st, ok := seen[sighting{id, loc.Host}]
 	if !ok {
-		st = fabric.PortStatus{Name: id, State: fabric.PortAbsent, Reason: fmt.Sprintf("host %s does not report it", loc.Host)}
+		st = fabric.PortStatus{Name: id, State: fabric.PortAbsent, Reason: fmt.Sprintf("it has no device on host %s, which holds it", loc.Host)}
+		if _, reports := v.statuses[loc.Host]; !reports {
+			st.State, st.Reason = fabric.PortUnknown, fmt.Sprintf("host %s does not report; what is in force there goes on", loc.Host)
+		}
 	}
 	st.Host, st.Epoch = loc.Host, loc.Epoch
 	return st
@@ -155,11 +167,11 @@ func (v *view) changed() fabric.Revision {
 func (v *view) problems(st *api.Status) []api.Problem {
 	var out []api.Problem
 	if v.stale != nil {
-		out = append(out, api.Problem{Object: "etcd", Message: fmt.Sprintf("host %s cannot read etcd (%v); this is what it knew last, and traffic goes on", st.Host, v.stale), Next: "look at the members below; a majority must run"})
+		out = append(out, api.Problem{Object: "etcd", Message: v.staleness() + ", and traffic goes on", Next: "look at the members below; a majority must run"})
 	}
 	for _, m := range st.Etcd.Members {
 		if !m.Healthy {
-			out = append(out, api.Problem{Object: "etcd/" + m.Name, Message: fmt.Sprintf("etcd member %s does not answer: %s", m.Name, m.Reason), Next: onHost(fabric.HostID(m.Name), "systemctl status weft")})
+			out = append(out, api.Problem{Object: "etcd/" + m.Name, Message: fmt.Sprintf("etcd member %s cannot serve: %s", m.Name, m.Reason), Next: v.nextOfMember(m.Name)})
 		}
 	}
 	if len(st.Etcd.Members) > 0 && st.Etcd.CanLose < 0 {
@@ -172,6 +184,14 @@ func (v *view) problems(st *api.Status) []api.Problem {
 		out = append(out, portProblems(&st.Ports[i])...)
 	}
 	return out
+}
+
+// nextOfMember is what to do about a member of etcd that does not serve: where its host is well, it lacks the others.
+func (v *view) nextOfMember(name string) string {
+	if _, reports := v.statuses[fabric.HostID(name)]; reports {
+		return "start the other members: a majority must run"
+	}
+	return onHost(fabric.HostID(name), "systemctl status weft")
 }
 
 // hostProblems are the problems of one host.

@@ -19,6 +19,9 @@ import (
 // watchPause is the least time between two looks of a watch: hosts repeat their status, and most of it says nothing new.
 const watchPause = 20 * time.Millisecond
 
+// watchPatience is how long etcd may take until a watch begins without it.
+const watchPatience = 2 * time.Second
+
 // watch streams objects and their changes, those of their status as well.
 func (s *Server) watch(_ context.Context, in *struct {
 	Kind []string `query:"kind,explode" doc:"Only these kinds"`
@@ -47,9 +50,40 @@ func (s *Server) watch(_ context.Context, in *struct {
 		} else {
 			w.take(func(v *view) { v.statuses = map[fabric.HostID]fabric.HostStatus{} })
 		}
+		g.Go(func() error { s.seed(ctx, w); return nil })
 		g.Go(func() error { return w.run(ctx, s.o.Fleet) })
 		return g.Wait()
 	}), nil
+}
+
+// seed begins a watch with what is known here and with what the hosts themselves say, when etcd does not answer.
+func (s *Server) seed(ctx context.Context, w *watcher) {
+	select {
+	case <-ctx.Done():
+		return
+	case <-time.After(watchPatience):
+	}
+	if s.o.Fleet == nil || s.o.Fleet.Latest() == nil {
+		return
+	}
+	w.mu.Lock()
+	v := w.now
+	w.mu.Unlock()
+	if v.snap == nil {
+		v.snap = s.o.Fleet.Latest()
+	}
+	if v.statuses != nil {
+		return
+	}
+	statuses := s.askAll(ctx, &v)
+	w.take(func(now *view) {
+		if now.snap == nil {
+			now.snap = v.snap
+		}
+		if now.statuses == nil {
+			now.statuses = statuses
+		}
+	})
 }
 
 // watcher turns snapshots and statuses into changes: it remembers what it has told of each object.

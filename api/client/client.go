@@ -13,6 +13,7 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"sync"
 	"syscall"
 	"time"
@@ -162,24 +163,43 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return fmt.Errorf("wait for an answer of %s: %w", c.where, context.Cause(ctx))
 	}
-	e := &api.Error{Code: api.CodeUnavailable, Next: "see that the agent runs there: systemctl status weft, or in a lab: weft lab status"}
+	e := &api.Error{Code: api.CodeUnavailable, Next: NextLook}
+	why := ""
+	var (
+		op     *net.OpError
+		lookup *net.DNSError
+		theirs *tls.CertificateVerificationError
+		alert  tls.AlertError
+		call   *url.Error
+	)
 	switch {
 	case errors.Is(err, fs.ErrPermission):
-		e.Code = api.CodeForbidden
-		e.Message = fmt.Sprintf("reach the agent on %s: your user may not", c.where)
-		e.Next = "run it with sudo, or join the group weft: sudo usermod -aG weft $USER"
+		e.Code, why, e.Next = api.CodeForbidden, "your user may not", "run it with sudo, or join the group weft: sudo usermod -aG weft $USER"
 	case errors.Is(err, fs.ErrNotExist):
-		e.Message = fmt.Sprintf("reach the agent on %s: there is no such socket", c.where)
-		e.Next = "start the agent: sudo systemctl start weft, or a lab: sudo weft lab up"
+		why, e.Next = "there is no such socket", NextStart
 	case errors.Is(err, syscall.ECONNREFUSED):
-		e.Message = fmt.Sprintf("reach the agent on %s: nobody listens", c.where)
+		why = "nobody listens"
+	case errors.As(err, &theirs):
+		e.Code, why, e.Next = api.CodeForbidden, fmt.Sprintf("what answers there has no certificate of your fabric (%v)", theirs.Err), nextCertificate
+	case errors.As(err, &alert):
+		e.Code, why, e.Next = api.CodeForbidden, fmt.Sprintf("it does not take your certificate (%v)", alert), nextCertificate
+	case errors.As(err, &lookup):
+		why, e.Next = fmt.Sprintf("the name %s cannot be looked up", lookup.Name), "give the host's address: HOST:PORT"
+	case errors.As(err, &op) && op.Err != nil:
+		why = op.Err.Error()
+	case errors.As(err, &call):
+		why = call.Err.Error()
 	default:
-		var op *net.OpError
-		cause := err
-		if errors.As(err, &op) && op.Err != nil {
-			cause = op.Err
-		}
-		e.Message = fmt.Sprintf("reach the agent on %s: %v", c.where, cause)
+		why = err.Error()
 	}
+	e.Message = fmt.Sprintf("reach the agent on %s: %s", c.where, why)
 	return e
 }
+
+// The next steps when an agent does not answer.
+const (
+	NextLook  = "see that the agent runs there: systemctl status weft, or in a lab: weft lab status"
+	NextStart = "start the agent: sudo systemctl start weft, or a lab: sudo weft lab up"
+
+	nextCertificate = "use a certificate of that host's fabric: --cert DIR"
+)

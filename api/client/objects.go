@@ -48,7 +48,7 @@ func (c *Client) list(ctx context.Context, r api.Resource, path string) (_ api.L
 	if err := c.call(ctx, http.MethodGet, path, nil, &raw); err != nil {
 		return api.List[fabric.Object]{}, err
 	}
-	list := api.List[fabric.Object]{Revision: raw.Revision, Items: make([]fabric.Object, len(raw.Items))}
+	list := api.List[fabric.Object]{Revision: raw.Revision, Stale: raw.Stale, Items: make([]fabric.Object, len(raw.Items))}
 	for i, b := range raw.Items {
 		if list.Items[i], err = fabric.New(r.Kind); err != nil {
 			return api.List[fabric.Object]{}, err
@@ -115,7 +115,7 @@ func (c *Client) apply(ctx context.Context, objects []fabric.Object, req api.App
 	return res, c.call(ctx, http.MethodPost, "/v1/apply", req, &res)
 }
 
-// Delete removes an object; fabric.ErrConflict when something still uses it.
+// Delete removes an object; fabric.ErrConflict when something still uses it, or when it is a port that is plugged in.
 func (c *Client) Delete(ctx context.Context, kind fabric.Kind, name string) (api.ApplyResult, error) {
 	r, err := api.ResourceOf(string(kind))
 	if err != nil {
@@ -123,6 +123,12 @@ func (c *Client) Delete(ctx context.Context, kind fabric.Kind, name string) (api
 	}
 	var res api.ApplyResult
 	return res, c.call(ctx, http.MethodDelete, r.Path(url.PathEscape(name)), nil, &res)
+}
+
+// DeletePlugged removes a port although it is plugged in, and cuts its guest off.
+func (c *Client) DeletePlugged(ctx context.Context, port fabric.PortID) (api.ApplyResult, error) {
+	var res api.ApplyResult
+	return res, c.call(ctx, http.MethodDelete, "/v1/ports/"+url.PathEscape(string(port))+"?force=true", nil, &res)
 }
 
 // Attach binds a port to a device of the host that is called. Attaching twice to the same device succeeds.

@@ -27,6 +27,8 @@ type app struct {
 	traces               string
 
 	agent *client.Client
+	// inLab is true when the agent is a lab's.
+	inLab bool
 	spans spans
 }
 

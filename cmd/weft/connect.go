@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -68,7 +69,11 @@ func (a *app) dial() (*client.Client, error) {
 		if err != nil {
 			return nil, err
 		}
-		return client.New(client.Options{Address: a.server, TLS: conf, Operator: a.operator})
+		server := a.server
+		if _, _, err := net.SplitHostPort(server); err != nil {
+			server = net.JoinHostPort(strings.Trim(server, "[]"), apiPort)
+		}
+		return client.New(client.Options{Address: server, TLS: conf, Operator: a.operator})
 	case a.socket != "":
 		return client.New(client.Options{Socket: a.socket, Operator: a.operator})
 	case a.lab == "" && a.host == "" && exists(api.Socket):
@@ -78,6 +83,7 @@ func (a *app) dial() (*client.Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	a.inLab = true
 	if a.host != "" {
 		return l.Client(fabric.HostID(a.host))
 	}
@@ -97,10 +103,14 @@ func (a *app) certificate() (*tls.Config, error) {
 	}
 	id, err := identity.Load(identity.FilesIn(a.cert), time.Now())
 	if err != nil {
-		return nil, err
+		why, _, _ := strings.Cut(err.Error(), ": "+identity.ErrCertificate.Error())
+		return nil, &statusError{status: exitError, cause: err, message: why, next: "give a directory with an operator's ca.crt, tls.crt and tls.key: --cert DIR"}
 	}
 	return id.Client(), nil
 }
+
+// apiPort is where agents answer unless --server says otherwise.
+const apiPort = "7443"
 
 // operatorDir is where an operator's certificate is unless --cert says otherwise.
 const operatorDir = "/etc/weft/operator"
@@ -145,23 +155,52 @@ func quoted(word string) string {
 
 // openLab finds the lab: the named one, or the only one.
 func (a *app) openLab() (*lab.Lab, error) {
-	if a.lab != "" {
-		return lab.Open(a.lab)
-	}
-	names, err := lab.List()
-	if err != nil {
-		return nil, err
-	}
-	switch len(names) {
-	case 0:
-		return nil, &api.Error{
-			Code: api.CodeUnavailable, Message: fmt.Sprintf("there is no fabric here: no agent on %s, and no lab", api.Socket),
-			Next: "start a lab: sudo weft lab up; or name an agent with --socket or --server",
+	name := a.lab
+	if name == "" {
+		names, err := lab.List()
+		if err != nil {
+			return nil, err
 		}
-	case 1:
-		return lab.Open(names[0])
+		switch len(names) {
+		case 0:
+			return nil, &api.Error{
+				Code: api.CodeUnavailable, Message: fmt.Sprintf("there is no fabric here: no agent on %s, and no lab", api.Socket),
+				Next: "start a lab: sudo weft lab up; or name an agent with --socket or --server",
+			}
+		case 1:
+			name = names[0]
+		default:
+			return nil, &usageError{message: "several labs run here: " + strings.Join(names, ", "), next: "choose one with --lab NAME"}
+		}
 	}
-	return nil, &usageError{message: "several labs run here: " + strings.Join(names, ", "), next: "choose one with --lab NAME"}
+	l, err := lab.Open(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, &statusError{status: exitNotFound, cause: err, message: fmt.Sprintf("there is no lab %q", name), next: "make it: sudo weft lab up --lab " + name}
+	case errors.Is(err, fs.ErrPermission):
+		return nil, &statusError{status: exitError, cause: err, message: fmt.Sprintf("lab %q belongs to root", name), next: "run it with sudo"}
+	}
+	return l, err
+}
+
+// onHost finds the steps that are taken on one host.
+var onHost = regexp.MustCompile(`^on (h\d+) run: (systemctl status weft|weft .*)$`)
+
+// here is a next step as it is taken in the lab, where this command line reaches every host.
+func (a *app) here(next string) string {
+	if !a.inLab {
+		return next
+	}
+	if m := onHost.FindStringSubmatch(next); m != nil {
+		if m[2] == "systemctl status weft" {
+			return "sudo weft lab start " + m[1]
+		}
+		return strings.Replace(m[2], "weft ", "weft --host "+m[1]+" ", 1)
+	}
+	if next == client.NextLook || next == client.NextStart {
+		return "start the lab's agents that do not run: sudo weft lab start"
+	}
+	return next
 }
 
 func exists(path string) bool {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -67,6 +68,7 @@ func (a *app) set(ctx context.Context, r api.Resource, name string, assignments 
 
 // deleteCommand removes objects.
 func (a *app) deleteCommand() *cobra.Command {
+	var force bool
 	cmd := &cobra.Command{
 		Use: "delete KIND NAME…", Short: "Delete objects, refused while something uses them; deleting a move gives it up",
 		ValidArgsFunction: a.completeObject,
@@ -90,14 +92,15 @@ func (a *app) deleteCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.traced(cmd, func(ctx context.Context) error { return a.delete(ctx, r, args[1:]) })
+			return a.traced(cmd, func(ctx context.Context) error { return a.delete(ctx, r, args[1:], force) })
 		},
 	}
+	cmd.Flags().BoolVar(&force, "force", false, "delete ports although they are plugged in, and cut their guests off")
 	return a.waitFlags(cmd)
 }
 
-// delete removes objects one after the other, and stops at the first that cannot go.
-func (a *app) delete(ctx context.Context, r api.Resource, names []string) error {
+// delete removes objects one after the other, and stops at the first that cannot go; those before it are told of.
+func (a *app) delete(ctx context.Context, r api.Resource, names []string, force bool) error {
 	c, err := a.connect()
 	if err != nil {
 		return err
@@ -105,18 +108,28 @@ func (a *app) delete(ctx context.Context, r api.Resource, names []string) error 
 	ctx, cancel := a.limited(ctx)
 	defer cancel()
 	var all api.ApplyResult
+	var failed error
 	for i, name := range names {
-		res, err := c.Delete(ctx, r.Kind, name)
-		if err != nil && i > 0 {
-			return fmt.Errorf("%d of %d deleted: %w", i, len(names), err)
+		var res api.ApplyResult
+		if force && r.Kind == fabric.KindPort {
+			res, failed = c.DeletePlugged(ctx, fabric.PortID(name))
+		} else {
+			res, failed = c.Delete(ctx, r.Kind, name)
 		}
-		if err != nil {
-			return err
+		if failed != nil && i > 0 {
+			failed = fmt.Errorf("%d of %d deleted: %w", i, len(names), failed)
+		}
+		if failed != nil {
+			break
 		}
 		all.Items = append(all.Items, res.Items...)
 		all.Revision, all.TraceID = res.Revision, res.TraceID
 	}
-	return a.changed(ctx, c, all)
+	if len(all.Items) == 0 {
+		return failed
+	}
+	err = a.changed(ctx, c, all)
+	return cmp.Or(failed, err)
 }
 
 // abort gives moves up.

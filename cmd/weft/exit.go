@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"time"
 
@@ -65,6 +66,7 @@ func (a *app) exit(err error) int {
 	if errors.As(err, &remote) && len(remote.Servers) > 0 {
 		next = "ask a server host, DIR being an operator's certificate: " + onServer(a.args, remote.Servers[0])
 	}
+	next = a.here(next)
 	fmt.Fprintln(a.err, a.paint(a.err, red, "Error:")+" "+strings.ReplaceAll(message, "\n", "\n       "))
 	if next != "" {
 		fmt.Fprintln(a.err, a.paint(a.err, bold, " Next:")+" "+next)
@@ -86,13 +88,24 @@ func explain(err error) (status int, message, next string) {
 	case errors.As(err, &own):
 		return own.status, own.message, own.next
 	case errors.As(err, &remote):
-		return kindOf(err), remote.Message, remote.Next
+		return kindOf(err), plain(strings.TrimSuffix(err.Error(), "; "+remote.Next)), remote.Next
 	case errors.As(err, &timeout):
 		return exitError, err.Error(), "give it longer with --timeout, or see what holds it up: weft status"
 	case errors.Is(err, context.Canceled):
 		return exitError, "interrupted", ""
 	}
-	return kindOf(err), err.Error(), ""
+	return kindOf(err), plain(err.Error()), ""
+}
+
+// endless are words longer than any name may be.
+var endless = regexp.MustCompile(fmt.Sprintf(`([A-Za-z0-9_-]{24})[A-Za-z0-9_-]{%d,}`, fabric.MaxName-23))
+
+// plain is an error's text without what only programs want to know: its identity at the end, and names that go on for ever.
+func plain(text string) string {
+	for _, identity := range []error{fabric.ErrNotFound, fabric.ErrConflict, fabric.ErrInvalid, fabric.ErrStaleEpoch, api.ErrForbidden, api.ErrUnavailable} {
+		text = strings.TrimSuffix(text, ": "+identity.Error())
+	}
+	return endless.ReplaceAllString(text, "$1…")
 }
 
 // kindOf is the exit status of an error's identity.

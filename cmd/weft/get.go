@@ -86,6 +86,9 @@ func (a *app) getAll(ctx context.Context, r api.Resource) error {
 	if err != nil {
 		return err
 	}
+	if list.Stale != "" {
+		a.progress("%s.", list.Stale)
+	}
 	if a.structured() {
 		return a.document(list)
 	}

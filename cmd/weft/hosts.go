@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,7 @@ func (a *app) labCommand() *cobra.Command {
 		Use: "lab", Short: "Several hosts on this machine, with guests: to try weft and to test it", Args: a.noSuchLabCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(a.labUp(), a.labDown(), a.labStatus(), a.labVM(), a.labExec(), a.labDemo(), a.labHelper("pump"), a.labHelper("hook"))
+	cmd.AddCommand(a.labUp(), a.labDown(), a.labStatus(), a.labStart(), a.labKill(), a.labVM(), a.labExec(), a.labDemo(), a.labHelper("pump"), a.labHelper("hook"))
 	return cmd
 }
 
@@ -42,14 +43,14 @@ func (a *app) labUp() *cobra.Command {
 		Use: "up", Short: "Make a lab: hosts as network namespaces, an underlay, an agent in each, embedded etcd", Args: exactly(),
 		Example: "  sudo weft lab up --hosts 3",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := lab.NeedRoot(); err != nil {
+				return err
+			}
 			begun := time.Now()
 			o.Name = a.lab
 			l, err := lab.Up(cmd.Context(), o, a.progress)
-			if errors.Is(err, lab.ErrExists) {
-				return &statusError{status: exitConflict, message: err.Error(), cause: err}
-			}
 			if err != nil {
-				return labError(err)
+				return a.labError(cmd.Context(), l, err)
 			}
 			a.progress("Lab %q is up in %.1f s.  Next: weft create switch blue --type private --subnet 10.10.0.0/24\nRemove everything: sudo weft lab down", l.Name, time.Since(begun).Seconds())
 			return nil
@@ -66,9 +67,23 @@ func (a *app) labUp() *cobra.Command {
 	return cmd
 }
 
-// labError says what to do about a lab that is half made.
-func labError(err error) error {
-	return &statusError{status: exitError, message: err.Error(), next: "what was made stays for inspection; remove it with: sudo weft lab down"}
+// labError says what to do about a lab that is half made. One that was interrupted is taken away.
+func (a *app) labError(ctx context.Context, l *lab.Lab, err error) error {
+	switch {
+	case errors.Is(err, lab.ErrExists):
+		name := cmp.Or(a.lab, "default")
+		return &statusError{status: exitConflict, cause: err, message: fmt.Sprintf("lab %q is up already", name), next: "use it, make another with --lab NAME, or remove it: sudo weft lab down --lab " + name}
+	case l == nil:
+		return err // nothing was made
+	case ctx.Err() == nil:
+		return &statusError{status: exitError, cause: err, message: err.Error(), next: "what was made stays for inspection; remove it: sudo weft lab down --lab " + l.Name}
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if left := l.Down(last); left != nil {
+		return &statusError{status: exitError, cause: left, message: "interrupted, and what was made could not be removed: " + left.Error(), next: "try again: sudo weft lab down --lab " + l.Name}
+	}
+	return &statusError{status: exitError, cause: err, message: "interrupted; what was made is removed"}
 }
 
 func (a *app) labDown() *cobra.Command {
@@ -141,7 +156,7 @@ func (a *app) labStatus() *cobra.Command {
 			if err := a.printLab(v); err != nil || dead == 0 {
 				return err
 			}
-			return &statusError{status: exitUnhealthy, message: count(dead, "agent") + " of the lab do not run", next: "look at " + l.Dir + "/HOST/agent.log"}
+			return &statusError{status: exitUnhealthy, message: count(dead, "agent") + " of the lab do not run", next: "start them: sudo weft lab start; their logs are " + l.Dir + "/HOST/agent.log"}
 		},
 	}
 }

@@ -78,7 +78,7 @@ func (a *app) printStatus(st *api.Status) {
 	}
 	fmt.Fprintln(a.out, "\n"+a.paint(a.out, bold, "Problems"))
 	for _, p := range st.Problems {
-		fmt.Fprintf(a.out, "%s  %s\n    Next: %s\n", a.paint(a.out, red, p.Object), p.Message, p.Next)
+		fmt.Fprintf(a.out, "%s  %s\n    Next: %s\n", a.paint(a.out, red, p.Object), p.Message, a.here(p.Next))
 	}
 }
 
