@@ -77,7 +77,7 @@ func (m measure) slice(ctx context.Context, e ends, d time.Duration, q *quiet) (
 		if err != nil {
 			return 0, false, err
 		}
-		if value, err = m.run(ctx, e, d); err != nil {
+		if value, err = insist(func() (float64, error) { return m.run(ctx, e, d) }); err != nil {
 			return 0, false, err
 		}
 		disturbed, err = begin.disturbed()
@@ -85,6 +85,16 @@ func (m measure) slice(ctx context.Context, e ends, d time.Duration, q *quiet) (
 			return value, disturbed, err
 		}
 	}
+}
+
+// insist tries again when nothing arrived: a busy machine may leave a sender without a core for as long as a slice.
+func insist(run func() (float64, error)) (value float64, err error) {
+	for range 3 {
+		if value, err = run(); !errors.Is(err, errNothing) {
+			return value, err
+		}
+	}
+	return value, err
 }
 
 // ends are the guests a measure uses on this site.
@@ -100,9 +110,6 @@ func (s *site) ends(m measure) (ends, bool) {
 func takeAll(ctx context.Context, o options, progress func(string)) (results []result, programs []programTime, err error) {
 	if err := sweep(); err != nil {
 		return nil, nil, fmt.Errorf("remove what an earlier benchmark left: %w", err)
-	}
-	if err := sweepLabs(ctx); err != nil {
-		return nil, nil, fmt.Errorf("take down the labs of an earlier benchmark: %w", err)
 	}
 	sites, err := build()
 	defer func() {
@@ -159,6 +166,9 @@ func build() (sites []*site, err error) {
 			return sites, fmt.Errorf("build %s: %w", s.peer, err)
 		}
 		sites = append(sites, s)
+		if err := s.connected(); err != nil {
+			return sites, fmt.Errorf("build %s: %w", s.peer, err)
+		}
 	}
 	return sites, nil
 }

@@ -43,7 +43,7 @@ func timePrograms(ctx context.Context, s *site, d time.Duration) (times []progra
 	}
 	for _, l := range []lane{cross, local} {
 		before, errBefore := s.runTimes()
-		_, errRate := packetRate(ctx, s.lanes[l], d)
+		_, errRate := insist(func() (float64, error) { return packetRate(ctx, s.lanes[l], d) })
 		after, errAfter := s.runTimes()
 		if err := errors.Join(errBefore, errRate, errAfter); err != nil {
 			return nil, errors.Join(fmt.Errorf("time the programs %s: %w", l, err), counting.Close())

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -204,6 +205,43 @@ func (s *site) underlay(a, b nic.Namespace) ([2]netip.Addr, error) {
 // addLane records a way from guest a to another guest.
 func (s *site) addLane(name lane, a, to guest) {
 	s.lanes[name], s.sender[name] = ends{from: a.space, to: to.space, addr: to.addr}, a.addr
+}
+
+// connected waits until every lane carries a connection: a device may be up before its bridge or its queue takes frames
+// (net/core/link_watch.c), and the guests must know each other's MAC.
+func (s *site) connected() error {
+	for name, e := range s.lanes {
+		for deadline := time.Now().Add(10 * time.Second); ; {
+			err := e.connected()
+			if err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				return fmt.Errorf("lane %s carries nothing: %w", name, err)
+			}
+		}
+	}
+	return nil
+}
+
+// connected opens one connection from guest to guest.
+func (e ends) connected() error {
+	var listener, port int
+	err := e.to.Do(func() (err error) {
+		listener, port, err = listen(e.addr)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(listener)
+	return e.from.Do(func() error {
+		fd, err := connect(e.addr, port)
+		if err == nil {
+			closeHard(fd)
+		}
+		return err
+	})
 }
 
 // segment makes the site's underlay look like a wire: nothing larger than the MTU leaves a device, and the receiving

@@ -73,7 +73,7 @@ func connect(addr netip.Addr, port int) (int, error) {
 	}
 	err = unix.Connect(fd, sockaddr(addr, port))
 	if errors.Is(err, unix.EINTR) { // the runtime's signals; the connection goes on being made (connect(2))
-		err = connected(fd)
+		err = completed(fd)
 	}
 	if err != nil {
 		unix.Close(fd)
@@ -82,8 +82,8 @@ func connect(addr netip.Addr, port int) (int, error) {
 	return fd, nil
 }
 
-// connected waits for a connection that is being made.
-func connected(fd int) error {
+// completed waits for a connection that is being made.
+func completed(fd int) error {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, int(patience.Milliseconds()))
 		if err != nil && !errors.Is(err, unix.EINTR) {
