@@ -176,6 +176,12 @@ func (a *Agent) Events(ctx context.Context, after uint64, follow bool, each func
 // that went back in time, on every host. It returns what was confirmed, a sentence; fabric.ErrNotFound when nothing waits.
 func (a *Agent) Confirm(ctx context.Context) (string, error) {
 	if held := a.store.Held(); held != nil {
+		if !a.config.Server() {
+			return "", &api.Error{
+				Code: api.CodeMisdirected, Message: fmt.Sprintf("host %s is not a server host: it cannot confirm the restored data of etcd", a.config.Host),
+				Next: "run it on a server host, and every host goes on; weft get hosts -o wide shows which they are",
+			}
+		}
 		if err := a.store.ConfirmRestore(ctx); err != nil {
 			return "", err
 		}
