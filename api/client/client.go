@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -127,8 +128,10 @@ func (c *Client) sendHere(ctx context.Context, method, path string, in any) (*ht
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
+	limited, cancel := context.WithCancelCause(ctx)
+	req, err := http.NewRequestWithContext(limited, method, c.base+path, body)
 	if err != nil {
+		cancel(nil)
 		return nil, fmt.Errorf("write the request %s %s: %w", method, path, err)
 	}
 	req.Header.Set("Accept", "application/json")
@@ -136,15 +139,46 @@ func (c *Client) sendHere(ctx context.Context, method, path string, in any) (*ht
 		req.Header.Set("Content-Type", "application/json")
 	}
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(req.Header))
+	patience := patience(method, path)
+	mute := time.AfterFunc(patience, func() { cancel(errMute) })
 	resp, err := c.http.Do(req)
+	mute.Stop()
 	if err != nil {
+		defer cancel(nil)
+		if ctx.Err() == nil && errors.Is(context.Cause(limited), errMute) {
+			return nil, &api.Error{Code: api.CodeUnavailable, Next: NextLook, Message: fmt.Sprintf("the agent on %s does not answer for %s: it may be frozen, or have too much to do", c.where, patience)}
+		}
 		return nil, c.unreachable(ctx, err)
 	}
+	resp.Body = answer{resp.Body, cancel}
 	if resp.StatusCode >= 300 {
 		defer resp.Body.Close()
 		return nil, c.failure(resp)
 	}
 	return resp, nil
+}
+
+// errMute: no answer has begun.
+var errMute = errors.New("no answer")
+
+// patience is how long an agent may take to begin its answer: short for a look, longer for work and for waiting.
+func patience(method, path string) time.Duration {
+	if method == http.MethodGet && !strings.HasPrefix(path, "/v1/inforce") && path != "/v1/doctor" {
+		return 15 * time.Second
+	}
+	return 90 * time.Second
+}
+
+// answer is a body that lets go of its request's context when it is closed.
+type answer struct {
+	io.ReadCloser
+	done context.CancelCauseFunc
+}
+
+func (a answer) Close() error {
+	err := a.ReadCloser.Close()
+	a.done(nil)
+	return err
 }
 
 // failure reads the server's error.

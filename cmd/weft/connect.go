@@ -89,8 +89,8 @@ func (a *app) dial() (*client.Client, error) {
 	}
 	hosts := lab.HostNames(l.Hosts)
 	for _, h := range hosts {
-		if answers(l.Socket(h)) {
-			return l.Client(h)
+		if c, err := l.Client(h); err == nil && answers(c) {
+			return c, nil
 		}
 	}
 	return l.Client(hosts[0]) // its error says what to do
@@ -208,12 +208,10 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// answers reports whether somebody listens on a unix socket.
-func answers(path string) bool {
-	c, err := net.DialTimeout("unix", path, time.Second)
-	if err != nil {
-		return false
-	}
-	c.Close()
-	return true
+// answers reports whether an agent is there and well enough to say so.
+func answers(c *client.Client) bool {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_, err := c.Version(ctx)
+	return err == nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/weftnet/weft/agent/server"
 	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/identity"
 	"github.com/weftnet/weft/fabric/store"
@@ -120,7 +121,10 @@ func fabricCommand(ts *testscript.TestScript, neg bool, args []string) {
 		member.Close()
 		ts.Check(os.RemoveAll(dir))
 	})
-	for !answers(socket) {
+	c, err := client.New(client.Options{Socket: socket})
+	ts.Check(err)
+	defer c.Close()
+	for !answers(c) {
 		if ctx.Err() != nil {
 			return
 		}
