@@ -18,11 +18,7 @@ func TestLeftoversOfATapAreSentOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := ns.Delete(); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(func() { ns.Delete() })
 	here, guest := netip.MustParseAddr("127.0.0.1"), netip.MustParsePrefix("10.9.9.1/24")
 	var received [][]byte
 	err = ns.Do(func() error { // on a thread of its own: nothing in here may end the test
@@ -65,23 +61,8 @@ func TestLeftoversOfATapAreSentOn(t *testing.T) {
 		if err := listener.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 			return err
 		}
-		buffer := make([]byte, 2048)
-		for i := range frames {
-			n, err := listener.Read(buffer)
-			if err != nil {
-				return err
-			}
-			if want := []byte{vxlanI, 0, 0, 0, 0x12, 0x34, 0x56, 0}; !bytes.Equal(buffer[:vxlanHeader], want) {
-				t.Errorf("VXLAN header %x, want %x", buffer[:vxlanHeader], want)
-			}
-			inner := bytes.Clone(buffer[vxlanHeader:n])
-			l, err := parse(inner)
-			if err != nil || !bytes.Equal(inner[l.payload:], []byte{'n', byte(i)}) {
-				t.Errorf("frame %d is %x (%v)", i, inner, err)
-			}
-			received = append(received, inner)
-		}
-		return nil
+		received, err = unpack(t, listener, frames)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -89,6 +70,27 @@ func TestLeftoversOfATapAreSentOn(t *testing.T) {
 	for _, frame := range received {
 		verify(t, frame)
 	}
+}
+
+// unpack reads numbered frames out of their tunnel.
+func unpack(t *testing.T, listener *net.UDPConn, frames int) (received [][]byte, err error) {
+	buffer := make([]byte, 2048)
+	for i := range frames {
+		n, err := listener.Read(buffer)
+		if err != nil {
+			return nil, err
+		}
+		if want := []byte{vxlanI, 0, 0, 0, 0x12, 0x34, 0x56, 0}; !bytes.Equal(buffer[:vxlanHeader], want) {
+			t.Errorf("VXLAN header %x, want %x", buffer[:vxlanHeader], want)
+		}
+		inner := bytes.Clone(buffer[vxlanHeader:n])
+		l, err := parse(inner)
+		if err != nil || !bytes.Equal(inner[l.payload:], []byte{'n', byte(i)}) {
+			t.Errorf("frame %d is %x (%v)", i, inner, err)
+		}
+		received = append(received, inner)
+	}
+	return received, nil
 }
 
 func TestLeftoversOfATapThatIsNotOpen(t *testing.T) {

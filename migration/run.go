@@ -90,12 +90,6 @@ type runner struct {
 	reports *reports
 }
 
-// staged is the result of Stage.
-type staged struct {
-	Staged
-	err error
-}
-
 func newRunner(o Options, role Role) *runner {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -261,22 +255,6 @@ func (r *runner) framed(ctx context.Context, f FirstFrame, open bool) {
 	r.step(ctx, Event{Kind: Opened, At: f.Time})
 }
 
-// ready takes the result of Stage. A frame that has passed is taken first: it shows that the guest has run here.
-func (r *runner) ready(ctx context.Context, s staged) {
-	r.staging = nil
-	r.abandon()
-	for len(r.frames) > 0 {
-		f, open := <-r.frames
-		r.framed(ctx, f, open)
-	}
-	if s.err != nil {
-		r.step(ctx, Event{Kind: Undone, Do: Stage, Text: s.err.Error()})
-		return
-	}
-	r.guest = s.Guest
-	r.step(ctx, Event{Kind: Done, Do: Stage, Incoming: s.Incoming})
-}
-
 // step makes one step and carries it out.
 func (r *runner) step(ctx context.Context, e Event) {
 	e.Now = time.Now()
@@ -369,34 +347,6 @@ func (r *runner) forward(ctx context.Context, do Do) Event {
 	r.spans.event(string(do), time.Now())
 	r.o.Logger.Debug("the datapath followed", "action", string(do), "took", time.Since(begun))
 	return Event{Kind: Done, Do: do}
-}
-
-// begin stages beside the main loop, because it may take seconds.
-func (r *runner) begin(ctx context.Context) {
-	if r.staging != nil {
-		return
-	}
-	ctx, r.abandon = context.WithCancel(ctx)
-	result := make(chan staged, 1)
-	r.staging = result
-	move := r.move
-	go func() {
-		s, err := r.stage(ctx, move)
-		result <- staged{s, err}
-	}()
-}
-
-// unstaging waits until no Stage is under way, so that Unstage undoes all of it.
-func (r *runner) unstaging() {
-	if r.staging == nil {
-		return
-	}
-	r.abandon()
-	s := <-r.staging
-	r.staging = nil
-	if s.err == nil {
-		r.guest = s.Guest
-	}
 }
 
 // follow watches the record.

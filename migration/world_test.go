@@ -29,7 +29,7 @@ type world struct {
 	stream stream
 	// ran is true once the guest has run at the destination, paused while a person has paused it.
 	ran, paused bool
-	// cut is true once the destination's ports were closed for a guest that ran behind them.
+	// cut is true once a guest was harmed: its only copy ended, or its ports closed while it ran at the destination.
 	cut bool
 }
 
@@ -274,6 +274,7 @@ func (w *world) order(i int, a Action, o options) {
 		q.runs = true
 		w.tell(i, qmp.Runs)
 	case a.Do == Quit:
+		w.cut = w.cut || i == 0 && !w.ran || i == 1 && q.runs
 		w.kill(i)
 	}
 }
