@@ -86,8 +86,12 @@ func (t *turn) cancel() {
 	t.expect(t.Limits.Answer)
 }
 
-// conclude opens the ports, where they are not open, and records that the guest stays here.
+// conclude opens the ports, where they are not open, and records that the guest stays here. What the hypervisor told may
+// have been about an earlier migration, said again after the connection was made anew: to cancel makes it true of this one.
 func (t *turn) conclude() {
+	if t.State != Awaiting && t.State != Beginning {
+		t.do(Cancel)
+	}
 	t.Handed = false
 	t.do(Restore)
 	t.Outcome = fabric.MoveAborted
