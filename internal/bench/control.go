@@ -26,14 +26,17 @@ type effort struct {
 	Labs, Attaches, Changes, Commands, Ports int
 	// Settle is how long an agent may give memory back to the kernel before its memory is read.
 	Settle time.Duration
+	// Patience is how long, in all, to wait for a machine that nobody else uses before a lab is made. What runs beside a lab
+	// once it is up cannot be told from it.
+	Patience time.Duration
 }
 
 // effort is less for a quick run.
 func (o options) effort() effort {
 	if o.Quick {
-		return effort{Labs: 1, Attaches: 10, Changes: 50, Commands: 50, Ports: 10_000, Settle: 10 * time.Second}
+		return effort{Labs: 1, Attaches: 10, Changes: 50, Commands: 50, Ports: 10_000, Settle: 10 * time.Second, Patience: o.Patience}
 	}
-	return effort{Labs: 3, Attaches: 100, Changes: 500, Commands: 300, Ports: 10_000, Settle: 30 * time.Second}
+	return effort{Labs: 3, Attaches: 100, Changes: 500, Commands: 300, Ports: 10_000, Settle: 30 * time.Second, Patience: o.Patience}
 }
 
 // figure is one figure of the control plane.
@@ -98,10 +101,11 @@ func takeControl(ctx context.Context, e effort, progress func(string)) (figures 
 	if err := build.Run(); err != nil {
 		return nil, fmt.Errorf("build weft, which the labs run: %w", err)
 	}
+	q := quiet{budget: e.Patience}
 	up := figure{Name: "lab-up", Text: "lab up, 3 hosts with etcd on each", Unit: "s", Most: 15}
 	for n := range e.Labs {
 		progress(up.Text)
-		err := withLab(ctx, weft, 3, func(b *bed) error {
+		err := withLab(ctx, &q, weft, 3, func(b *bed) error {
 			up.Values = append(up.Values, b.took.Seconds())
 			if n < e.Labs-1 {
 				return nil
@@ -115,7 +119,7 @@ func takeControl(ctx context.Context, e effort, progress func(string)) (figures 
 	}
 	figures = append([]figure{up}, figures...)
 	progress("an agent's memory with many ports elsewhere")
-	err = withLab(ctx, weft, 4, func(b *bed) error {
+	err = withLab(ctx, &q, weft, 4, func(b *bed) error {
 		more, err := b.memory(ctx, e)
 		figures = append(figures, more...)
 		return err
@@ -133,7 +137,10 @@ type bed struct {
 }
 
 // withLab runs do in a lab with a switch "blue" on it, and takes the lab down whatever happens.
-func withLab(ctx context.Context, weft string, hosts int, do func(*bed) error) (err error) {
+func withLab(ctx context.Context, q *quiet, weft string, hosts int, do func(*bed) error) (err error) {
+	if err := q.Await(ctx); err != nil {
+		return err
+	}
 	begun := time.Now()
 	l, err := lab.Up(ctx, lab.Options{Name: labName(), Hosts: hosts, Binary: weft}, nil)
 	if l != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -67,5 +68,25 @@ func TestAFigureSaysWhetherItIsWhatWasAskedFor(t *testing.T) {
 		if have := strings.Join(c.row(), " | "); have != c.want {
 			t.Errorf("have %q\nwant %q", have, c.want)
 		}
+	}
+}
+
+func TestFiguresOfOneKindLeaveThoseOfTheOtherAlone(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "benchmarks.md")
+	old := documentBegin + "figures\n" + documentEnd + "by hand\n" + controlBegin + "old\n" + controlEnd
+	if err := os.WriteFile(path, []byte(old), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r := report{Control: []figure{{Text: "lab up", Unit: "s", Values: []float64{4}}}}
+	if wrote, err := r.Document(path); !wrote || err != nil {
+		t.Fatal(wrote, err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := string(b)
+	if !strings.HasPrefix(have, documentBegin+"figures\n"+documentEnd+"by hand\n") || !strings.Contains(have, "| lab up | 4.0 s |") || strings.Contains(have, "old") {
+		t.Errorf("the document is\n%s", have)
 	}
 }

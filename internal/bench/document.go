@@ -8,14 +8,16 @@ import (
 	"strings"
 )
 
-// The generated part of docs/benchmarks.md stands between these lines; the rest is written by hand.
+// The generated parts of docs/benchmarks.md stand between these lines; the rest is written by hand.
 const (
 	documentBegin = "<!-- figures: begin; written by `make bench` -->\n"
 	documentEnd   = "<!-- figures: end -->\n"
+	controlBegin  = "<!-- control plane: begin; written by `make bench` -->\n"
+	controlEnd    = "<!-- control plane: end -->\n"
 )
 
-// Document replaces the figures in the file; the text around them stays. A file that is not there is left out, since the
-// benchmark may run outside the source tree; it reports whether it wrote.
+// Document replaces the figures in the file that were taken; others and the text around them stay. A file that is not there
+// is left out, since the benchmark may run outside the source tree; it reports whether it wrote.
 func (r report) Document(path string) (wrote bool, err error) {
 	old, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -24,18 +26,45 @@ func (r report) Document(path string) (wrote bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	before, rest, begins := strings.Cut(string(old), documentBegin)
-	_, after, ends := strings.Cut(rest, documentEnd)
-	if !begins || !ends {
-		return false, fmt.Errorf("write figures into %s: the lines %q and %q are not there; put them where the figures belong",
-			path, strings.TrimSpace(documentBegin), strings.TrimSpace(documentEnd))
+	text := string(old)
+	if len(r.Results) > 0 || len(r.Control) == 0 {
+		if text, err = replace(text, documentBegin, documentEnd, r.markdown()); err != nil {
+			return false, fmt.Errorf("write figures into %s: %w", path, err)
+		}
 	}
-	text := before + documentBegin + r.markdown() + documentEnd + after
+	if len(r.Control) > 0 {
+		if text, err = replace(text, controlBegin, controlEnd, r.controlMarkdown()); err != nil {
+			return false, fmt.Errorf("write figures into %s: %w", path, err)
+		}
+	}
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {
 		return false, err
 	}
 	return true, os.Rename(temporary, path)
+}
+
+// replace puts text between two lines.
+func replace(document, begin, end, text string) (string, error) {
+	before, rest, begins := strings.Cut(document, begin)
+	_, after, ends := strings.Cut(rest, end)
+	if !begins || !ends {
+		return "", fmt.Errorf("the lines %q and %q are not there; put them where the figures belong", strings.TrimSpace(begin), strings.TrimSpace(end))
+	}
+	return before + begin + text + end + after, nil
+}
+
+// controlMarkdown is the figures of the control plane as a document.
+func (r report) controlMarkdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s, load %s before the run; `%s`, %s.\n\n",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"))
+	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(controlHead, " | "), strings.Repeat("---|", len(controlHead)))
+	for _, f := range r.Control {
+		fmt.Fprintf(&b, "| %s |\n", strings.Join(f.row(), " | "))
+	}
+	b.WriteString("\n")
+	return b.String()
 }
 
 // markdown is the figures as a document.
@@ -56,12 +85,6 @@ func (r report) markdown() string {
 	b.WriteString("\n| asked for | over | at least | measured | |\n|---|---|---|---|---|\n")
 	for _, g := range goals {
 		b.WriteString(r.goalRow(g))
-	}
-	if len(r.Control) > 0 {
-		fmt.Fprintf(&b, "\n| %s |\n|%s\n", strings.Join(controlHead, " | "), strings.Repeat("---|", len(controlHead)))
-	}
-	for _, f := range r.Control {
-		fmt.Fprintf(&b, "| %s |\n", strings.Join(f.row(), " | "))
 	}
 	b.WriteString("\n")
 	return b.String()
