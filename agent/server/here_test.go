@@ -14,15 +14,15 @@ import (
 	"github.com/weftnet/weft/fabric/store"
 )
 
-// etcdAway is the error of the store when etcd does not answer.
-var etcdAway = fmt.Errorf("read the records from /weft/v1/: etcd at https://10.0.0.1:2379, https://10.0.0.2:2379 did not answer: check that a majority of its members runs: %w",
+// errEtcdAway is the error of the store when etcd does not answer.
+var errEtcdAway = fmt.Errorf("read the records from /weft/v1/: etcd at https://10.0.0.1:2379, https://10.0.0.2:2379 did not answer: check that a majority of its members runs: %w",
 	errors.Join(store.ErrUnavailable, context.DeadlineExceeded))
 
 func TestWithoutEtcdTheHostsThemselvesSayHowTheyAre(t *testing.T) {
 	c, all := pairOfHosts(t)
 	for host, m := range all {
 		m.change(func(s *fabric.Snapshot) {
-			m.fail = etcdAway
+			m.fail = errEtcdAway
 			m.here = fabric.HostStatus{Generation: 7, Ready: true, Ports: []fabric.PortStatus{{Name: fabric.PortID("on-" + host), State: fabric.PortActive}}}
 			for _, h := range []fabric.HostID{"h1", "h2", "h3"} {
 				port := fabric.PortID("on-" + h)
@@ -56,7 +56,7 @@ func TestWithoutEtcdTheHostsThemselvesSayHowTheyAre(t *testing.T) {
 
 func TestAnErrorOfEtcdIsOneShortLine(t *testing.T) {
 	m := newMemory()
-	m.change(func(*fabric.Snapshot) { m.fail = etcdAway })
+	m.change(func(*fabric.Snapshot) { m.fail = errEtcdAway })
 	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
 	_, err := c.Apply(t.Context(), []fabric.Object{aSwitch("blue")}, false)
 	var e *api.Error
