@@ -57,8 +57,9 @@ func moveUnderTraffic(t *testing.T, l *Lab, m moving, to fabric.HostID) {
 	seen := p.end(t)
 	said, broken := stream.Stop()
 	r := done.Status.Result
-	t.Logf("%s from %s to %s: guest paused %.1f ms, fabric added %.2f ms, %d relayed, %d lost; %s; TCP: %d exchanges, longest wait %v",
-		m.guest, done.Spec.From, to, r.GuestPauseMs, r.FabricGapMs, r.Relayed, r.Lost, seen, said.Exchanges, said.LongestWait.Round(time.Millisecond))
+	t.Logf("%s from %s to %s: guest paused %.1f ms, fabric added %.2f ms, %d relayed, %d lost; first answer %v after it ran; %s; TCP: %d exchanges, longest wait %v",
+		m.guest, done.Spec.From, to, r.GuestPauseMs, r.FabricGapMs, r.Relayed, r.Lost,
+		seen.silence(done.Status.At[fabric.MoveActive]).Round(100*time.Microsecond), seen, said.Exchanges, said.LongestWait.Round(time.Millisecond))
 	if broken != nil {
 		t.Errorf("the TCP connection broke: %v", broken)
 	}

@@ -35,8 +35,19 @@ type probes struct {
 	// Late is the longest round trip, Gap the longest time without any answer.
 	Late, Gap time.Duration
 	last      time.Time
-	// When are the times at which lost probes were sent.
-	When []time.Time
+	// When are the times at which lost probes were sent, Answers those at which answers came.
+	When, Answers []time.Time
+}
+
+// silence is how long after a moment the first answer came.
+func (p probes) silence(moment time.Time) time.Duration {
+	first := time.Time{}
+	for _, t := range p.Answers {
+		if t.After(moment) && (first.IsZero() || t.Before(first)) {
+			first = t
+		}
+	}
+	return first.Sub(moment)
 }
 
 // around says when probes were lost, in milliseconds after a moment.
@@ -183,7 +194,9 @@ func (p *prober) end(t *testing.T) probes {
 		if r == 0 {
 			p.seen.Lost++
 			p.seen.When = append(p.seen.When, p.sent[i])
+			continue
 		}
+		p.seen.Answers = append(p.seen.Answers, p.sent[i].Add(r))
 	}
 	return p.seen
 }
