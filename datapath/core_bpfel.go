@@ -114,6 +114,7 @@ type corePort struct {
 	_              structs.HostLayout
 	Ifindex        uint32
 	Slot           uint32
+	Version        uint64
 	Epoch          uint64
 	Generation     uint64
 	Vni            uint32

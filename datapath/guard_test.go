@@ -251,7 +251,7 @@ func TestNoFrameIsJudgedByAnotherPortsSettings(t *testing.T) {
 		slot := binary.NativeEndian.Uint32(value[4:])
 		version := (*uint64)(unsafe.Pointer(&words[slot*slots.ValueSize()+32])) // struct slot in bpf/types.h
 		return func() {
-			atomic.AddUint64(version, 1)
+			binary.NativeEndian.PutUint64(value[8:], atomic.AddUint64(version, 1)*4096+uint64(slot)) // as writePort does
 			if err := ports.Put(key, value); err != nil {
 				t.Error(err)
 			}
@@ -274,6 +274,6 @@ func TestNoFrameIsJudgedByAnotherPortsSettings(t *testing.T) {
 	stop.Store(true)
 	<-done
 	if frame := c.pending(); frame != nil {
-		t.Fatal("a guest was believed to be its neighbour")
+		t.Fatalf("a guest was believed to be its neighbour: % x", frame)
 	}
 }

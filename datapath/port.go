@@ -92,11 +92,11 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	return p, nil
 }
 
-// writePort replaces the port's settings as a whole. The version is counted before, so that a reader who finds the memory of
-// the old ones in use again knows (is_stale in bpf/weft.c).
+// writePort replaces the port's settings as a whole, under a version that no other writing on this host has: by it a reader
+// who finds the memory of the old ones in use again knows (is_stale in bpf/weft.c).
 func (d *Datapath) writePort(p *port) error {
 	p.value.Ifindex = uint32(p.ifindex)
-	atomic.AddUint64(&d.shared.slots[p.value.Slot].Version, 1)
+	p.value.Version = atomic.AddUint64(&d.shared.slots[p.value.Slot].Version, 1)*maxPorts + uint64(p.value.Slot)
 	return d.maps.PortsV1.Put(p.value.Ifindex, &p.value)
 }
 

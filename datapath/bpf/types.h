@@ -58,6 +58,7 @@ struct address {
 struct port {
 	__u32 ifindex;		/* its key again, first: by it a reader sees that the kernel has given this memory to another port */
 	__u32 slot;
+	__u64 version;		/* of these settings; no two writings on this host have the same */
 	__u64 epoch;
 	__u64 generation;	/* low 32 bits travel in hop records */
 	__u32 vni;
@@ -78,7 +79,7 @@ struct slot {
 	__u64 out;		/* vni << 40 | OUT_ << 32 | ifindex; 0: nothing is here */
 	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h), */
 	__u64 storm;		/* and of the next copy of a group frame (flood.h) */
-	__u64 version;		/* counts the times the port's settings are written, before each (is_stale) */
+	__u64 version;		/* counts the times the port's settings are written (is_stale) */
 	__u64 zero[3];
 };
 

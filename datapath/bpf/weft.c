@@ -53,13 +53,14 @@ INLINE int is_probe(struct __sk_buff *skb)
 }
 
 /* Whether the port's settings may have been another port's while they were read: when settings are replaced, the kernel
- * gives the old memory away at once, readers or not. It was this port's all the time if it is now, unless it came back
- * meanwhile, for which they must have been written twice. */
-INLINE int is_stale(const struct port *port, const struct slot *s, const struct way *w, __u32 ifindex, __u64 version)
+ * gives the old memory away at once, readers or not. No two writings carry the same version, so between two looks at one
+ * version there was no writing; the barriers keep all other looks between them. */
+INLINE int is_stale(const struct port *port, __u32 ifindex, __u64 version)
 {
 	const volatile struct port *now = port;
 
-	return now->ifindex != ifindex || now->slot != w->slot || *(const volatile __u64 *)&s->version - version > 1;
+	barrier();
+	return now->version != version || now->ifindex != ifindex;
 }
 
 /* An access port's frames are untagged; a tag of VLAN 0 carries a priority alone (IEEE 802.1Q 6.9) and is taken off. */
@@ -119,15 +120,17 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	struct way w = {.slot = SLOT_NOWHERE};
 	struct frame f = {};
 	const struct slot *s;
+	__u64 version = port ? *(const volatile __u64 *)&port->version : 0;
 	int reason, probe = is_probe(skb);
 
+	barrier();
 	if (port)
 		w = (struct way){.slot = port->slot, .vni = port->vni, .generation = port->generation, .mtu = port->mtu};
 	meet(skb, &w, 0);
 	s = slot_of(w.slot);
 	if (!port || !s)
 		return drop(skb, &w, STAGE_PORT_IN, DROP_PORT_UNKNOWN);
-	__u64 gate = s->gate, version = *(volatile __u64 *)&s->version;
+	__u64 gate = s->gate;
 
 	if ((reason = may_send(&w, gate, probe)) || (reason = untag(skb)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
@@ -136,7 +139,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
 	if ((reason = guard(skb, &f, port)))
 		return drop(skb, &w, STAGE_GUARD, reason);
-	if (unlikely(is_stale(port, s, &w, ifindex, version)))
+	if (unlikely(is_stale(port, ifindex, version)))
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
