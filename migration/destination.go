@@ -60,9 +60,8 @@ func (t *turn) destinationSaw(m *fabric.Move) {
 		t.because(m.Status.Reason)
 		t.expel(m.Status.Phase)
 	case fabric.MoveSwitched:
-		if t.State == Watching && t.Migration == qmp.Idle && t.Deadline.IsZero() {
-			t.expect(t.Limits.Switch + t.Limits.Answer)
-		}
+		t.Switched = true
+		t.suspect()
 	case fabric.MoveActive, fabric.MoveSettled:
 		if t.State == Committing {
 			t.measure()
@@ -90,6 +89,7 @@ func (t *turn) destinationTold(e Event) {
 	switch e.Guest {
 	case qmp.Idle, qmp.Copying, qmp.Completed:
 		t.Migration = e.Guest
+		t.suspect()
 	case qmp.Runs:
 		if t.Resumed.IsZero() || e.At.Before(t.Resumed) {
 			t.Resumed = e.At
@@ -104,6 +104,14 @@ func (t *turn) destinationTold(e Event) {
 			return
 		}
 		t.surrender("the machine at the destination has ended: " + e.Text)
+	}
+}
+
+// suspect sets a time for the stream to begin, once the source's guest has stopped: if its machine died before it sent
+// anything, nobody else would ever notice.
+func (t *turn) suspect() {
+	if t.State == Watching && t.Switched && t.Migration == qmp.Idle && t.Deadline.IsZero() {
+		t.expect(t.Limits.Switch + t.Limits.Answer)
 	}
 }
 
@@ -182,6 +190,7 @@ func (t *turn) destinationDone(e Event) {
 		switch {
 		case t.State == Offering:
 			t.enter(Watching, 0)
+			t.suspect()
 		case t.State == Surrendered:
 			t.expect(0)
 		}

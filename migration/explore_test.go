@@ -217,7 +217,7 @@ func (w world) key() string {
 	for i := range w.ends {
 		e, s := &w.ends[i], &w.ends[i].session
 		flags(w.qemu[i].alive, w.qemu[i].runs, w.qemu[i].device, e.up, e.watches, e.frame, e.seen, s.Deadline.IsZero(), s.Incoming != "", s.Fault, s.Active.IsZero(), s.Known,
-			s.Running, s.Ordered, s.Handed, s.Cancelled, s.Lost, s.Warned, s.Stopped.IsZero(), s.Resumed.IsZero(), s.Framed.IsZero())
+			s.Running, s.Ordered, s.Handed, s.Cancelled, s.Lost, s.Warned, s.Switched, s.Stopped.IsZero(), s.Resumed.IsZero(), s.Framed.IsZero())
 		for _, text := range []string{string(w.qemu[i].migration), string(s.State), string(s.Outcome), string(s.Migration)} {
 			b = append(append(b, text...), '|')
 		}

@@ -96,6 +96,8 @@ type Session struct {
 	// Ordered is true once this session has ordered the migration, Handed while the plane sends frames on, Cancelled once the
 	// hypervisor was told to give up, Lost once the machine has ended, Warned after the first of a state's two deadlines.
 	Ordered, Handed, Cancelled, Lost, Warned bool
+	// Switched is true at the destination once the source has said that its guest stopped.
+	Switched bool
 
 	// Stopped, Resumed and Framed are when the guest stopped at the source, ran at the destination, and sent its first frame
 	// there; zero while unknown.
