@@ -43,6 +43,7 @@ func newLab(t *testing.T, name, binary string, hosts int) *lab.Lab {
 	if err := lab.NeedRoot(); err != nil {
 		t.Fatal(err)
 	}
+	name += "-" + strconv.Itoa(os.Getpid()%1000) // beside another run, or what one that was killed left
 	l, err := lab.Up(t.Context(), lab.Options{Name: name, Dir: "/run/weft/test-" + name, Binary: binary, Hosts: hosts}, t.Logf)
 	t.Cleanup(func() {
 		if l == nil {

@@ -36,6 +36,7 @@ func live(t *testing.T, o Options) *Lab {
 	if err != nil {
 		t.Fatal(err)
 	}
+	o.Name = own(o.Name)
 	o.Binary, o.Dir = binary, "/run/weft/test-"+o.Name
 	begun := time.Now()
 	l, err := Up(t.Context(), o, t.Logf)
@@ -125,8 +126,8 @@ func first(g *Guest) string { return g.NIC.Addresses[0].Addr().String() }
 
 func TestFabricComesUpThreeTimesAndLeavesNothing(t *testing.T) {
 	const name = "fabric"
-	dir := "/run/weft/test-" + name
-	before := traces(t, name, dir)
+	dir := "/run/weft/test-" + own(name)
+	before := traces(t, own(name), dir)
 	for range 3 {
 		t.Run("", func(t *testing.T) {
 			l := live(t, Options{Name: name, Hosts: 3})
@@ -137,7 +138,7 @@ func TestFabricComesUpThreeTimesAndLeavesNothing(t *testing.T) {
 				run(t, l, "a", "ping", "-c", "2", "-i", "0.2", "-W", "5", address.Addr().String())
 			}
 		})
-		if after := traces(t, name, dir); !slices.Equal(before, after) {
+		if after := traces(t, own(name), dir); !slices.Equal(before, after) {
 			t.Fatalf("left behind:\nbefore %q\nafter  %q", before, after)
 		}
 	}

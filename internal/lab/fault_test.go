@@ -20,6 +20,7 @@ func plain(t *testing.T, o Options) *Lab {
 	if err := NeedRoot(); err != nil {
 		t.Fatal(err)
 	}
+	o.Name = own(o.Name)
 	o.Bare, o.Dir = true, "/run/weft/test-"+o.Name
 	l, err := Up(t.Context(), o, t.Logf)
 	if err != nil {

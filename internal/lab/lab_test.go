@@ -11,7 +11,7 @@ import (
 )
 
 func TestDownLeavesNothingThreeTimes(t *testing.T) {
-	const name = "updown"
+	name := own("updown")
 	dir := filepath.Join("/run/weft", "test-"+name)
 	before := traces(t, name, dir)
 	for range 3 {
@@ -53,7 +53,7 @@ func TestSecondUpIsRefusedAndDisturbsNothing(t *testing.T) {
 }
 
 func TestDownRemovesAHalfMadeLab(t *testing.T) {
-	const name = "half"
+	name := own("half")
 	dir := filepath.Join("/run/weft", "test-"+name)
 	before := traces(t, name, dir)
 	cases := map[string]func(o Options) error{

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +40,11 @@ func runTests(m *testing.M) int {
 	return m.Run()
 }
 
+// own is the name of this run's lab: there may be another run, or what one that was killed has left.
+func own(name string) string {
+	return name + "-" + strconv.Itoa(os.Getpid()%1000)
+}
+
 // bare makes a lab of hosts without agents that goes with the test, each host with a bridge br0 that has eth0 on it: one
 // layer-2 segment across all hosts.
 func bare(t *testing.T, o Options) *Lab {
@@ -46,6 +52,7 @@ func bare(t *testing.T, o Options) *Lab {
 	if err := NeedRoot(); err != nil {
 		t.Fatal(err)
 	}
+	o.Name = own(o.Name)
 	o.Bare, o.Dir = true, filepath.Join("/run/weft", "test-"+o.Name)
 	l, err := Up(t.Context(), o, t.Logf)
 	if err != nil {
