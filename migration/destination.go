@@ -287,7 +287,7 @@ func (t *turn) report(phase fabric.Phase) {
 			at = t.now
 		}
 		status.At = map[fabric.Phase]time.Time{phase: at}
-		status.Result = fabric.MoveResult{FabricGapMs: milliseconds(t.Resumed, t.Framed), Lost: t.Counts.Lost, Duplicated: t.Counts.Duplicated}
+		status.Result = fabric.MoveResult{FabricGapMs: gap(t.Resumed, t.Framed), Lost: t.Counts.Lost, Duplicated: t.Counts.Duplicated}
 	}
 	t.out = append(t.out, Action{Do: Report, Status: status})
 }

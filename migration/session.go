@@ -266,3 +266,13 @@ func milliseconds(from, to time.Time) float64 {
 	}
 	return float64(to.Sub(from).Microseconds()) / 1000
 }
+
+// gap is what the network added, in milliseconds: from when the guest ran to its first frame, both by this host's clock; 0 when
+// one is unknown. A hypervisor's own announcement may come before it says that the guest runs: then the gap is the resolution of
+// its clock, a microsecond.
+func gap(resumed, framed time.Time) float64 {
+	if resumed.IsZero() || framed.IsZero() {
+		return 0
+	}
+	return float64(max(framed.Sub(resumed).Microseconds(), 1)) / 1000
+}

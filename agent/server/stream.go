@@ -74,8 +74,9 @@ func (l *lines) write(v any) error {
 func objects(snap *fabric.Snapshot) []fabric.Object {
 	var out []fabric.Object
 	add := func(more []fabric.Object) { out = append(out, more...) }
-	add(pointers(sorted(snap.Profiles)))
 	add(pointers(sorted(snap.Groups)))
+	add(pointers(sorted(snap.Policies)))
+	add(pointers(sorted(snap.Profiles)))
 	add(pointers(sorted(snap.Hosts)))
 	add(pointers(sorted(snap.Switches)))
 	add(pointers(sorted(snap.Ports)))

@@ -171,7 +171,7 @@ func (v *view) problems(st *api.Status) []api.Problem {
 	}
 	for _, m := range st.Etcd.Members {
 		if !m.Healthy {
-			out = append(out, api.Problem{Object: "etcd/" + m.Name, Message: fmt.Sprintf("etcd member %s cannot serve: %s", m.Name, m.Reason), Next: v.nextOfMember(m.Name)})
+			out = append(out, api.Problem{Object: "etcd/" + m.Name, Message: fmt.Sprintf("etcd member %s cannot serve: %s", m.Name, m.Reason), Next: v.nextOfMember(m.Name, st.Etcd.CanLose)})
 		}
 	}
 	if len(st.Etcd.Members) > 0 && st.Etcd.CanLose < 0 {
@@ -186,9 +186,10 @@ func (v *view) problems(st *api.Status) []api.Problem {
 	return out
 }
 
-// nextOfMember is what to do about a member of etcd that does not serve: where its host is well, it lacks the others.
-func (v *view) nextOfMember(name string) string {
-	if _, reports := v.statuses[fabric.HostID(name)]; reports {
+// nextOfMember is what to do about a member of etcd that does not serve: where its host is well and there is no majority, it
+// lacks the others.
+func (v *view) nextOfMember(name string, canLose int) string {
+	if _, reports := v.statuses[fabric.HostID(name)]; reports && canLose < 0 {
 		return "start the other members: a majority must run"
 	}
 	return onHost(fabric.HostID(name), "systemctl status weft")

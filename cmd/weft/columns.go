@@ -114,6 +114,9 @@ func millis(ms float64) string {
 	if ms == 0 {
 		return ""
 	}
+	if ms < 0.1 {
+		return "< 0.1 ms"
+	}
 	return strconv.FormatFloat(ms, 'f', 1, 64) + " ms"
 }
 

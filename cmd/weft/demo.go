@@ -1,13 +1,9 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"regexp"
 	"strings"
 	"time"
 
@@ -155,28 +151,17 @@ func (d *demo) migrate(ctx context.Context, address string) error {
 	if err != nil {
 		return err
 	}
-	var pinged bytes.Buffer
-	ping := l.Command(ctx, "a", "ping", "-q", "-i", "0.02", address)
-	ping.Stdout = &pinged
-	if err := ping.Start(); err != nil {
+	ping, err := startPing(l.Command(ctx, "a", "ping", "-n", "-i", "0.02", address))
+	if err != nil {
 		return errors.Join(err, stop(stream, d))
 	}
 	moved := d.run(ctx, "migrate", "c", "--to", "h3", "--relay", "2s")
-	if err := ping.Process.Signal(os.Interrupt); err != nil {
-		return errors.Join(moved, err, stop(stream, d))
+	sent, answered, err := ping.end(ctx)
+	if err == nil {
+		fmt.Fprintf(d.app.out, "Pinged every 20 ms meanwhile: %d sent, %d answered, %d lost.\n", sent, answered, sent-answered)
 	}
-	var failed *exec.ExitError
-	if err := ping.Wait(); err != nil && !errors.As(err, &failed) {
-		return errors.Join(moved, err, stop(stream, d))
-	}
-	if m := pingSummary.FindString(pinged.String()); m != "" {
-		fmt.Fprintf(d.app.out, "Pinged every 20 ms meanwhile: %s.\n", m)
-	}
-	return errors.Join(moved, stop(stream, d))
+	return errors.Join(moved, err, stop(stream, d))
 }
-
-// pingSummary is the line of ping that counts.
-var pingSummary = regexp.MustCompile(`\d+ packets transmitted, \d+ received.*loss`)
 
 // stop ends the stream and says what it saw.
 func stop(s *lab.Stream, d *demo) error {
