@@ -41,6 +41,7 @@ func Resources() []Resource {
 	return []Resource{
 		{Kind: fabric.KindHost, Singular: "host", Plural: "hosts", Short: []string{"h"}},
 		{Kind: fabric.KindGroup, Singular: "group", Plural: "groups", Settable: true},
+		{Kind: fabric.KindPolicy, Singular: "policy", Plural: "policies", Short: []string{"pol"}, Settable: true},
 		{Kind: fabric.KindProfile, Singular: "profile", Plural: "profiles", Settable: true},
 		{Kind: fabric.KindSwitch, Singular: "switch", Plural: "switches", Short: []string{"sw"}, Settable: true},
 		{Kind: fabric.KindPort, Singular: "port", Plural: "ports", Short: []string{"p"}, Settable: true},

@@ -157,6 +157,12 @@ func form(target encoding.TextUnmarshaler) string {
 		return "a prefix: write it as 10.10.0.0/24 or fd00:10::/64"
 	case *MAC:
 		return "a MAC address: write it as 52:54:00:12:34:56"
+	case *PortRange:
+		return "a port or a range of ports: write it as \"443\" or \"8000-8080\""
+	case *EtherType:
+		return "an EtherType: write it as 0x88cc"
+	case *Duration:
+		return "a duration: write it as 30s, 10m or 1h30m"
 	case *time.Time:
 		return "a time: write it as 2026-01-31T12:00:00Z"
 	}

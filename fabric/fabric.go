@@ -1,4 +1,4 @@
-// Package fabric names everything a fleet's virtual switches are made of: hosts, switches, ports, profiles, groups,
+// Package fabric names everything a fleet's virtual switches are made of: hosts, switches, ports, profiles, policies, groups,
 // moves and events, with their validation and defaults. The same struct is the YAML document, the API body and the etcd
 // value, so there is one spelling of every field. The package does no I/O.
 package fabric
@@ -107,6 +107,7 @@ const (
 	KindPort    Kind = "Port"
 	KindProfile Kind = "Profile"
 	KindGroup   Kind = "Group"
+	KindPolicy  Kind = "Policy"
 	KindMove    Kind = "Move"
 )
 

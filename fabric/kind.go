@@ -8,7 +8,7 @@ import (
 // Kinds lists every kind of this release in the order in which they may refer to one another: an object refers only to
 // kinds before its own.
 func Kinds() []Kind {
-	return []Kind{KindProfile, KindGroup, KindHost, KindSwitch, KindPort, KindMove}
+	return []Kind{KindGroup, KindPolicy, KindProfile, KindHost, KindSwitch, KindPort, KindMove}
 }
 
 // New returns an empty object of the kind with its head filled, or ErrInvalid with the nearest kind's name.
@@ -23,6 +23,8 @@ func New(k Kind) (Object, error) {
 		o = new(Port)
 	case KindProfile:
 		o = new(Profile)
+	case KindPolicy:
+		o = new(Policy)
 	case KindGroup:
 		o = new(Group)
 	case KindMove:
@@ -34,16 +36,28 @@ func New(k Kind) (Object, error) {
 	return o, nil
 }
 
-// ParseKind reads a kind as people type it: any case, singular or plural ("port", "Ports", "switches").
+// ParseKind reads a kind as people type it: any case, singular or plural ("port", "Ports", "switches", "policies").
 func ParseKind(s string) (Kind, error) {
 	word := strings.ToLower(s)
 	for _, k := range Kinds() {
 		name := strings.ToLower(string(k))
-		if word == name || word == name+"s" || word == name+"es" {
+		if word == name || word == Plural(k) || word == name+"s" {
 			return k, nil
 		}
 	}
 	return "", fmt.Errorf("%s: %w", unknown("kind", s, kindNames()), ErrInvalid)
+}
+
+// Plural is the word for several objects of the kind: "ports", "switches", "policies".
+func Plural(k Kind) string {
+	name := strings.ToLower(string(k))
+	if stem, ok := strings.CutSuffix(name, "y"); ok {
+		return stem + "ies"
+	}
+	if strings.HasSuffix(name, "ch") {
+		return name + "es"
+	}
+	return name + "s"
 }
 
 // Ref names an object in sentences and events: "port/web-1".

@@ -10,6 +10,10 @@ type Profile struct {
 // ProfileSpec is applied to every port that names the profile.
 type ProfileSpec struct {
 	Guards Guards `json:"guards,omitzero"`
+	// Policies judge the packets of these ports, after the port's own and before the switch's.
+	Policies []string `json:"policies,omitempty"`
+	// DefaultAction, allow or deny, decides where no rule does; the switch's does when it is absent.
+	DefaultAction Action `json:"defaultAction,omitempty"`
 }
 
 // Type returns the document head.
@@ -21,9 +25,11 @@ func (p *Profile) Meta() *Metadata { return &p.Metadata }
 // Default leaves a profile as it is: an absent guard is on.
 func (p *Profile) Default() {}
 
-// Validate checks the metadata; the error is Findings.
+// Validate checks the metadata and the names of policies; the error is Findings.
 func (p *Profile) Validate() error {
 	var f Findings
 	checkHead(&f, &p.TypeMeta, &p.Metadata, KindProfile)
+	checkPolicies(&f, p.Spec.Policies)
+	checkDefaultAction(&f, p.Spec.DefaultAction)
 	return f.Err()
 }

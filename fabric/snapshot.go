@@ -15,6 +15,7 @@ type Snapshot struct {
 	Ports     map[PortID]*Port
 	Profiles  map[string]*Profile
 	Groups    map[string]*Group
+	Policies  map[string]*Policy
 	Moves     map[MoveID]*Move
 	Locations map[PortID]Location
 }

@@ -37,6 +37,10 @@ type SwitchSpec struct {
 	MTU int `json:"mtu,omitempty"`
 	// Profile is used by ports that name none.
 	Profile string `json:"profile,omitempty"`
+	// Policies judge the packets of all ports on the switch, after the ports' own and their profiles'.
+	Policies []string `json:"policies,omitempty"`
+	// DefaultAction, allow or deny, decides where no rule does and the profile says nothing; absent means allow.
+	DefaultAction Action `json:"defaultAction,omitempty"`
 }
 
 // SwitchStatus is computed when asked for.
@@ -79,6 +83,8 @@ func (s *Switch) Validate() error {
 		f.add("spec.mtu", "%d is too small for the IPv6 subnet: IPv6 needs at least %d", mtu, MinMTU6)
 	}
 	checkRef(&f, "spec.profile", s.Spec.Profile, false)
+	checkPolicies(&f, s.Spec.Policies)
+	checkDefaultAction(&f, s.Spec.DefaultAction)
 	return f.Err()
 }
 

@@ -111,7 +111,7 @@ func TestKeysAreReadAsTheyAreWritten(t *testing.T) {
 			t.Errorf("%s became %+v", k, got)
 		}
 	}
-	for _, k := range []string{prefix, prefix + "port/a", prefix + "port/a/b/c", prefix + "policy/x", prefix + "host/", prefix + "host/a/b", incarnationKey, "elsewhere"} {
+	for _, k := range []string{prefix, prefix + "port/a", prefix + "port/a/b/c", prefix + "mirror/x", prefix + "host/", prefix + "host/a/b", incarnationKey, "elsewhere"} {
 		if got, ok := parse(k); ok {
 			t.Errorf("%s became %+v", k, got)
 		}
