@@ -52,13 +52,21 @@ func runIncoming(ctx context.Context, command []string, move *fabric.Move) (answ
 	if err := cmd.Run(); err != nil {
 		return answer, fmt.Errorf("run the incoming hook %s: %w: %s", command[0], err, strings.TrimSpace(complaint.String()))
 	}
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+	if answer, err = readIncoming(out.Bytes(), move); err != nil {
 		return answer, fmt.Errorf("read the answer of the incoming hook %s: %w", command[0], err)
+	}
+	return answer, nil
+}
+
+// readIncoming reads what a hook has printed for a move.
+func readIncoming(printed []byte, move *fabric.Move) (answer incomingAnswer, err error) {
+	if err := json.Unmarshal(printed, &answer); err != nil {
+		return answer, err
 	}
 	return answer, answer.check(move)
 }
 
-// check sees that the answer is about the move.
+// check sees that the answer is about the move: one device for each of its ports, and nothing else.
 func (r incomingAnswer) check(move *fabric.Move) error {
 	if r.URI == "" {
 		return errors.New("the incoming hook names no uri")
@@ -67,6 +75,9 @@ func (r incomingAnswer) check(move *fabric.Move) error {
 	for _, a := range r.Attachments {
 		if !slices.Contains(move.Spec.Ports, a.Port) {
 			return fmt.Errorf("the incoming hook attaches port %s, which is not of move %s", a.Port, move.Metadata.Name)
+		}
+		if seen[a.Port] {
+			return fmt.Errorf("the incoming hook attaches port %s twice", a.Port)
 		}
 		seen[a.Port] = true
 	}

@@ -117,7 +117,6 @@ func writeSnapshot(w io.Writer, s *fabric.Snapshot) error {
 		func() error { return writeObjects(e, fabric.KindPort, s.Ports) },
 		func() error { return writeObjects(e, fabric.KindProfile, s.Profiles) },
 		func() error { return writeObjects(e, fabric.KindGroup, s.Groups) },
-		func() error { return writeObjects(e, fabric.KindPolicy, s.Policies) },
 		func() error { return writeObjects(e, fabric.KindMove, s.Moves) },
 	} {
 		if err := write(); err != nil {
@@ -150,9 +149,14 @@ func readSnapshot(r io.Reader) (*fabric.Snapshot, error) {
 	s := &fabric.Snapshot{
 		Hosts: map[fabric.HostID]*fabric.Host{}, Switches: map[fabric.SwitchID]*fabric.Switch{}, Ports: map[fabric.PortID]*fabric.Port{},
 		Profiles: map[string]*fabric.Profile{}, Groups: map[string]*fabric.Group{}, Moves: map[fabric.MoveID]*fabric.Move{},
-		Policies: map[string]*fabric.Policy{}, Locations: map[fabric.PortID]fabric.Location{},
+		Locations: map[fabric.PortID]fabric.Location{},
 	}
 	d := json.NewDecoder(bufio.NewReader(r))
+	var head line
+	if err := d.Decode(&head); err != nil {
+		return nil, fmt.Errorf("read its first line: %w", err)
+	}
+	s.Revision, s.Incarnation = head.Revision, head.Incarnation
 	for {
 		var l line
 		err := d.Decode(&l)
@@ -170,12 +174,8 @@ func readSnapshot(r io.Reader) (*fabric.Snapshot, error) {
 
 // into puts what the line holds into the snapshot.
 func (l line) into(s *fabric.Snapshot) error {
-	switch {
-	case l.Location != nil:
+	if l.Location != nil {
 		s.Locations[l.Location.Port] = *l.Location
-		return nil
-	case l.Kind == "":
-		s.Revision, s.Incarnation = l.Revision, l.Incarnation
 		return nil
 	}
 	o, err := fabric.New(l.Kind)
@@ -183,7 +183,10 @@ func (l line) into(s *fabric.Snapshot) error {
 		return err
 	}
 	if err := json.Unmarshal(l.Object, o); err != nil {
-		return err
+		return fmt.Errorf("read a %s: %w", l.Kind, err)
+	}
+	if o.Meta().Name == "" {
+		return fmt.Errorf("read a %s: it has no name", l.Kind)
 	}
 	switch o := o.(type) {
 	case *fabric.Host:
@@ -196,8 +199,6 @@ func (l line) into(s *fabric.Snapshot) error {
 		s.Profiles[o.Metadata.Name] = o
 	case *fabric.Group:
 		s.Groups[o.Metadata.Name] = o
-	case *fabric.Policy:
-		s.Policies[o.Metadata.Name] = o
 	case *fabric.Move:
 		s.Moves[fabric.MoveID(o.Metadata.Name)] = o
 	}

@@ -58,23 +58,36 @@ func localPath(stateDir string) string { return filepath.Join(stateDir, "local")
 // loadLocal reads it; an absent file is a host without guests. After errDamaged the value is empty and usable: ports that
 // are not remembered keep what the kernel holds until their devices are attached again.
 func loadLocal(stateDir string, now time.Time) (local, error) {
-	l := local{}.clone()
 	body, err := unseal(localPath(stateDir), "local", now)
 	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
+		return local{}.clone(), nil
 	}
 	if err != nil {
-		return l, err
+		return local{}.clone(), err
 	}
-	decoder := json.NewDecoder(bytes.NewReader(body))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(&l); err != nil {
+	l, err := readLocal(body)
+	if err != nil {
 		return local{}.clone(), fmt.Errorf("read %s: %w", localPath(stateDir), err)
 	}
 	return l.clone(), nil
 }
 
+// readLocal is the inverse of write.
+func readLocal(body []byte) (l local, err error) {
+	decoder := json.NewDecoder(bytes.NewReader(body))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&l); err != nil {
+		return l, err
+	}
+	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
+		return l, fmt.Errorf("something follows after byte %d", decoder.InputOffset())
+	}
+	return l, nil
+}
+
 // save writes it.
 func (l local) save(stateDir string) error {
-	return seal(localPath(stateDir), "local", func(w io.Writer) error { return json.NewEncoder(w).Encode(l) })
+	return seal(localPath(stateDir), "local", l.write)
 }
+
+func (l local) write(w io.Writer) error { return json.NewEncoder(w).Encode(l) }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -39,7 +40,7 @@ func seal(path, content string, body func(io.Writer) error) (err error) {
 	defer draft.Close()
 	sum := sha256.New()
 	w := bufio.NewWriterSize(io.MultiWriter(draft, sum), 64<<10)
-	fmt.Fprintf(w, "weft %s %d\n", content, sealedVersion)
+	fmt.Fprintln(w, header(content, sealedVersion))
 	if err := body(w); err != nil {
 		return err
 	}
@@ -74,23 +75,32 @@ func inspect(path, content string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
-	head, rest, _ := bytes.Cut(text, []byte("\n"))
-	version := 0
-	if _, err := fmt.Sscanf(string(head), "weft "+content+" %d", &version); err != nil {
-		version = 0
+	body, err := unsealed(text, content)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
 	}
+	return body, nil
+}
+
+// unsealed is the body of a sealed text; the error may be errDamaged.
+func unsealed(text []byte, content string) ([]byte, error) {
+	head, rest, _ := bytes.Cut(text, []byte("\n"))
+	number, _ := strings.CutPrefix(string(head), "weft "+content+" ")
+	version, err := strconv.Atoi(number)
 	sum := sha256.New()
 	end := bytes.LastIndexByte(bytes.TrimSuffix(rest, []byte("\n")), '\n') + 1
 	sum.Write(text[:len(text)-len(rest)+end])
 	switch {
-	case strings.TrimSuffix(string(rest[end:]), "\n") != trailer(sum), version == 0:
-		return nil, fmt.Errorf("read %s: its checksum is wrong: %w", path, errDamaged)
+	case strings.TrimSuffix(string(rest[end:]), "\n") != trailer(sum), err != nil, version < 1, string(head) != header(content, version):
+		return nil, fmt.Errorf("its checksum is wrong: %w", errDamaged)
 	case version > sealedVersion:
-		return nil, fmt.Errorf("read %s: it was written by a newer release (schema %d, this one reads %d): install that release again, or move the file away",
-			path, version, sealedVersion)
+		return nil, fmt.Errorf("it was written by a newer release (schema %d, this one reads %d): install that release again, or move the file away", version, sealedVersion)
 	}
 	return rest[:end], nil
 }
+
+// header is the first line.
+func header(content string, version int) string { return fmt.Sprintf("weft %s %d", content, version) }
 
 // trailer is the last line.
 func trailer(sum hash.Hash) string { return "sha256 " + hex.EncodeToString(sum.Sum(nil)) }
