@@ -1,0 +1,295 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Reason says what decided a packet.
+type Reason string
+
+// The reasons of a verdict.
+const (
+	ByRule     Reason = "rule"          // the rule that the verdict names
+	ByDefault  Reason = "default"       // no rule matched: the default action
+	ByFlow     Reason = "flow"          // the packet belongs to a flow, opened under the rule that the verdict names
+	ByRelated  Reason = "related"       // an ICMP error about a flow
+	ByFragment Reason = "fragment"      // as the first fragment of the same packet
+	ByNeighbor Reason = "neighbor"      // ARP or neighbour discovery, which no rule judges
+	ByNoFlow   Reason = "ct_no_flow"    // a stateful rule would allow it, but it opens no connection and belongs to none
+	ByUnknown  Reason = "policy_absent" // the port, or a policy or group it is judged by, is not known: closed
+)
+
+// RuleRef names a rule of a policy; the zero value names none.
+type RuleRef struct {
+	Policy string `json:"policy,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+}
+
+// String is policy/rule, empty for none.
+func (r RuleRef) String() string {
+	if r == (RuleRef{}) {
+		return ""
+	}
+	return r.Policy + "/" + r.Rule
+}
+
+// Verdict is what becomes of a packet at one port, and why.
+type Verdict struct {
+	// Action is allow, deny or reject.
+	Action fabric.Action
+	Reason Reason
+	// Rule is the rule that decided, or under which the flow was opened.
+	Rule RuleRef
+	// Meter is the rule that counts the packet, whatever becomes of it.
+	Meter RuleRef
+	// Stateful is set when the rule that decided opens flows.
+	Stateful bool
+}
+
+// Allowed reports whether the packet passes.
+func (v Verdict) Allowed() bool { return v.Action == fabric.Allow }
+
+// Decide judges one packet at one port by the rules alone, as if there were no flows: what a stateful rule allows is
+// allowed. The time it takes grows with the number of rules.
+func Decide(s *fabric.Snapshot, port fabric.PortID, d fabric.Direction, p Packet) Verdict {
+	l, ok := listOf(s, port)
+	if !ok {
+		return Verdict{Action: fabric.Deny, Reason: ByUnknown}
+	}
+	return l.decide(d, p)
+}
+
+// list is everything that judges one port: its rules in the order in which they are asked, and what decides without one.
+type list struct {
+	rules  []judge
+	action fabric.Action // the default
+	vni    fabric.VNI
+}
+
+// judge is a rule with what its groups stand for.
+type judge struct {
+	fabric.Rule
+	ref           RuleRef
+	local, remote []netip.Prefix // of prefixes and groups together; nil when neither is asked for
+}
+
+// listOf resolves a port's list (ADR 10, 1); false when a part of it is not known.
+func listOf(s *fabric.Snapshot, id fabric.PortID) (list, bool) {
+	port := s.Ports[id]
+	if port == nil || s.Switches[port.Spec.Switch] == nil {
+		return list{}, false
+	}
+	sw := s.Switches[port.Spec.Switch]
+	names, l := slices.Clone(port.Spec.Policies), list{vni: sw.Spec.VNI}
+	profile := port.Spec.Profile
+	if profile == "" {
+		profile = sw.Spec.Profile
+	}
+	if profile != "" {
+		p := s.Profiles[profile]
+		if p == nil {
+			return list{}, false
+		}
+		names = append(names, p.Spec.Policies...)
+		l.action = p.Spec.DefaultAction
+	}
+	names = append(names, sw.Spec.Policies...)
+	if l.action == "" {
+		l.action = sw.Spec.DefaultAction
+	}
+	if l.action == "" {
+		l.action = fabric.Allow
+	}
+	for i, name := range names {
+		if slices.Contains(names[:i], name) {
+			continue
+		}
+		pol := s.Policies[name]
+		if pol == nil || !l.add(s, pol) {
+			return list{}, false
+		}
+	}
+	return l, true
+}
+
+// add appends a policy's rules, the highest weight first; false when one of their groups is not known.
+func (l *list) add(s *fabric.Snapshot, pol *fabric.Policy) bool {
+	rules := slices.Clone(pol.Spec.Rules)
+	slices.SortStableFunc(rules, func(a, b fabric.Rule) int { return int(b.Weight) - int(a.Weight) })
+	for _, r := range rules {
+		j := judge{Rule: r, ref: RuleRef{Policy: pol.Metadata.Name, Rule: r.Name}}
+		var ok1, ok2 bool
+		j.local, ok1 = addresses(s, r.Local)
+		j.remote, ok2 = addresses(s, r.Remote)
+		if !ok1 || !ok2 {
+			return false
+		}
+		l.rules = append(l.rules, j)
+	}
+	return true
+}
+
+// addresses lists what an end's prefixes and groups stand for; nil when it asks for neither.
+func addresses(s *fabric.Snapshot, e *fabric.End) ([]netip.Prefix, bool) {
+	if e == nil || e.Prefixes == nil && e.Groups == nil {
+		return nil, true
+	}
+	all := append([]netip.Prefix{}, e.Prefixes...)
+	for _, name := range e.Groups {
+		g := s.Groups[name]
+		if g == nil {
+			return nil, false
+		}
+		all = append(all, g.Spec.CIDRs...)
+		for _, port := range s.Ports {
+			if !carries(port.Metadata.Labels, g.Spec.Ports) {
+				continue
+			}
+			for _, a := range port.Spec.Addresses {
+				all = append(all, netip.PrefixFrom(a, a.BitLen()))
+			}
+		}
+	}
+	return all, true
+}
+
+// carries reports whether the labels hold all that are wanted; wanting none selects nothing.
+func carries(labels, wanted map[string]string) bool {
+	for k, v := range wanted {
+		if have, ok := labels[k]; !ok || have != v {
+			return false
+		}
+	}
+	return len(wanted) > 0
+}
+
+// decide asks the rules in order (ADR 10, 1 and 2).
+func (l list) decide(d fabric.Direction, p Packet) Verdict {
+	if p.isNeighbor() {
+		return Verdict{Action: fabric.Allow, Reason: ByNeighbor}
+	}
+	v := Verdict{Action: l.action, Reason: ByDefault, Meter: l.meter(d, p)}
+	for _, j := range l.rules {
+		if j.Action != fabric.Meter && j.Direction == d && j.matches(l.vni, d, p) {
+			v.Action, v.Reason, v.Rule, v.Stateful = j.Action, ByRule, j.ref, j.Stateful
+			break
+		}
+	}
+	return v
+}
+
+// meter is the rule that counts a packet.
+func (l list) meter(d fabric.Direction, p Packet) RuleRef {
+	for _, j := range l.rules {
+		if j.Action == fabric.Meter && j.Direction == d && j.matches(l.vni, d, p) {
+			return j.ref
+		}
+	}
+	return RuleRef{}
+}
+
+// idle is the idle time that a rule of the list sets, 0 when it sets none.
+func (l list) idle(ref RuleRef) fabric.Duration {
+	for _, j := range l.rules {
+		if j.ref == ref {
+			return j.Idle
+		}
+	}
+	return 0
+}
+
+// matches reports whether the packet is all that the rule asks for (ADR 10, 3 and 4).
+func (j judge) matches(vni fabric.VNI, d fabric.Direction, p Packet) bool {
+	if j.VNI != 0 && j.VNI != vni {
+		return false
+	}
+	if j.EtherType != 0 && j.EtherType != p.EtherType {
+		return false
+	}
+	if d == fabric.In { // local is the destination
+		p = p.reverse()
+	}
+	if !matchMAC(j.Local, p.SourceMAC) || !matchMAC(j.Remote, p.DestinationMAC) {
+		return false
+	}
+	return matchAddress(j.local, p.Source) && matchAddress(j.remote, p.Destination) &&
+		j.matchesProtocol(p) && j.matchesPorts(p) && j.matchesICMP(p) && j.matchesFlags(p)
+}
+
+func matchMAC(e *fabric.End, m fabric.MAC) bool {
+	return e == nil || e.MACs == nil || slices.Contains(e.MACs, m)
+}
+
+// matchAddress reports whether an address is in one of the prefixes; nil asks for nothing, not even for an address.
+func matchAddress(prefixes []netip.Prefix, a netip.Addr) bool {
+	return prefixes == nil || a.IsValid() && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+func (j judge) matchesProtocol(p Packet) bool {
+	want := -1
+	switch j.Protocol {
+	case "":
+		return true
+	case "tcp":
+		want = protocolTCP
+	case "udp":
+		want = protocolUDP
+	case "sctp":
+		want = protocolSCTP
+	case "icmp":
+		want = protocolICMP
+	case "icmpv6":
+		want = protocolICMPv6
+	default:
+		if n, err := strconv.Atoi(j.Protocol); err == nil {
+			want = n
+		}
+	}
+	return p.HasIP() && int(p.Protocol) == want
+}
+
+func (j judge) matchesPorts(p Packet) bool {
+	in := func(e *fabric.End, port uint16) bool {
+		if e == nil || e.Ports == nil {
+			return true
+		}
+		return p.HasPorts() && slices.ContainsFunc(e.Ports, func(r fabric.PortRange) bool { return r.First <= port && port <= r.Last })
+	}
+	return in(j.Local, p.SourcePort) && in(j.Remote, p.DestinationPort)
+}
+
+func (j judge) matchesICMP(p Packet) bool {
+	switch m := j.ICMP; {
+	case m == nil:
+		return true
+	case !p.HasICMP():
+		return false
+	default:
+		return (m.Type == nil || *m.Type == p.ICMPType) && (m.Code == nil || *m.Code == p.ICMPCode)
+	}
+}
+
+func (j judge) matchesFlags(p Packet) bool {
+	if j.TCPFlags == nil {
+		return true
+	}
+	if p.Protocol != protocolTCP || !p.HasPorts() {
+		return false
+	}
+	bits := map[string]uint8{"fin": FlagFIN, "syn": FlagSYN, "rst": FlagRST, "psh": FlagPSH, "ack": FlagACK, "urg": FlagURG}
+	for _, f := range j.TCPFlags.Set {
+		if p.TCPFlags&bits[f] == 0 {
+			return false
+		}
+	}
+	for _, f := range j.TCPFlags.Clear {
+		if p.TCPFlags&bits[f] != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,243 @@
+package policy
+
+import (
+	"net/netip"
+	"reflect"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Model judges sequences of packets: the rules, and the flows and fragments that earlier packets left behind. It keeps
+// everything: quotas and evictions are not of its making. It is not safe for concurrent use.
+type Model struct {
+	snapshot  *fabric.Snapshot
+	adopting  map[fabric.PortID]bool
+	lists     map[fabric.PortID]generation
+	flows     map[place]*Flow
+	fragments map[fragment]remembered
+	count     uint64 // of generations
+}
+
+// generation is a port's list with a number that changes when the list does.
+type generation struct {
+	list
+	known  bool
+	number uint64
+}
+
+// place is a connection at a port, as the opener's packets show it.
+type place struct {
+	port fabric.PortID
+	dir  fabric.Direction
+	Connection
+}
+
+// fragment tells which packet a fragment is of.
+type fragment struct {
+	port                fabric.PortID
+	dir                 fabric.Direction
+	source, destination netip.Addr
+	protocol            uint8
+	id                  uint32
+}
+
+type remembered struct {
+	Verdict
+	at time.Time
+}
+
+// NewModel starts without flows.
+func NewModel(s *fabric.Snapshot) *Model {
+	return &Model{snapshot: s, adopting: map[fabric.PortID]bool{}, lists: map[fabric.PortID]generation{}, flows: map[place]*Flow{}, fragments: map[fragment]remembered{}}
+}
+
+// Replace puts another snapshot in force. Flows of ports whose rules it changes are judged again by their next packet.
+func (m *Model) Replace(s *fabric.Snapshot) {
+	m.snapshot = s
+	for id, old := range m.lists {
+		l, known := listOf(s, id)
+		if known != old.known || !reflect.DeepEqual(l, old.list) {
+			m.count++
+			m.lists[id] = generation{list: l, known: known, number: m.count}
+		}
+	}
+}
+
+// Adopt says whether a port takes connections on whose opening it did not see.
+func (m *Model) Adopt(port fabric.PortID, on bool) { m.adopting[port] = on }
+
+// Flows lists the flows of a port that have not been idle.
+func (m *Model) Flows(port fabric.PortID, now time.Time) []Flow {
+	var out []Flow
+	for at, f := range m.flows {
+		if at.port == port && now.Sub(f.Last) < f.timeout() {
+			out = append(out, *f)
+		}
+	}
+	return out
+}
+
+// Judge says what becomes of a packet at a port, and remembers what it opens or closes. Time must not run backwards.
+func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time.Time) Verdict {
+	g, ok := m.lists[port]
+	if !ok {
+		l, known := listOf(m.snapshot, port)
+		m.count++
+		g = generation{list: l, known: known, number: m.count}
+		m.lists[port] = g
+	}
+	switch {
+	case !g.known:
+		return Verdict{Action: fabric.Deny, Reason: ByUnknown}
+	case p.isNeighbor():
+		return g.decide(d, p)
+	}
+	if !p.Fragment {
+		return m.whole(g, port, d, p, now)
+	}
+	at := fragment{port, d, p.Source, p.Destination, p.Protocol, p.FragmentID}
+	if !p.Later {
+		v := m.whole(g, port, d, p, now)
+		m.fragments[at] = remembered{v, now}
+		return v
+	}
+	if first, ok := m.fragments[at]; ok && now.Sub(first.at) < fragmentsKept {
+		v := first.Verdict
+		v.Reason = ByFragment
+		return v
+	}
+	return g.decide(d, p)
+}
+
+// whole judges a packet that shows its transport header: by its flow, else by the rules.
+func (m *Model) whole(g generation, port fabric.PortID, d fabric.Direction, p Packet, now time.Time) Verdict {
+	if f, from := m.flowOf(port, d, p, now); f != nil && !m.reopens(f, p) && m.goesOn(g, port, f, p, from) {
+		f.advance(p, from, now)
+		return Verdict{Action: fabric.Allow, Reason: ByFlow, Rule: f.Rule, Meter: g.meter(d, p), Stateful: true}
+	}
+	if f := m.related(g, port, d, p, now); f != nil {
+		return Verdict{Action: fabric.Allow, Reason: ByRelated, Rule: f.Rule, Meter: g.meter(d, p)}
+	}
+	v := g.decide(d, p)
+	c, connects := connectionOf(p)
+	if !connects || p.isEchoReply() {
+		return v
+	}
+	if p.Protocol == protocolTCP && p.TCPFlags&(FlagSYN|FlagACK|FlagRST|FlagFIN) != FlagSYN {
+		return m.midstream(g, port, d, p, v, now)
+	}
+	if v.Allowed() && v.Stateful {
+		m.open(g, place{port, d, c}, v.Rule, p, 0, FlowOpening, now)
+	}
+	return v
+}
+
+// flowOf finds the flow a packet belongs to and who sent it: 0 the opener, 1 the other side. A flow that was idle ends here.
+func (m *Model) flowOf(port fabric.PortID, d fabric.Direction, p Packet, now time.Time) (*Flow, int) {
+	c, ok := connectionOf(p)
+	if !ok {
+		return nil, 0
+	}
+	for from, at := range []place{{port, d, c}, {port, opposite(d), c.reverse()}} {
+		f := m.flows[at]
+		if f == nil {
+			continue
+		}
+		if now.Sub(f.Last) < f.timeout() {
+			return f, from
+		}
+		delete(m.flows, at)
+	}
+	return nil, 0
+}
+
+// reopens reports whether the packet begins a connection anew that had the same addresses and ports.
+func (m *Model) reopens(f *Flow, p Packet) bool {
+	return f.State == FlowClosing && p.Protocol == protocolTCP && p.TCPFlags&(FlagSYN|FlagACK|FlagRST|FlagFIN) == FlagSYN
+}
+
+// goesOn judges a flow again when the rules have changed since it was judged (ADR 10, 7), and ends it when they no longer
+// allow it to be opened.
+func (m *Model) goesOn(g generation, port fabric.PortID, f *Flow, p Packet, from int) bool {
+	if f.generation == g.number {
+		return true
+	}
+	v := g.decide(f.Direction, f.first(p, from))
+	if !v.Allowed() || !v.Stateful {
+		delete(m.flows, place{port, f.Direction, f.Connection})
+		return false
+	}
+	f.Rule, f.generation, f.idle = v.Rule, g.number, time.Duration(g.idle(v.Rule))
+	return true
+}
+
+// first is the packet that opened the flow as it would come now, with the MACs of the packet at hand.
+func (f *Flow) first(p Packet, from int) Packet {
+	o := Packet{SourceMAC: p.SourceMAC, DestinationMAC: p.DestinationMAC, EtherType: p.EtherType, Protocol: f.Protocol,
+		Source: f.Source, Destination: f.Destination, SourcePort: f.SourcePort, DestinationPort: f.DestinationPort, Echo: f.Echo}
+	if from == 1 {
+		o.SourceMAC, o.DestinationMAC = p.DestinationMAC, p.SourceMAC
+	}
+	switch f.Protocol {
+	case protocolTCP:
+		o.TCPFlags = FlagSYN
+	case protocolICMP:
+		o.ICMPType = 8
+	case protocolICMPv6:
+		o.ICMPType = 128
+	}
+	return o
+}
+
+// related finds the flow that an ICMP error speaks of: it quotes a packet that went the other way (ADR 10, 10).
+func (m *Model) related(g generation, port fabric.PortID, d fabric.Direction, p Packet, now time.Time) *Flow {
+	if p.Group() || p.Quote == nil || p.Quote.Source != p.Destination {
+		return nil
+	}
+	q := *p.Quote
+	q.SourceMAC, q.DestinationMAC, q.EtherType = p.DestinationMAC, p.SourceMAC, p.EtherType
+	f, from := m.flowOf(port, opposite(d), q, now)
+	if f == nil || !m.goesOn(g, port, f, q, from) {
+		return nil
+	}
+	return f
+}
+
+// midstream judges a TCP packet that opens no connection by itself and belongs to none.
+func (m *Model) midstream(g generation, port fabric.PortID, d fabric.Direction, p Packet, v Verdict, now time.Time) Verdict {
+	c, _ := connectionOf(p)
+	if m.adopting[port] && p.TCPFlags&(FlagSYN|FlagRST) == 0 {
+		if v.Allowed() && v.Stateful {
+			m.open(g, place{port, d, c}, v.Rule, p, 0, FlowOpen, now)
+			return v
+		}
+		syn := p.reverse()
+		syn.TCPFlags = FlagSYN
+		if o := g.decide(opposite(d), syn); o.Allowed() && o.Stateful {
+			m.open(g, place{port, opposite(d), c.reverse()}, o.Rule, p, 1, FlowOpen, now)
+			o.Meter = v.Meter
+			return o
+		}
+	}
+	if v.Allowed() && v.Stateful {
+		v.Action, v.Reason = fabric.Deny, ByNoFlow
+	}
+	return v
+}
+
+// open makes a flow; from says whose packet p is.
+func (m *Model) open(g generation, at place, rule RuleRef, p Packet, from int, s FlowState, now time.Time) {
+	// A connection in the other direction is the same connection.
+	delete(m.flows, place{at.port, opposite(at.dir), at.reverse()})
+	f := &Flow{Connection: at.Connection, Direction: at.dir, Rule: rule, State: s, idle: time.Duration(g.idle(rule)), generation: g.number}
+	m.flows[at] = f
+	f.advance(p, from, now)
+}
+
+func opposite(d fabric.Direction) fabric.Direction {
+	if d == fabric.In {
+		return fabric.Out
+	}
+	return fabric.In
+}
