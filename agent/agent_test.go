@@ -71,6 +71,7 @@ func TestWithoutEtcdTheHostGoesOnAndStartsFromItsLastGoodState(t *testing.T) {
 		t.Fatal("a change was accepted that nobody can keep")
 	}
 	h.etcd.Restart(t)
+	n.until(t, "an answer of etcd's", func() bool { _, err := n.store.Snapshot(t.Context()); return err == nil })
 	n.put(t, prt("b"))
 	n.until(t, "no problem", func() bool { return len(n.Agent.Status().Problems) == 0 })
 }

@@ -114,9 +114,6 @@ func FuzzReadSnapshot(f *testing.F) {
 	whole.Profiles = map[string]*fabric.Profile{"gold": {Metadata: fabric.Metadata{Name: "gold"}}}
 	whole.Groups = map[string]*fabric.Group{"web": {Metadata: fabric.Metadata{Name: "web"}}}
 	whole.Moves = map[fabric.MoveID]*fabric.Move{"m1": {Metadata: fabric.Metadata{Name: "m1"}, Spec: fabric.MoveSpec{VM: "a", Ports: []fabric.PortID{"a"}}}}
-	for id, h := range whole.Hosts {
-		h.Metadata.Name = string(id)
-	}
 	var text bytes.Buffer
 	if err := writeSnapshot(&text, whole); err != nil {
 		f.Fatal(err)

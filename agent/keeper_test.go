@@ -143,8 +143,8 @@ func blue(r fabric.Revision, n int) *fabric.Snapshot {
 	s := &fabric.Snapshot{
 		Revision: r,
 		Hosts: map[fabric.HostID]*fabric.Host{
-			"h1": {Spec: fabric.HostSpec{VTEP: netip.MustParseAddr("10.240.0.1"), UnderlayMTU: 1500}},
-			"h2": {Spec: fabric.HostSpec{VTEP: netip.MustParseAddr("10.240.0.2"), UnderlayMTU: 1500}},
+			"h1": {Metadata: fabric.Metadata{Name: "h1"}, Spec: fabric.HostSpec{VTEP: netip.MustParseAddr("10.240.0.1"), UnderlayMTU: 1500}},
+			"h2": {Metadata: fabric.Metadata{Name: "h2"}, Spec: fabric.HostSpec{VTEP: netip.MustParseAddr("10.240.0.2"), UnderlayMTU: 1500}},
 		},
 		Switches: map[fabric.SwitchID]*fabric.Switch{"blue": {Metadata: fabric.Metadata{Name: "blue", Revision: 1},
 			Spec: fabric.SwitchSpec{Type: fabric.Private, VNI: 7}}},

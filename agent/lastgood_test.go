@@ -20,9 +20,6 @@ func TestTheLastGoodSnapshotComesBackAsItWas(t *testing.T) {
 	want.Profiles = map[string]*fabric.Profile{"gold": {Metadata: fabric.Metadata{Name: "gold", Revision: 3}}}
 	want.Groups = map[string]*fabric.Group{"web": {Metadata: fabric.Metadata{Name: "web", Revision: 4}}}
 	want.Moves = map[fabric.MoveID]*fabric.Move{"m1": {Metadata: fabric.Metadata{Name: "m1"}, Spec: fabric.MoveSpec{VM: "a", Ports: []fabric.PortID{"a"}}}}
-	for id, h := range want.Hosts {
-		h.Metadata.Name = string(id)
-	}
 	g.keep(blue(9, 1))
 	g.keep(want)
 	g.flush()

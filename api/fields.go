@@ -146,8 +146,8 @@ func Set(o fabric.Object, assignments []string) (fabric.Object, error) {
 		}
 	}
 	b, err := json.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("set %s: %w", fabric.Ref(o), err)
+	if err != nil { // YAML knows numbers and keys that JSON does not
+		return nil, fmt.Errorf("set %s: %v: %w", fabric.Ref(o), err, fabric.ErrInvalid)
 	}
 	return Decode(b)
 }

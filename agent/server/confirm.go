@@ -187,16 +187,33 @@ func (c *confirmer) load() error {
 	if err != nil {
 		return err
 	}
-	var p pending
-	if err := json.Unmarshal(b, &p); err != nil {
+	p, err := readPending(b)
+	if err != nil {
 		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.now == nil {
-		c.now = &p
+		c.now = p
 	}
 	return nil
+}
+
+// readPending reads a change as keep wrote it: whole, or it could be undone only in part.
+func readPending(b []byte) (*pending, error) {
+	var p pending
+	if err := json.Unmarshal(b, &p); err != nil {
+		return nil, err
+	}
+	if p.UndoneAt.IsZero() {
+		return nil, errors.New("it does not say when the change is to be undone")
+	}
+	for _, before := range p.Before {
+		if _, err := api.Decode(before); err != nil {
+			return nil, fmt.Errorf("read an object as it was: %w", err)
+		}
+	}
+	return &p, nil
 }
 
 // expire undoes a change; while etcd is away it is tried again.
