@@ -21,12 +21,15 @@ type prober struct {
 	conn *net.IPConn
 	to   *net.IPAddr
 	stop context.CancelFunc
-	done sync.WaitGroup
+	// sender has ended when no probe is sent any more; receiver, which the closed connection ends, when none is heard.
+	sender, receiver sync.WaitGroup
 
 	mu   sync.Mutex
 	sent []time.Time
 	back []time.Duration // round trip; 0 while there is no answer
 	seen probes
+	// failed is what kept a probe from being sent: that is the prober's own failure, and nothing on the way has lost it.
+	failed error
 }
 
 // probes are what a prober saw.
@@ -73,9 +76,9 @@ func probe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duratio
 	enlarge(t, p.conn)
 	ctx, stop := context.WithCancel(context.Background())
 	p.stop = stop
-	t.Cleanup(func() { p.conn.Close(); stop(); p.done.Wait() })
-	p.done.Go(func() { p.receive() })
-	p.done.Go(func() { p.send(ctx, every) })
+	t.Cleanup(func() { stop(); p.conn.Close(); p.sender.Wait(); p.receiver.Wait() })
+	p.receiver.Go(func() { p.receive() })
+	p.sender.Go(func() { p.send(ctx, every) })
 	return p
 }
 
@@ -104,12 +107,13 @@ func (p *prober) send(ctx context.Context, every time.Duration) {
 			return
 		case <-tick.C:
 		}
-		for n := 0; n < int(time.Since(begun)/every); n = len(p.sent) {
+		for n := 0; n < int(time.Since(begun)/every) && ctx.Err() == nil; n = len(p.sent) {
 			p.mu.Lock()
 			seq := len(p.sent)
 			p.sent, p.back = append(p.sent, time.Now()), append(p.back, 0)
 			p.mu.Unlock()
 			if _, err := p.conn.WriteToIP(echoRequest(seq), p.to); err != nil {
+				p.failed = fmt.Errorf("send probe %d: %w", seq, err)
 				return
 			}
 		}
@@ -178,15 +182,23 @@ func (p *prober) answered(seq int, now time.Time) {
 	p.seen.last = now
 }
 
-// end stops sending, waits for the answers that may still come, and says what was seen.
+// answerLimit is how long after the last probe its answer may come; a busy machine may keep it from its turn.
+const answerLimit = 10 * time.Second
+
+// end stops sending, waits for the answers that may still come, and says what was seen. The sender ends before the answers
+// are counted: a probe that it had in hand would find the connection closed, and be taken for lost on the way.
 func (p *prober) end(t *testing.T) probes {
 	t.Helper()
 	p.stop()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	p.sender.Wait()
+	if p.failed != nil {
+		t.Fatal(p.failed)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
 	defer cancel()
 	_ = poll(ctx, 10*time.Millisecond, func() (bool, error) { return p.missing() == 0, nil }) // else they are lost
 	p.conn.Close()
-	p.done.Wait()
+	p.receiver.Wait()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.seen.Sent = len(p.sent)
@@ -205,4 +217,22 @@ func (p *prober) missing() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return len(slices.DeleteFunc(slices.Clone(p.back), func(r time.Duration) bool { return r != 0 }))
+}
+
+// TestAProbeInHandAtTheEndIsNotLost ends probers that are always behind their rate, and so always have a probe in hand.
+func TestAProbeInHandAtTheEndIsNotLost(t *testing.T) {
+	l := bare(t, Options{Name: "hand", Hosts: 1})
+	guest(t, l, GuestOptions{Name: "a", Host: "h1", Address: netip.MustParseAddr("10.10.0.1")})
+	for range 20 {
+		p := probe(t, l, "a", netip.MustParseAddr("127.0.0.1"), time.Microsecond)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		err := poll(ctx, time.Millisecond, func() (bool, error) { return p.between(time.Time{}, time.Now()) > 100, nil })
+		cancel()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if seen := p.end(t); seen.Lost != 0 {
+			t.Errorf("%s; the lost ones were sent %v", seen, seen.When)
+		}
+	}
 }
