@@ -15,10 +15,11 @@ import (
 const (
 	// MaxInput is the most one Decode reads, in bytes.
 	MaxInput = 8 << 20
-	// MaxDocument is the most one document may have, in bytes: etcd takes little more in one record.
-	MaxDocument = 1 << 20
+	// MaxDocument is the most one document may have, in bytes: a policy of ten thousand long rules fits, and a transaction of
+	// the fabric's etcd takes two of them.
+	MaxDocument = 4 << 20
 	// maxEntries bounds the lines and list entries of one document, because each costs a hundred bytes of memory and more.
-	maxEntries = 50000
+	maxEntries = 200000
 	// maxFindings ends a decode: who has so many mistakes has one cause.
 	maxFindings = 100
 )

@@ -155,7 +155,7 @@ func TestHugeInputIsRefusedQuickly(t *testing.T) {
 	ports := strings.Repeat("---\n"+doc("vm: x"), 8000)
 	for name, c := range map[string]struct{ text, want string }{
 		"a file of 50 MB":             {strings.Repeat("a: b\n", 10<<20), "the most is 8 MiB"},
-		"a document of 2 MB":          {"a: " + strings.Repeat("b", 2<<20), "put --- between objects"},
+		"a document of 5 MB":          {"a: " + strings.Repeat("b", 5<<20), "put --- between objects"},
 		"a list of a million entries": {"a: [" + strings.Repeat("b,", 450_000) + "b]", "put --- between objects"},
 		"a deep flow":                 {strings.Repeat("{a: ", 200_000), "is not YAML"},
 		"a deep block":                {strings.Repeat("- ", 400_000), "is not YAML"},
@@ -212,6 +212,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(story))
 	f.Add([]byte(doc("addresses: [10.10.0.5, ::1%x]")))
 	f.Add([]byte(`{"items":[{"apiVersion":"weft/v1","kind":"Group","metadata":{"name":"g","annotations":{"a":"\ud83d"}},"spec":{"cidrs":["10.0.0.0/8"],"ports":{"a":"b"}}}]}`))
+	f.Add([]byte(policyText(`{name: a, weight: 1, direction: in, action: allow, protocol: tcp, local: {ports: [1-2], macs: []}, stateful: true, idle: 1h}`)))
 	f.Add([]byte("apiVersion: weft/v1\nkind: Move\nmetadata: {name: m}\nspec: {vm: a, ports: [a], from: h1, to: h2}\nstatus: {phase: granted, at: {granted: 2026-01-31T12:00:00Z}, result: {guestPauseMs: 1.5}}"))
 	f.Add([]byte("apiVersion: weft/v1\nkind: Host\nmetadata: {name: h1, trace: 00-" + strings.Repeat("a", 32) + "-" + strings.Repeat("b", 16) + "-01}\nspec: {vtep: 10.0.0.1, api: '10.0.0.1:7443'}\nstatus: {ports: [{name: a, drops: {x: 1}}]}"))
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -168,6 +168,7 @@ type applying struct {
 	*draft
 	attempt int
 	pools   map[netip.Prefix]*pool // by subnet; subnets of two switches never overlap
+	judged  judged
 }
 
 // all puts every object into the draft; an apply may bring a switch together with its ports.
@@ -201,6 +202,9 @@ func (a *applying) all(wanted []fabric.Object) (ApplyResult, error) {
 	if err := errors.Join(errs...); err != nil {
 		return ApplyResult{}, err
 	}
+	if err := a.quotas(); err != nil {
+		return ApplyResult{}, err
+	}
 	return result, a.ensureIncarnation()
 }
 
@@ -228,6 +232,10 @@ func (a *applying) one(o fabric.Object) (Outcome, error) {
 		return "", err
 	}
 	switch o := o.(type) {
+	case *fabric.Policy:
+		err = a.policy(o)
+	case *fabric.Profile:
+		err = a.profile(o, as[*fabric.Profile](before))
 	case *fabric.Host:
 		err = a.host(o, as[*fabric.Host](before))
 	case *fabric.Switch:
@@ -309,7 +317,7 @@ func (a *applying) missing(field string, kind fabric.Kind, name string) error {
 			known = append(known, p.name)
 		}
 	}
-	next := fmt.Sprintf("create it first, or see 'weft get %s'", word(kind)+map[bool]string{true: "es", false: "s"}[kind == fabric.KindSwitch])
+	next := fmt.Sprintf("create it first, or see 'weft get %s'", fabric.Plural(kind))
 	if near := fabric.Nearest(name, known); near != "" {
 		next = fmt.Sprintf("did you mean %q?", near)
 	}

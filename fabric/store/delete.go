@@ -59,6 +59,10 @@ func (d *deleting) one(kind fabric.Kind, name string) error {
 		err = d.port(o)
 	case *fabric.Profile:
 		err = d.profile(name)
+	case *fabric.Policy:
+		err = d.policy(name)
+	case *fabric.Group:
+		err = d.group(name)
 	case *fabric.Move:
 		err = d.move(o)
 	}
@@ -156,26 +160,11 @@ func (d *deleting) profile(name string) error {
 	if err != nil {
 		return err
 	}
-	records, err := d.scan(kindPrefix(fabric.KindSwitch), false)
+	switches, err := d.where(fabric.KindSwitch, func(o fabric.Object) bool { return as[*fabric.Switch](o).Spec.Profile == name })
 	if err != nil {
 		return err
 	}
-	var switches []string
-	for _, r := range records {
-		o, err := decodeObject(r)
-		if err != nil {
-			return fmt.Errorf("it cannot be told whether a switch uses it: %w", err)
-		}
-		if s := as[*fabric.Switch](o); s.Spec.Profile == name {
-			switches = append(switches, s.Metadata.Name)
-		}
-	}
-	if len(ports)+len(switches) > 0 {
-		users := slices.DeleteFunc([]string{some("switch", "switches", switches), some("port", "ports", ports)}, func(s string) bool { return s == "" })
-		return fmt.Errorf("it is used by %s: give them another profile first: %w", strings.Join(users, " and "), fabric.ErrConflict)
-	}
-	d.untouched(kindPrefix(fabric.KindSwitch))
-	return nil
+	return inUse("give them another profile first", some("switch", "switches", switches), some("port", "ports", ports))
 }
 
 // move is kept while it runs.

@@ -32,6 +32,10 @@ func (a *applying) port(p, before *fabric.Port) error {
 	if err := a.refer("spec.profile", fabric.KindProfile, p.Spec.Profile); err != nil {
 		return err
 	}
+	if err := a.policies(p.Spec.Policies); err != nil {
+		return err
+	}
+	a.judged.ports = append(a.judged.ports, p)
 	if err := a.refer("spec.host", fabric.KindHost, string(p.Spec.Host)); err != nil {
 		return err
 	}

@@ -20,6 +20,12 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if err := a.refer("spec.profile", fabric.KindProfile, s.Spec.Profile); err != nil {
 		return err
 	}
+	if err := a.policies(s.Spec.Policies); err != nil {
+		return err
+	}
+	if before != nil && (!slices.Equal(before.Spec.Policies, s.Spec.Policies) || before.Spec.Profile != s.Spec.Profile) {
+		a.judged.everywhere = true
+	}
 	if err := a.fits(s); err != nil {
 		return err
 	}
