@@ -30,8 +30,8 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	defer d.mu.Unlock()
 	var failed failures
 	for _, step := range []func(Change, *failures){
-		d.applyLocal, d.applyPeers, d.applySwitches, d.applyPorts, d.applyStations,
-		d.unapplyStations, d.unapplyPorts, d.unapplySwitches, d.unapplyPeers,
+		d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applyStations,
+		d.unapplyStations, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
 	} {
 		if err := ctx.Err(); err != nil {
 			failed.add(fmt.Errorf("change the datapath: %w", err))
@@ -92,6 +92,20 @@ func (d *Datapath) applyPeers(c Change, failed *failures) {
 func (d *Datapath) applySwitches(c Change, failed *failures) {
 	for vni, s := range c.Put.Switches {
 		failed.add(d.putNetwork(vni, s))
+	}
+}
+
+// applyTables makes the tables that are not there yet; the ports' words name them afterwards.
+func (d *Datapath) applyTables(c Change, failed *failures) {
+	for digest, source := range c.Put.Tables {
+		failed.add(d.putTable(digest, source))
+	}
+}
+
+// unapplyTables removes tables that no port names any more.
+func (d *Datapath) unapplyTables(c Change, failed *failures) {
+	if len(c.Delete.Tables) > 0 {
+		failed.add(d.releaseTables(c.Delete.Tables))
 	}
 }
 

@@ -18,6 +18,19 @@ type coreAddress struct {
 	W [4]uint32
 }
 
+type coreCombo struct {
+	_     structs.HostLayout
+	Rule  uint16
+	Meter uint16
+}
+
+type coreComboKey struct {
+	_     structs.HostLayout
+	Shape uint32
+	In    uint32
+	Class [8]uint16
+}
+
 type coreConfig struct {
 	_          structs.HostLayout
 	Vtep       coreAddress
@@ -26,7 +39,7 @@ type coreConfig struct {
 	Tunnel     uint32
 	Mark       uint32
 	Tracing    uint32
-	Zero       uint32
+	Parts      uint32
 	DecapFlags uint64
 	LabelKey0  uint64
 	LabelKey1  uint64
@@ -38,6 +51,15 @@ type coreDropKey struct {
 	Direction uint16
 	Reason    uint16
 	Zero      uint16
+}
+
+type coreExactKey struct {
+	_     structs.HostLayout
+	Shape uint32
+	In    uint8
+	Dim   uint8
+	Zero  uint16
+	Value uint64
 }
 
 type coreFdb struct {
@@ -57,12 +79,55 @@ type coreFdbKey struct {
 	Zero uint16
 }
 
+type coreFrame struct {
+	_   structs.HostLayout
+	Src coreAddress
+	Dst coreAddress
+	Eth struct {
+		_    structs.HostLayout
+		Dst  [6]uint8
+		Src  [6]uint8
+		Type uint16
+	}
+	_         [2]byte
+	L4        uint32
+	L3Length  uint32
+	Ethertype uint16
+	Sport     uint16
+	Dport     uint16
+	Proto     uint8
+	TcpFlags  uint8
+	TcpHeader uint8
+	IcmpType  uint8
+	Ecn       uint8
+	Df        uint8
+	Fragment  uint8
+	Ip        uint8
+	Options   uint8
+	_         [1]byte
+}
+
+type coreHitKey struct {
+	_    structs.HostLayout
+	Rule uint64
+	Slot uint32
+	Zero uint32
+}
+
+type coreHits struct {
+	_       structs.HostLayout
+	Packets uint64
+	Bytes   uint64
+	Last    uint64
+}
+
 type coreHop struct {
 	_           structs.HostLayout
 	Kind        uint32
 	Ifindex     uint32
 	Ts          uint64
 	Label       uint64
+	Rule        uint64
 	Peer        coreAddress
 	Source      coreAddress
 	Destination coreAddress
@@ -77,6 +142,70 @@ type coreHop struct {
 	Result      uint8
 	Proto       uint8
 	Zero        uint8
+}
+
+type coreIcmp6Error struct {
+	_   structs.HostLayout
+	Pad uint16
+	Eth struct {
+		_    structs.HostLayout
+		Dst  [6]uint8
+		Src  [6]uint8
+		Type uint16
+	}
+	Ip struct {
+		_      structs.HostLayout
+		First  uint32
+		Length uint16
+		Next   uint8
+		Hops   uint8
+		Src    [4]uint32
+		Dst    [4]uint32
+	}
+	Type     uint8
+	Code     uint8
+	Checksum uint16
+	Mtu      uint32
+	Quote    [88]uint8
+}
+
+type coreJudgement struct {
+	_         structs.HostLayout
+	Src       coreAddress
+	Dst       coreAddress
+	SrcMac    uint64
+	DstMac    uint64
+	Rule      uint64
+	Meter     uint64
+	Wire      uint32
+	Packets   uint32
+	Seq       uint32
+	Ack       uint32
+	Payload   uint32
+	Id        uint32
+	Table     uint32
+	Shape     uint32
+	Places    uint32
+	Idle      uint32
+	Quote     uint32
+	Class     [8]uint16
+	Ethertype uint16
+	Sport     uint16
+	Dport     uint16
+	Kind      uint8
+	Ip        uint8
+	Proto     uint8
+	Flags     uint8
+	IcmpType  uint8
+	IcmpCode  uint8
+	HasPorts  uint8
+	HasIcmp   uint8
+	Echo      uint8
+	Fragment  uint8
+	Later     uint8
+	Group     uint8
+	Act       uint8
+	Stateful  uint8
 }
 
 type coreNeighbor struct {
@@ -110,6 +239,17 @@ type corePeer struct {
 	Zero     [5]uint32
 }
 
+type corePlaceKey struct {
+	_       structs.HostLayout
+	Bits    uint32
+	Places  uint32
+	In      uint8
+	Dim     uint8
+	Family  uint8
+	Zero    uint8
+	Address [4]uint32
+}
+
 type corePort struct {
 	_              structs.HostLayout
 	Ifindex        uint32
@@ -137,6 +277,36 @@ type coreProbe struct {
 	Zero    uint32
 }
 
+type coreRule struct {
+	_        structs.HostLayout
+	Id       uint64
+	Idle     uint32
+	Sample   uint32
+	Act      uint8
+	Stateful uint8
+	Zero     [6]uint8
+}
+
+type coreRuleKey struct {
+	_     structs.HostLayout
+	Table uint32
+	Index uint16
+	In    uint8
+	Meter uint8
+}
+
+type coreServiceKey struct {
+	_     structs.HostLayout
+	Bits  uint32
+	Shape uint32
+	InDim uint8
+	Kind  uint8
+	Proto uint8
+	Zero  uint8
+	Port  uint16
+	Zero2 uint16
+}
+
 type coreSlot struct {
 	_       structs.HostLayout
 	Gate    uint64
@@ -144,7 +314,9 @@ type coreSlot struct {
 	Told    uint64
 	Storm   uint64
 	Version uint64
-	Zero    [3]uint64
+	Policy  uint64
+	Adopt   uint64
+	Zero    uint64
 }
 
 type coreStats struct {
@@ -167,22 +339,65 @@ type coreStats struct {
 	Zero      uint64
 }
 
+type coreTable struct {
+	_      structs.HostLayout
+	Shape  uint32
+	Places uint32
+	Sides  [2]struct {
+		_      structs.HostLayout
+		Dims   uint8
+		Blocks uint8
+		Meters uint8
+		Open   uint8
+	}
+	Stateful     uint32
+	Zero         uint32
+	Digest       [16]uint8
+	ShapeDigest  [16]uint8
+	PlacesDigest [16]uint8
+}
+
+type coreVector struct {
+	_       structs.HostLayout
+	Summary uint64
+	Words   [64]uint64
+}
+
+type coreVectorKey struct {
+	_     structs.HostLayout
+	Shape uint32
+	Class uint16
+	InDim uint8
+	Block uint8
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	coreMapCombosV1      = "combos_v1"
 	coreMapConfigV1      = "config_v1"
+	coreMapDocket        = "docket"
 	coreMapDropsV1       = "drops_v1"
 	coreMapEventsV1      = "events_v1"
+	coreMapExactsV1      = "exacts_v1"
+	coreMapExhibit       = "exhibit"
 	coreMapFdbV1         = "fdb_v1"
+	coreMapHitsV1        = "hits_v1"
+	coreMapLetter        = "letter"
 	coreMapNeighborsV1   = "neighbors_v1"
 	coreMapNetworksV1    = "networks_v1"
 	coreMapPeersV1       = "peers_v1"
+	coreMapPlacesV1      = "places_v1"
 	coreMapPortsV1       = "ports_v1"
 	coreMapProbeLabelsV1 = "probe_labels_v1"
+	coreMapRulesV1       = "rules_v1"
 	coreMapScratch       = "scratch"
+	coreMapServicesV1    = "services_v1"
 	coreMapSlotsV1       = "slots_v1"
 	coreMapStatsV1       = "stats_v1"
+	coreMapTablesV1      = "tables_v1"
+	coreMapVectorsV1     = "vectors_v1"
 	coreMapVtepsV1       = "vteps_v1"
 	coreProgProbeIn      = "probe_in"
 	coreProgSentinelIn   = "sentinel_in"
@@ -248,18 +463,29 @@ type coreProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreMapSpecs struct {
+	CombosV1      *ebpf.MapSpec `ebpf:"combos_v1"`
 	ConfigV1      *ebpf.MapSpec `ebpf:"config_v1"`
+	Docket        *ebpf.MapSpec `ebpf:"docket"`
 	DropsV1       *ebpf.MapSpec `ebpf:"drops_v1"`
 	EventsV1      *ebpf.MapSpec `ebpf:"events_v1"`
+	ExactsV1      *ebpf.MapSpec `ebpf:"exacts_v1"`
+	Exhibit       *ebpf.MapSpec `ebpf:"exhibit"`
 	FdbV1         *ebpf.MapSpec `ebpf:"fdb_v1"`
+	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
+	Letter        *ebpf.MapSpec `ebpf:"letter"`
 	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
 	NetworksV1    *ebpf.MapSpec `ebpf:"networks_v1"`
 	PeersV1       *ebpf.MapSpec `ebpf:"peers_v1"`
+	PlacesV1      *ebpf.MapSpec `ebpf:"places_v1"`
 	PortsV1       *ebpf.MapSpec `ebpf:"ports_v1"`
 	ProbeLabelsV1 *ebpf.MapSpec `ebpf:"probe_labels_v1"`
+	RulesV1       *ebpf.MapSpec `ebpf:"rules_v1"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	ServicesV1    *ebpf.MapSpec `ebpf:"services_v1"`
 	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
+	TablesV1      *ebpf.MapSpec `ebpf:"tables_v1"`
+	VectorsV1     *ebpf.MapSpec `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.MapSpec `ebpf:"vteps_v1"`
 }
 
@@ -289,35 +515,57 @@ func (o *coreObjects) Close() error {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type coreMaps struct {
+	CombosV1      *ebpf.Map `ebpf:"combos_v1"`
 	ConfigV1      *ebpf.Map `ebpf:"config_v1"`
+	Docket        *ebpf.Map `ebpf:"docket"`
 	DropsV1       *ebpf.Map `ebpf:"drops_v1"`
 	EventsV1      *ebpf.Map `ebpf:"events_v1"`
+	ExactsV1      *ebpf.Map `ebpf:"exacts_v1"`
+	Exhibit       *ebpf.Map `ebpf:"exhibit"`
 	FdbV1         *ebpf.Map `ebpf:"fdb_v1"`
+	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
+	Letter        *ebpf.Map `ebpf:"letter"`
 	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
 	NetworksV1    *ebpf.Map `ebpf:"networks_v1"`
 	PeersV1       *ebpf.Map `ebpf:"peers_v1"`
+	PlacesV1      *ebpf.Map `ebpf:"places_v1"`
 	PortsV1       *ebpf.Map `ebpf:"ports_v1"`
 	ProbeLabelsV1 *ebpf.Map `ebpf:"probe_labels_v1"`
+	RulesV1       *ebpf.Map `ebpf:"rules_v1"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
+	ServicesV1    *ebpf.Map `ebpf:"services_v1"`
 	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
+	TablesV1      *ebpf.Map `ebpf:"tables_v1"`
+	VectorsV1     *ebpf.Map `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.Map `ebpf:"vteps_v1"`
 }
 
 func (m *coreMaps) Close() error {
 	return _CoreClose(
+		m.CombosV1,
 		m.ConfigV1,
+		m.Docket,
 		m.DropsV1,
 		m.EventsV1,
+		m.ExactsV1,
+		m.Exhibit,
 		m.FdbV1,
+		m.HitsV1,
+		m.Letter,
 		m.NeighborsV1,
 		m.NetworksV1,
 		m.PeersV1,
+		m.PlacesV1,
 		m.PortsV1,
 		m.ProbeLabelsV1,
+		m.RulesV1,
 		m.Scratch,
+		m.ServicesV1,
 		m.SlotsV1,
 		m.StatsV1,
+		m.TablesV1,
+		m.VectorsV1,
 		m.VtepsV1,
 	)
 }

@@ -55,6 +55,7 @@ type Datapath struct {
 	ports    map[string]*port // by device
 	slots    slotAllocator
 	peers    map[netip.Addr]*peer
+	tables   tables
 	peerIDs  slotAllocator
 	retired  map[uint16]bool // numbers of former peers that something may still name
 	underlay nic.Device

@@ -7,7 +7,11 @@ import (
 	"net/netip"
 
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
+
+// missingTable stands for a table that a port names and that is not there: no source has this digest.
+var missingTable = policy.Digest{0: 0xff, 1: 0xff}
 
 // Read returns what the kernel holds, from the kernel: nothing is remembered from Apply.
 func (d *Datapath) Read(ctx context.Context) (State, error) {
@@ -22,12 +26,17 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 		Ports:     make(map[string]Port, len(d.ports)),
 		FDB:       make(map[FDBKey]FDB, len(d.buffers.fdb.keys)),
 		Neighbors: make(map[NeighborKey]fabric.MAC, len(d.buffers.neighbors.keys)),
+		Tables:    map[policy.Digest]*policy.Source{},
 	}
 	vteps, err := d.readPeers(&s)
 	if err != nil {
 		return State{}, err
 	}
-	devices, err := d.readPorts(&s)
+	digests, err := d.readTables(&s)
+	if err != nil {
+		return State{}, err
+	}
+	devices, err := d.readPorts(&s, digests)
 	if err != nil {
 		return State{}, err
 	}
@@ -63,11 +72,30 @@ func (d *Datapath) readPeers(s *State) (map[uint16]netip.Addr, error) {
 	return byID, nil
 }
 
-// readPorts returns the devices by slot, too.
-func (d *Datapath) readPorts(s *State) (map[uint32]string, error) {
+// readTables returns the digests by the tables' numbers, too.
+func (d *Datapath) readTables(s *State) (map[uint32]policy.Digest, error) {
+	byID := make(map[uint32]policy.Digest, len(d.tables.byDigest))
+	var id uint32
+	var value coreTable
+	entries := d.maps.TablesV1.Iterate()
+	for entries.Next(&id, &value) {
+		byID[id] = value.Digest
+		s.Tables[value.Digest] = nil
+	}
+	return byID, entries.Err()
+}
+
+// readPorts returns the devices by slot, too. A port whose table is not there, which passes nothing, has missingTable.
+func (d *Datapath) readPorts(s *State, digests map[uint32]policy.Digest) (map[uint32]string, error) {
 	bySlot := make(map[uint32]string, len(d.ports))
 	err := each(d.maps.PortsV1, &d.buffers.ports, func(_ *uint32, c *corePort) {
 		device, p := d.portFromCore(c)
+		if word := d.shared.policyWord(c.Slot); word != 0 {
+			p.Policy = missingTable
+			if digest, there := digests[uint32(word)]; there {
+				p.Policy = digest
+			}
+		}
 		s.Ports[device] = p
 		bySlot[c.Slot] = device
 	})
@@ -122,7 +150,7 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.adoptRetired(), d.adoptProbes()); err != nil {
+	if err := errors.Join(d.adoptRetired(), d.adoptProbes(), d.adoptTables()); err != nil {
 		return err
 	}
 	for _, p := range d.peers {

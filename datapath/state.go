@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 // State is everything the forwarding core of one host holds, and nothing else: plan.Wanted computes it from a snapshot,
@@ -26,6 +27,9 @@ type State struct {
 	// Flood says, per switch, which peers have a port on it: head-end replication for broadcast and multicast.
 	// The local members are the Ports of the switch.
 	Flood map[FloodKey]struct{}
+	// Tables are what ports are judged by, by the digest of their source. What is read from the kernel has nil sources: that a
+	// table is there says that it is complete.
+	Tables map[policy.Digest]*policy.Source
 }
 
 // Local is this host's tunnel end point.
@@ -98,6 +102,8 @@ type Port struct {
 	Epoch     fabric.Epoch
 	// Generation is the revision whose settings are loaded; a port with generation 0 drops everything (policy_missing).
 	Generation fabric.Revision
+	// Policy names the table that the port's packets are judged by; zero: there are no rules, everything passes.
+	Policy policy.Digest
 }
 
 // FDBKey is a station of a switch.
@@ -134,7 +140,7 @@ type FloodKey struct {
 }
 
 // Change is the difference between two states: what to put and what to delete. Apply carries it out in the order that
-// keeps every packet's way closed or complete: puts before deletes, peers and switches before ports, ports before FDB.
+// keeps every packet's way closed or complete: puts before deletes, peers, switches and tables before ports, ports before FDB.
 type Change struct {
 	Put, Delete State
 }

@@ -44,6 +44,16 @@ func ID(policy, rule string) RuleID {
 // DefaultID is the name of what decides in a direction where no rule does.
 func DefaultID(d fabric.Direction) RuleID { return ID("", string(d)) }
 
+// IsOpen reports whether there is nothing to judge by: no rules, and a default that allows.
+func (s Source) IsOpen() bool {
+	for _, p := range s.Policies {
+		if len(p.Spec.Rules) > 0 {
+			return false
+		}
+	}
+	return s.Default != fabric.Deny
+}
+
 // Digest is a name for what the source compiles to, the rules' names included. It is the same for equal rules however
 // their lists are ordered, and does not need them to be compiled.
 func (s Source) Digest() Digest {

@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0x6eeab448
+const StagesABI uint32 = 0x13e278d0
 
 // The stages of a packet's way, in its order.
 const (
@@ -11,6 +11,8 @@ const (
 	StagePortIn Stage = 1
 	// StageGuard: source MAC and address, ARP/ND, DHCP server, RA, control frames, VXLAN.
 	StageGuard Stage = 2
+	// StagePolicyOut: the sender's port: its flows, then its rules for what the guest sends.
+	StagePolicyOut Stage = 5
 	// StageFDB: destination MAC to port or tunnel end point; flood list for the rest.
 	StageFDB Stage = 7
 	// StageEncap: VXLAN header put on, MTU checked.
@@ -25,6 +27,8 @@ const (
 	StageFDBLocal Stage = 13
 	// StageRelay: sent on to the port's new host after a move.
 	StageRelay Stage = 14
+	// StagePolicyIn: the receiver's port: its flows, then its rules for what the guest receives.
+	StagePolicyIn Stage = 16
 	// StagePortOut: delivered to the guest's device, or a probe caught before it.
 	StagePortOut Stage = 19
 )
@@ -86,6 +90,10 @@ const (
 	ReasonGuardVXLAN Reason = 113
 	// ReasonGuardEvasion: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards.
 	ReasonGuardEvasion Reason = 114
+	// ReasonPolicyDenied: a rule denies it, or the default action where no rule matches.
+	ReasonPolicyDenied Reason = 115
+	// ReasonPolicyRejected: a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes.
+	ReasonPolicyRejected Reason = 116
 	// ReasonPortDisabled: the port is closed on this host.
 	ReasonPortDisabled Reason = 201
 	// ReasonPortUnknown: no port is known for this device.
@@ -108,6 +116,8 @@ const (
 	ReasonPolicyMissing Reason = 211
 	// ReasonNotUnderlay: VXLAN that did not come in by the underlay NIC.
 	ReasonNotUnderlay Reason = 212
+	// ReasonCtNoFlow: a stateful rule would allow it, but it begins no TCP connection and belongs to none.
+	ReasonCtNoFlow Reason = 301
 	// ReasonPortStaged: the port is staged for a move and may not send yet.
 	ReasonPortStaged Reason = 401
 	// ReasonNotOwner: another host holds the port with a later epoch.
@@ -147,12 +157,13 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 40
+const ReasonCount = 43
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
 	{id: StagePortIn, name: "port.in", doc: "the frame left the guest: port known, open, well-formed"},
 	{id: StageGuard, name: "guard", doc: "source MAC and address, ARP/ND, DHCP server, RA, control frames, VXLAN"},
+	{id: StagePolicyOut, name: "policy.out", doc: "the sender's port: its flows, then its rules for what the guest sends"},
 	{id: StageFDB, name: "fdb", doc: "destination MAC to port or tunnel end point; flood list for the rest"},
 	{id: StageEncap, name: "encap", doc: "VXLAN header put on, MTU checked"},
 	{id: StageUnderlayOut, name: "underlay.out", doc: "handed to the underlay NIC"},
@@ -160,6 +171,7 @@ var stages = []described[Stage]{
 	{id: StageDecap, name: "decap", doc: "VNI present here, outer source allowed for the inner source"},
 	{id: StageFDBLocal, name: "fdb.local", doc: "destination port on this host"},
 	{id: StageRelay, name: "relay", doc: "sent on to the port's new host after a move"},
+	{id: StagePolicyIn, name: "policy.in", doc: "the receiver's port: its flows, then its rules for what the guest receives"},
 	{id: StagePortOut, name: "port.out", doc: "delivered to the guest's device, or a probe caught before it"},
 }
 
@@ -201,6 +213,8 @@ var reasons = []described[Reason]{
 	{id: ReasonGuardL2Control, name: "guard_l2_control", doc: "STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest", fix: "turn guard l2Control off if the guest must speak it"},
 	{id: ReasonGuardVXLAN, name: "guard_vxlan", doc: "VXLAN from a guest to a tunnel end point", fix: "nothing: guests must not reach the underlay"},
 	{id: ReasonGuardEvasion, name: "guard_evasion", doc: "IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards", fix: "send it plainly, or turn guards ip, arp, dhcpServer, ra and vxlan off"},
+	{id: ReasonPolicyDenied, name: "policy_denied", doc: "a rule denies it, or the default action where no rule matches", fix: "weft why FROM TO PROTOCOL/PORT names the rule"},
+	{id: ReasonPolicyRejected, name: "policy_rejected", doc: "a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes", fix: "weft why FROM TO PROTOCOL/PORT names the rule"},
 	{id: ReasonPortDisabled, name: "port_disabled", doc: "the port is closed on this host", fix: "weft describe port NAME"},
 	{id: ReasonPortUnknown, name: "port_unknown", doc: "no port is known for this device", fix: "weft get ports; the device may be left over"},
 	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "tagged frame on an access port", fix: "send untagged"},
@@ -212,6 +226,7 @@ var reasons = []described[Reason]{
 	{id: ReasonLoopSplitHorizon, name: "loop_split_horizon", doc: "from a tunnel to a port that is not here and not relayed", fix: "settles by itself when the sender learns the new location"},
 	{id: ReasonPolicyMissing, name: "policy_missing", doc: "the port's settings are not in force yet; it fails closed", fix: "weft status; the agent loads them"},
 	{id: ReasonNotUnderlay, name: "not_underlay", doc: "VXLAN that did not come in by the underlay NIC", fix: "name the right NIC in underlay.device of agent.yaml, or find out who sends it"},
+	{id: ReasonCtNoFlow, name: "ct_no_flow", doc: "a stateful rule would allow it, but it begins no TCP connection and belongs to none", fix: "the connection is older than its policy or was idle too long: open it again"},
 	{id: ReasonPortStaged, name: "port_staged", doc: "the port is staged for a move and may not send yet", fix: "wait for the move, or weft get moves"},
 	{id: ReasonNotOwner, name: "not_owner", doc: "another host holds the port with a later epoch", fix: "weft describe port NAME"},
 	{id: ReasonL2Short, name: "l2_short", doc: "shorter than its Ethernet header says", fix: ""},

@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/policy"
 )
 
 // Changes are the steps from have to want, in order; none when have is as wanted. Three rules hold over all steps:
@@ -18,12 +19,14 @@ func Changes(want, have datapath.State) []datapath.Change {
 	if len(first.Put.Ports)+len(first.Put.FDB) > 0 {
 		first.Put.Peers = lacking(want.Peers, have.Peers, differs)
 		first.Put.Switches = lacking(want.Switches, have.Switches, differs)
+		first.Put.Tables = lacking(want.Tables, have.Tables, never)
 	}
 	closed := after(have, first)
 
 	second := datapath.Change{Put: datapath.State{
 		Peers:     lacking(want.Peers, closed.Peers, differs),
 		Switches:  lacking(want.Switches, closed.Switches, differs),
+		Tables:    lacking(want.Tables, closed.Tables, never),
 		Ports:     lacking(ports, closed.Ports, differs),
 		FDB:       lacking(want.FDB, closed.FDB, newer),
 		Neighbors: lacking(want.Neighbors, have.Neighbors, differs),
@@ -35,6 +38,7 @@ func Changes(want, have datapath.State) []datapath.Change {
 	last := datapath.Change{Delete: datapath.State{
 		Peers:     surplus(want.Peers, have.Peers),
 		Switches:  surplus(want.Switches, have.Switches),
+		Tables:    unnamed(surplus(want.Tables, have.Tables), ports),
 		FDB:       surplus(want.FDB, closed.FDB),
 		Neighbors: surplus(want.Neighbors, have.Neighbors),
 		Flood:     surplus(want.Flood, have.Flood),
@@ -135,6 +139,7 @@ func after(have datapath.State, c datapath.Change) datapath.State {
 	have.Peers = with(have.Peers, c.Put.Peers, nil)
 	have.Ports = with(have.Ports, c.Put.Ports, c.Delete.Ports)
 	have.Switches = with(have.Switches, c.Put.Switches, nil)
+	have.Tables = with(have.Tables, c.Put.Tables, nil)
 	have.FDB = with(have.FDB, c.Put.FDB, c.Delete.FDB)
 	return have
 }
@@ -180,6 +185,17 @@ func surplus[K comparable, V any](want, have map[K]V) map[K]V {
 // differs replaces whatever is not equal.
 func differs[V comparable](want, have V) bool { return want != have }
 
+// never replaces nothing: what is there under a digest is what is wanted.
+func never[V any](_, _ V) bool { return false }
+
+// unnamed are the tables that no port is judged by: a port that the kernel has from a newer snapshot keeps its own.
+func unnamed(tables map[policy.Digest]*policy.Source, ports map[string]datapath.Port) map[policy.Digest]*policy.Source {
+	for _, p := range ports {
+		delete(tables, p.Policy)
+	}
+	return tables
+}
+
 // newer replaces what is not equal unless it comes from a later location.
 func newer(want, have datapath.FDB) bool { return want != have && want.Epoch >= have.Epoch }
 
@@ -190,7 +206,7 @@ func empty(c datapath.Change) bool {
 
 // Entries counts what a state holds.
 func Entries(s datapath.State) int {
-	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood)
+	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables)
 }
 
 // Reborn removes from have what an earlier life of a port has left with a later epoch than its present one: a port that is

@@ -7,13 +7,14 @@ import (
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 // Wanted is the state that host's datapath must hold under the snapshot. The result depends on its arguments alone: how
 // many snapshots came before, and in which order, does not matter.
 func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.State {
-	w := &wanted{snap: snap, host: host, local: local}
-	w.state.Local.VTEP = local.VTEP
+	w := &wanted{snap: snap, host: host, local: local, digests: map[judged]policy.Digest{}, grouped: map[string][]netip.Prefix{}}
+	w.state.Local.VTEP, w.state.Tables = local.VTEP, map[policy.Digest]*policy.Source{}
 	w.peers()
 	w.switches()
 	w.ports()
@@ -31,6 +32,9 @@ type wanted struct {
 	vteps map[fabric.HostID]netip.Addr
 	// present are the switches in force here.
 	present map[fabric.SwitchID]fabric.VNI
+	// digests are the tables of the ports so far, grouped the members of the groups.
+	digests map[judged]policy.Digest
+	grouped map[string][]netip.Prefix
 }
 
 // peers lists the hosts that this one can reach: those whose tunnel end point is of the family of its own.

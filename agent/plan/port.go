@@ -34,6 +34,11 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	copy(entry.Addresses[:], port.Spec.Addresses)
 	entry.Guards, entry.Generation = w.guards(port, sw), w.settings(port, sw)
 	entry.Gate, entry.Epoch = w.gate(name)
+	table, known := w.policy(port, sw)
+	if !known {
+		entry.Gate = datapath.Closed
+	}
+	entry.Policy = table
 	return entry
 }
 
@@ -86,12 +91,8 @@ func (w *wanted) guards(port *fabric.Port, sw *fabric.Switch) datapath.GuardSet 
 
 // settings is the revision of the port's settings: the latest of the records they come from.
 func (w *wanted) settings(port *fabric.Port, sw *fabric.Switch) fabric.Revision {
-	name := port.Spec.Profile
-	if name == "" {
-		name = sw.Spec.Profile
-	}
-	r := max(port.Metadata.Revision, sw.Metadata.Revision)
-	if profile := w.snap.Profiles[name]; profile != nil {
+	r := max(port.Metadata.Revision, sw.Metadata.Revision, w.rulesRevision(port, sw))
+	if profile := w.snap.Profiles[profileOf(port, sw)]; profile != nil {
 		r = max(r, profile.Metadata.Revision)
 	}
 	return r

@@ -3,6 +3,7 @@
 #define WEFT_DELIVER_H
 
 #include "guard.h"
+#include "judge.h"
 
 INLINE const struct fdb *station(__u32 vni, const __u8 *mac)
 {
@@ -62,8 +63,22 @@ INLINE int out_egress(struct __sk_buff *skb, const struct config *cfg, __u32 slo
 	return bpf_redirect(ifindex, 0);
 }
 
-/* Hands the frame to the guest in the slot. */
-INLINE int deliver(struct __sk_buff *skb, struct way *w, __u32 slot)
+int answer_rejected(struct __sk_buff *skb, struct way *w, __u32 slot);
+
+/* The rules of the port in the slot keep a frame from its guest. */
+__attribute__((noinline)) int turn_away(struct __sk_buff *skb, struct way *w, __u32 slot, __u32 reason)
+{
+	const struct slot *s = slot_of(slot);
+
+	if (!w || !s)
+		return DROP;
+	count_drop(slot, TO_GUEST, reason);
+	TRACE_AT(s->out, w, STAGE_POLICY_IN, RESULT_DROP, reason);
+	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
+}
+
+/* Hands the frame to the guest in the slot; f, where it has been taken apart. */
+INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
 {
 	const struct config *cfg = host();
 	const struct slot *s = slot_of(slot);
@@ -75,6 +90,13 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, __u32 slot)
 	__u32 reason = refusal(s, w->vni);
 
 	stats->offered++;
+	if (unlikely(!reason && (s->policy & POLICY_IN))) {
+		if (!w->described)
+			f ? describe(skb, w, f) : describe_frame(skb, w);
+		if ((reason = judge(w, slot, 1)))
+			return turn_away(skb, w, slot, reason);
+		TRACE_AT(out, w, STAGE_POLICY_IN, RESULT_PASS, 0);
+	}
 	if (unlikely(!reason && w->traced == CAUGHT))
 		reason = DROP_PROBE_CAUGHT;
 	if (unlikely(reason)) {

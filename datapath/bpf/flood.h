@@ -46,6 +46,8 @@ static long copy_to_port(__u32 i, struct copies *c)
 	__u32 reason = refusal(s, c->w->vni);
 
 	COUNT(id, offered);
+	if (unlikely(!reason && (s->policy & POLICY_IN)))
+		reason = judge(c->w, id, 1);
 	if (!reason && c->w->traced == CAUGHT)
 		reason = DROP_PROBE_CAUGHT;
 	if (!reason) {
@@ -82,7 +84,7 @@ static long copy_to_peer(__u32 i, struct copies *c)
 }
 
 /* Sends the frame to all others on the switch; from a tunnel, to those here alone, because its sender has served the rest. */
-INLINE int flood(struct __sk_buff *skb, struct way *w, const struct frame *f)
+INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
 	struct copies c = {.skb = skb, .cfg = host(), .network = bpf_map_lookup_elem(&networks_v1, &w->vni), .w = w};
 
@@ -97,6 +99,8 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, const struct frame *f)
 	if (f && is_storm(w->slot, c.network->ports_count + c.network->peers_count))
 		return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
 	COUNT(w->slot, flooded);
+	if (!w->described)
+		f ? describe(skb, w, f) : describe_frame(skb, w);
 	bpf_loop(c.network->ports_count, copy_to_port, &c, 0);
 	if (f)
 		bpf_loop(c.network->peers_count, copy_to_peer, &c, 0);

@@ -123,11 +123,11 @@ INLINE int guard_evasion(struct __sk_buff *skb, const struct frame *f, const str
 
 /* ARP for IPv4 over Ethernet: the sender is the port; 0.0.0.0 is a probe for an address that is to be the port's
  * (RFC 5227), or is a question to all, which the core answers for the address's owner; asked of the owner it would be a claim. */
-INLINE int guard_arp(struct __sk_buff *skb, const struct frame *f, const struct port *port)
+__attribute__((noinline)) int guard_arp(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
 	struct arp arp;
 
-	if (load(skb, ETH, &arp, sizeof(arp)) || arp.hardware != bswap16(1) ||
+	if (!f || !port || load(skb, ETH, &arp, sizeof(arp)) || arp.hardware != bswap16(1) ||
 	    arp.protocol != bswap16(ETHERTYPE_IPV4) || arp.hardware_length != 6 || arp.protocol_length != 4)
 		return DROP_L3_BAD;
 	if (!(port->guards & GUARD_ARP))
@@ -223,10 +223,12 @@ INLINE int guard_nd_options(struct __sk_buff *skb, __u32 at, const struct port *
 }
 
 /* Neighbour discovery speaks of the port alone. Fragmented messages could hide from this and are refused (RFC 6980). */
-INLINE int guard_nd(struct __sk_buff *skb, const struct frame *f, const struct port *port)
+__attribute__((noinline)) int guard_nd(struct __sk_buff *skb, const struct frame *f, const struct port *port)
 {
 	struct address target;
 
+	if (!f || !port)
+		return DROP_L4_BAD;
 	if (f->icmp_type == ND_RA || f->icmp_type == ND_REDIRECT)
 		return port->guards & GUARD_RA ? DROP_GUARD_RA : 0;
 	if (!(port->guards & GUARD_ARP) || f->icmp_type < ND_RS || f->icmp_type > ND_NA)

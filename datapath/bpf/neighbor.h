@@ -119,8 +119,10 @@ INLINE int answer_nd(struct __sk_buff *skb, struct way *w, const struct port *po
 
 /* Answers a question to the group about an address the fabric knows. A question to one station is a test whether that
  * station lives, and goes to it. */
-INLINE int answer_neighbor(struct __sk_buff *skb, struct way *w, const struct frame *f, const struct port *port)
+__attribute__((noinline)) int answer_neighbor(struct __sk_buff *skb, struct way *w, const struct frame *f, const struct port *port)
 {
+	if (!w || !f || !port)
+		return UNANSWERED;
 	if (f->ethertype == ETHERTYPE_ARP)
 		return answer_arp(skb, w, port);
 	if (f->ip == 6 && f->proto == PROTO_ICMPV6 && f->l4 == ETH + sizeof(struct ipv6) && f->icmp_type == ND_NS && !f->fragment)

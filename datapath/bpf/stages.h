@@ -3,13 +3,14 @@
 #define WEFT_STAGES_H
 
 /* Changes whenever a number or a dense index of this file changes its meaning; Go has the same value (tracing.StagesABI). */
-#define STAGES_ABI 0x6eeab448U
+#define STAGES_ABI 0x13e278d0U
 
 /* Stages of a packet's way, in its order. */
 enum weft_stage {
 	STAGE_NONE = 0,
 	STAGE_PORT_IN = 1, /* the frame left the guest: port known, open, well-formed */
 	STAGE_GUARD = 2, /* source MAC and address, ARP/ND, DHCP server, RA, control frames, VXLAN */
+	STAGE_POLICY_OUT = 5, /* the sender's port: its flows, then its rules for what the guest sends */
 	STAGE_FDB = 7, /* destination MAC to port or tunnel end point; flood list for the rest */
 	STAGE_ENCAP = 9, /* VXLAN header put on, MTU checked */
 	STAGE_UNDERLAY_OUT = 10, /* handed to the underlay NIC */
@@ -17,6 +18,7 @@ enum weft_stage {
 	STAGE_DECAP = 12, /* VNI present here, outer source allowed for the inner source */
 	STAGE_FDB_LOCAL = 13, /* destination port on this host */
 	STAGE_RELAY = 14, /* sent on to the port's new host after a move */
+	STAGE_POLICY_IN = 16, /* the receiver's port: its flows, then its rules for what the guest receives */
 	STAGE_PORT_OUT = 19, /* delivered to the guest's device, or a probe caught before it */
 };
 
@@ -47,6 +49,8 @@ enum weft_reason {
 	DROP_GUARD_L2_CONTROL = 112, /* policy: STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest */
 	DROP_GUARD_VXLAN = 113, /* policy: VXLAN from a guest to a tunnel end point */
 	DROP_GUARD_EVASION = 114, /* policy: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards */
+	DROP_POLICY_DENIED = 115, /* policy: a rule denies it, or the default action where no rule matches */
+	DROP_POLICY_REJECTED = 116, /* policy: a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes */
 	DROP_PORT_DISABLED = 201, /* config: the port is closed on this host */
 	DROP_PORT_UNKNOWN = 202, /* config: no port is known for this device */
 	DROP_VLAN_NOT_ALLOWED = 203, /* config: tagged frame on an access port */
@@ -58,6 +62,7 @@ enum weft_reason {
 	DROP_LOOP_SPLIT_HORIZON = 210, /* config: from a tunnel to a port that is not here and not relayed */
 	DROP_POLICY_MISSING = 211, /* config: the port's settings are not in force yet; it fails closed */
 	DROP_NOT_UNDERLAY = 212, /* config: VXLAN that did not come in by the underlay NIC */
+	DROP_CT_NO_FLOW = 301, /* state: a stateful rule would allow it, but it begins no TCP connection and belongs to none */
 	DROP_PORT_STAGED = 401, /* migration: the port is staged for a move and may not send yet */
 	DROP_NOT_OWNER = 404, /* migration: another host holds the port with a later epoch */
 	DROP_L2_SHORT = 501, /* malformed: shorter than its Ethernet header says */
@@ -91,36 +96,39 @@ enum weft_reason_index {
 	REASON_INDEX_GUARD_L2_CONTROL = 8,
 	REASON_INDEX_GUARD_VXLAN = 9,
 	REASON_INDEX_GUARD_EVASION = 10,
-	REASON_INDEX_PORT_DISABLED = 11,
-	REASON_INDEX_PORT_UNKNOWN = 12,
-	REASON_INDEX_VLAN_NOT_ALLOWED = 13,
-	REASON_INDEX_VNI_UNKNOWN = 14,
-	REASON_INDEX_VTEP_UNKNOWN = 15,
-	REASON_INDEX_VTEP_NOT_ALLOWED = 16,
-	REASON_INDEX_DST_UNKNOWN = 17,
-	REASON_INDEX_MTU_EXCEEDED = 18,
-	REASON_INDEX_LOOP_SPLIT_HORIZON = 19,
-	REASON_INDEX_POLICY_MISSING = 20,
-	REASON_INDEX_NOT_UNDERLAY = 21,
-	REASON_INDEX_PORT_STAGED = 22,
-	REASON_INDEX_NOT_OWNER = 23,
-	REASON_INDEX_L2_SHORT = 24,
-	REASON_INDEX_L3_BAD = 25,
-	REASON_INDEX_L4_BAD = 26,
-	REASON_INDEX_VXLAN_BAD = 27,
-	REASON_INDEX_SRC_GROUP = 28,
-	REASON_INDEX_OFFLOAD_BAD = 29,
-	REASON_INDEX_ADJUST_ROOM_FAILED = 30,
-	REASON_INDEX_PULL_FAILED = 31,
-	REASON_INDEX_REDIRECT_FAILED = 32,
-	REASON_INDEX_DEVICE_GONE = 33,
-	REASON_INDEX_UNDERLAY_DOWN = 34,
-	REASON_INDEX_PROBE_CAUGHT = 35,
-	REASON_INDEX_SENTINEL = 36,
-	REASON_INDEX_TAIL_CALL_MISSED = 37,
-	REASON_INDEX_UNMARKED = 38,
-	REASON_INDEX_UNEXPLAINED = 39,
-	REASON_COUNT = 40,
+	REASON_INDEX_POLICY_DENIED = 11,
+	REASON_INDEX_POLICY_REJECTED = 12,
+	REASON_INDEX_PORT_DISABLED = 13,
+	REASON_INDEX_PORT_UNKNOWN = 14,
+	REASON_INDEX_VLAN_NOT_ALLOWED = 15,
+	REASON_INDEX_VNI_UNKNOWN = 16,
+	REASON_INDEX_VTEP_UNKNOWN = 17,
+	REASON_INDEX_VTEP_NOT_ALLOWED = 18,
+	REASON_INDEX_DST_UNKNOWN = 19,
+	REASON_INDEX_MTU_EXCEEDED = 20,
+	REASON_INDEX_LOOP_SPLIT_HORIZON = 21,
+	REASON_INDEX_POLICY_MISSING = 22,
+	REASON_INDEX_NOT_UNDERLAY = 23,
+	REASON_INDEX_CT_NO_FLOW = 24,
+	REASON_INDEX_PORT_STAGED = 25,
+	REASON_INDEX_NOT_OWNER = 26,
+	REASON_INDEX_L2_SHORT = 27,
+	REASON_INDEX_L3_BAD = 28,
+	REASON_INDEX_L4_BAD = 29,
+	REASON_INDEX_VXLAN_BAD = 30,
+	REASON_INDEX_SRC_GROUP = 31,
+	REASON_INDEX_OFFLOAD_BAD = 32,
+	REASON_INDEX_ADJUST_ROOM_FAILED = 33,
+	REASON_INDEX_PULL_FAILED = 34,
+	REASON_INDEX_REDIRECT_FAILED = 35,
+	REASON_INDEX_DEVICE_GONE = 36,
+	REASON_INDEX_UNDERLAY_DOWN = 37,
+	REASON_INDEX_PROBE_CAUGHT = 38,
+	REASON_INDEX_SENTINEL = 39,
+	REASON_INDEX_TAIL_CALL_MISSED = 40,
+	REASON_INDEX_UNMARKED = 41,
+	REASON_INDEX_UNEXPLAINED = 42,
+	REASON_COUNT = 43,
 };
 
 /* reason_index folds to a constant where the reason is one; it is below REASON_COUNT for every argument. */
@@ -147,6 +155,10 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_GUARD_VXLAN;
 	case DROP_GUARD_EVASION:
 		return REASON_INDEX_GUARD_EVASION;
+	case DROP_POLICY_DENIED:
+		return REASON_INDEX_POLICY_DENIED;
+	case DROP_POLICY_REJECTED:
+		return REASON_INDEX_POLICY_REJECTED;
 	case DROP_PORT_DISABLED:
 		return REASON_INDEX_PORT_DISABLED;
 	case DROP_PORT_UNKNOWN:
@@ -169,6 +181,8 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_POLICY_MISSING;
 	case DROP_NOT_UNDERLAY:
 		return REASON_INDEX_NOT_UNDERLAY;
+	case DROP_CT_NO_FLOW:
+		return REASON_INDEX_CT_NO_FLOW;
 	case DROP_PORT_STAGED:
 		return REASON_INDEX_PORT_STAGED;
 	case DROP_NOT_OWNER:

@@ -13,6 +13,10 @@ struct way {
 	__u32 mtu;		/* of the switch */
 	__u32 packets;		/* on a wire */
 	__u32 traced;		/* FOLLOWED, CAUGHT or 0 */
+	__u32 described;	/* 1: this CPU's docket holds it (packet.h), */
+	__u32 unfit;		/* or the reason why it cannot be judged */
+	__u32 zero;
+	__u64 rule;		/* that decided last, for its hop; 0: none */
 };
 
 INLINE const struct config *host(void)

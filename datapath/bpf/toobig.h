@@ -12,7 +12,10 @@ enum {
 	CUT = 96,
 	TELL_EVERY_NS = 1000000,	/* one ICMP error per port and millisecond, */
 	TELL_BURST_NS = 64000000,	/* 64 at once */
+	TCP_FIN = 0x01,
 	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_ACK = 0x10,
 	TCP_OPTION_END = 0,
 	TCP_OPTION_NOP = 1,
 	TCP_OPTION_MSS = 2,
@@ -40,6 +43,26 @@ struct icmp6_error {
 	__u8 quote[QUOTE6];
 };
 
+/* Key: 0. Value: an answer that is being written, too large for the stack there. Not pinned: it does not outlive a frame.
+ * Written and read by the program that runs on this CPU. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct icmp6_error);
+} letter SEC(".maps");
+
+/* Room for an answer, all zero. */
+INLINE void *blank(void)
+{
+	__u32 zero = 0;
+	void *room = bpf_map_lookup_elem(&letter, &zero);
+
+	if (room)
+		__builtin_memset(room, 0, sizeof(struct icmp6_error));
+	return room;
+}
+
 INLINE __u16 checksum_of(const void *data, __u32 size, __u32 seed)
 {
 	__u32 sum = bpf_csum_diff(0, 0, data, size, seed);
@@ -63,64 +86,74 @@ INLINE int may_tell(__u32 slot)
 	return 1;
 }
 
-/* Shortens the frame to size bytes, none of which is the frame's own any more. */
+/* Makes the frame size bytes long, none of which is the frame's own any more. */
 INLINE int make_room(struct __sk_buff *skb, __u32 size)
 {
-	if (skb->len < size + CUT + ETH || bpf_skb_change_tail(skb, size + CUT, 0))
+	if (bpf_skb_change_tail(skb, size + CUT, 0))
 		return -1;
 	return bpf_skb_adjust_room(skb, -CUT, BPF_ADJ_ROOM_MAC, BPF_F_ADJ_ROOM_FIXED_GSO);
 }
 
-/* The source of the error is the original destination: no router has an address on this network. */
-__attribute__((noinline)) int make_icmp4(struct __sk_buff *skb, __u32 mtu)
+/* Makes an ICMP error of the frame: what is type << 24 | code << 16, with the MTU where it is told. Its source is the original
+ * destination: no router has an address on this network. A short packet is quoted whole, and padded. */
+__attribute__((noinline)) int make_icmp4(struct __sk_buff *skb, __u32 what)
 {
-	struct icmp4_error e = {};
-	struct ipv4 *quoted = (void *)e.quote;
+	__u32 quote = skb->len - ETH > QUOTE4 ? QUOTE4 : skb->len - ETH;
+	struct icmp4_error *e = blank();
+	struct ipv4 *quoted;
 	struct ethernet eth;
 
-	if (bpf_skb_load_bytes(skb, 0, &eth, ETH) || bpf_skb_load_bytes(skb, ETH, e.quote, QUOTE4))
+	if (!e || quote < sizeof(*quoted) || quote > QUOTE4)
 		return -1;
-	if (make_room(skb, sizeof(e) - 2))
+	quoted = (void *)e->quote;
+	if (bpf_skb_load_bytes(skb, 0, &eth, ETH) || bpf_skb_load_bytes(skb, ETH, e->quote, quote))
 		return -1;
-	__builtin_memcpy(e.eth.dst, eth.src, 6);
-	__builtin_memcpy(e.eth.src, eth.dst, 6);
-	e.eth.type = eth.type;
-	e.ip = (struct ipv4){
-		.version_ihl = 0x45, .length = bswap16(sizeof(e) - 2 - ETH), .ttl = 64, .proto = PROTO_ICMP,
+	if (make_room(skb, sizeof(*e) - 2))
+		return -1;
+	__builtin_memcpy(e->eth.dst, eth.src, 6);
+	__builtin_memcpy(e->eth.src, eth.dst, 6);
+	e->eth.type = eth.type;
+	e->ip = (struct ipv4){
+		.version_ihl = 0x45, .length = bswap16(sizeof(e->ip) + 8 + quote), .ttl = 64, .proto = PROTO_ICMP,
 		.src = quoted->dst, .dst = quoted->src,
 	};
-	e.ip.checksum = checksum_of(&e.ip, sizeof(e.ip), 0);
-	e.type = ICMP_UNREACHABLE;
-	e.code = ICMP_FRAGMENTATION_NEEDED;
-	e.mtu = bswap16(mtu);
-	e.checksum = checksum_of(&e.type, 8 + QUOTE4, 0);
-	return bpf_skb_store_bytes(skb, 0, &e.eth, sizeof(e) - 2, 0);
+	e->ip.checksum = checksum_of(&e->ip, sizeof(e->ip), 0);
+	e->type = what >> 24;
+	e->code = what >> 16;
+	e->mtu = bswap16(what);
+	e->checksum = checksum_of(&e->type, 8 + QUOTE4, 0);
+	return bpf_skb_store_bytes(skb, 0, &e->eth, sizeof(*e) - 2, 0);
 }
 
-__attribute__((noinline)) int make_icmp6(struct __sk_buff *skb, __u32 mtu)
+__attribute__((noinline)) int make_icmp6(struct __sk_buff *skb, __u32 what)
 {
-	struct icmp6_error e = {};
-	struct ipv6 *quoted = (void *)e.quote;
+	__u32 quote = skb->len - ETH > QUOTE6 ? QUOTE6 : skb->len - ETH;
+	struct icmp6_error *e = blank();
+	struct ipv6 *quoted;
 	struct ethernet eth;
-	__be32 pseudo[2] = {bswap32(8 + QUOTE6), bswap32(PROTO_ICMPV6)};
+	__be32 pseudo[2] = {bswap32(8 + quote), bswap32(PROTO_ICMPV6)};
 
-	if (bpf_skb_load_bytes(skb, 0, &eth, ETH) || bpf_skb_load_bytes(skb, ETH, e.quote, QUOTE6))
+	if (!e || quote < sizeof(*quoted) || quote > QUOTE6)
 		return -1;
-	if (make_room(skb, sizeof(e) - 2))
+	quoted = (void *)e->quote;
+	if (bpf_skb_load_bytes(skb, 0, &eth, ETH) || bpf_skb_load_bytes(skb, ETH, e->quote, quote))
 		return -1;
-	__builtin_memcpy(e.eth.dst, eth.src, 6);
-	__builtin_memcpy(e.eth.src, eth.dst, 6);
-	e.eth.type = eth.type;
-	e.ip = (struct ipv6){.first = bswap32(6 << 28), .length = pseudo[0] >> 16, .next = PROTO_ICMPV6, .hops = 255};
-	__builtin_memcpy(e.ip.src, quoted->dst, 16);
-	__builtin_memcpy(e.ip.dst, quoted->src, 16);
-	e.type = ICMPV6_PACKET_TOO_BIG;
-	e.mtu = bswap32(mtu);
+	if (make_room(skb, sizeof(*e) - 2))
+		return -1;
+	__builtin_memcpy(e->eth.dst, eth.src, 6);
+	__builtin_memcpy(e->eth.src, eth.dst, 6);
+	e->eth.type = eth.type;
+	e->ip = (struct ipv6){.first = bswap32(6 << 28), .length = pseudo[0] >> 16, .next = PROTO_ICMPV6, .hops = 255};
+	__builtin_memcpy(e->ip.src, quoted->dst, 16);
+	__builtin_memcpy(e->ip.dst, quoted->src, 16);
+	e->type = what >> 24;
+	e->code = what >> 16;
+	e->mtu = bswap32(what & 0xffff);
 	__u32 sum = bpf_csum_diff(0, 0, (void *)pseudo, sizeof(pseudo), 0);
 
-	sum = bpf_csum_diff(0, 0, (void *)e.ip.src, 32, sum);
-	e.checksum = checksum_of(&e.type, 8 + QUOTE6, sum);
-	return bpf_skb_store_bytes(skb, 0, &e.eth, sizeof(e) - 2, 0);
+	sum = bpf_csum_diff(0, 0, (void *)e->ip.src, 32, sum);
+	e->checksum = checksum_of(&e->type, 8 + QUOTE6, sum);
+	return bpf_skb_store_bytes(skb, 0, &e->eth, sizeof(*e) - 2, 0);
 }
 
 /* Drops the frame, and tells its sender of the MTU where the protocol allows it: not about a later fragment, an ICMP error,
@@ -138,9 +171,9 @@ INLINE int too_big(struct __sk_buff *skb, struct way *w, const struct frame *f, 
 	if (!f->ip || !f->l4 || error || !may_tell(w->slot))
 		return DROP;
 	if (f->ip == 4)
-		failed = make_icmp4(skb, mtu);
+		failed = make_icmp4(skb, ICMP_UNREACHABLE << 24 | ICMP_FRAGMENTATION_NEEDED << 16 | mtu);
 	else
-		failed = make_icmp6(skb, mtu);
+		failed = make_icmp6(skb, ICMPV6_PACKET_TOO_BIG << 24 | mtu);
 	return failed ? DROP : answer(skb, w, ifindex);
 }
 

@@ -194,6 +194,7 @@ __attribute__((noinline)) int tell(struct way *w, __u32 ifindex, __u32 what, __u
 	hop->stage = what >> 8;
 	hop->result = what;
 	hop->reason = reason;
+	hop->rule = w->rule;
 	if (bpf_ringbuf_output(&events_v1, hop, sizeof(*hop), 0))
 		COUNT(w->slot, untold);
 	return 0;

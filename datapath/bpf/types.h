@@ -80,7 +80,9 @@ struct slot {
 	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h), */
 	__u64 storm;		/* and of the next copy of a group frame (flood.h) */
 	__u64 version;		/* counts the times the port's settings are written (is_stale) */
-	__u64 zero[3];
+	__u64 policy;		/* POLICY_ bits and the number of the table that judges; 0: everything passes */
+	__u64 adopt;		/* until this time, in ns, TCP connections are taken on that are under way already */
+	__u64 zero;
 };
 
 struct config {
@@ -91,7 +93,7 @@ struct config {
 	__u32 mark;		/* secret; with a slot in the lower 12 bits the mark of frames that the core sends to a device, with
 				 * SLOT_NOWHERE of probes, and the priority of VXLAN that came in by the underlay NIC */
 	__u32 tracing;		/* not 0 while any label is armed */
-	__u32 zero;
+	__u32 parts;		/* the number given to a table or a part of one last */
 	__u64 decap_flags;	/* of bpf_skb_adjust_room, that this kernel has: clears tunnel state; 0 if it has none */
 	__u64 label_key0;
 	__u64 label_key1;
@@ -182,6 +184,7 @@ struct hop {
 	__u32 ifindex;
 	__u64 ts;		/* CLOCK_MONOTONIC, in ns */
 	__u64 label;
+	__u64 rule;		/* that decided, by its name's number; 0: none did */
 	struct address peer, source, destination;
 	__u32 vni;
 	__u32 generation;

@@ -4,6 +4,7 @@
 #include "decap.h"
 #include "offload.h"
 #include "neighbor.h"
+#include "reject.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -92,7 +93,7 @@ __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 }
 
 /* A unicast frame from a guest. */
-INLINE int forward(struct __sk_buff *skb, struct way *w, const struct frame *f)
+INLINE int forward(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
 	const struct fdb *e = station(w->vni, f->eth.dst);
 
@@ -109,7 +110,16 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct frame *f)
 		return too_big(skb, w, f, w->mtu);
 	clamp_mss(skb, f, w->mtu);
 	COUNT(w->slot, local);
-	return deliver(skb, w, e->slot);
+	return deliver(skb, w, f, e->slot);
+}
+
+/* The port's rules keep a frame from leaving its guest. */
+__attribute__((noinline)) int refuse_sent(struct __sk_buff *skb, struct way *w, __u32 reason)
+{
+	if (!w)
+		return DROP;
+	drop(skb, w, STAGE_POLICY_OUT, reason);
+	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, w->slot) : DROP;
 }
 
 /* A guest has sent a frame. */
@@ -144,6 +154,12 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
+	if (unlikely(s->policy & POLICY_OUT)) {
+		describe(skb, &w, &f);
+		if ((reason = judge(&w, w.slot, 0)))
+			return refuse_sent(skb, &w, reason);
+		TRACE(skb, &w, STAGE_POLICY_OUT, RESULT_PASS, 0);
+	}
 	if (likely(!is_group(f.eth.dst)))
 		return forward(skb, &w, &f);
 	if (answer_neighbor(skb, &w, &f, port) == UNANSWERED)
@@ -203,7 +219,7 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	TRACE(skb, &w, STAGE_DECAP, RESULT_PASS, 0);
 	TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
 	COUNT(w.slot, local);
-	return deliver(skb, &w, to->slot);
+	return deliver(skb, &w, 0, to->slot);
 }
 
 /* The kernel's VXLAN device has unpacked a frame: an aggregate, a group frame, one that is no IP, one to be sent on.
@@ -235,7 +251,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 	if (is_here(to)) {
 		TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
 		COUNT(w.slot, local);
-		return deliver(skb, &w, to->slot);
+		return deliver(skb, &w, 0, to->slot);
 	}
 	if (!is_relayed(to, &a))
 		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);

@@ -13,6 +13,7 @@ import (
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 // Memory is a datapath without a kernel: it holds what it is told, by the rules of the real one, and forwards nothing. Every
@@ -33,6 +34,7 @@ func New(vtep netip.Addr) *Memory {
 			Local: datapath.Local{VTEP: vtep}, Peers: map[netip.Addr]datapath.Peer{}, Switches: map[fabric.VNI]datapath.Switch{},
 			Ports: map[string]datapath.Port{}, FDB: map[datapath.FDBKey]datapath.FDB{},
 			Neighbors: map[datapath.NeighborKey]fabric.MAC{}, Flood: map[datapath.FloodKey]struct{}{},
+			Tables: map[policy.Digest]*policy.Source{},
 		},
 	}
 }
@@ -44,6 +46,7 @@ func (m *Memory) Read(ctx context.Context) (datapath.State, error) {
 	s := m.state
 	s.Peers, s.Switches, s.Ports = maps.Clone(s.Peers), maps.Clone(s.Switches), maps.Clone(s.Ports)
 	s.FDB, s.Neighbors, s.Flood = maps.Clone(s.FDB), maps.Clone(s.Neighbors), maps.Clone(s.Flood)
+	s.Tables = maps.Clone(s.Tables)
 	return s, ctx.Err()
 }
 
@@ -103,6 +106,20 @@ func (m *Memory) putHost(put datapath.State) error {
 		}
 		m.state.Switches[vni] = s
 	}
+	for digest, source := range put.Tables {
+		if _, there := m.state.Tables[digest]; there {
+			continue
+		}
+		if source == nil {
+			errs = append(errs, fmt.Errorf("put table %s: it has no rules to be made of", digest))
+			continue
+		}
+		if _, err := policy.Compile(*source); err != nil {
+			errs = append(errs, fmt.Errorf("put table %s: %w", digest, err))
+			continue
+		}
+		m.state.Tables[digest] = nil
+	}
 	return errors.Join(errs...)
 }
 
@@ -122,6 +139,13 @@ func (m *Memory) putPort(device string, p datapath.Port) error {
 		return fmt.Errorf("put port %s: no device %s", p.Name, device)
 	}
 	now, there := m.state.Ports[device]
+	if _, made := m.state.Tables[p.Policy]; !made && !p.Policy.IsZero() {
+		if there && p.Gate.Openness() < now.Gate.Openness() {
+			now.Gate = p.Gate
+			m.state.Ports[device] = now
+		}
+		return fmt.Errorf("put port %s on %s: its rules (table %s) are not in force here", p.Name, device, p.Policy)
+	}
 	switch {
 	case !there:
 	case p.Epoch < now.Epoch && p.Gate.Openness() > now.Gate.Openness():
@@ -186,6 +210,9 @@ func (m *Memory) remove(del datapath.State) {
 	for device := range del.Ports {
 		m.removePort(device)
 	}
+	for digest := range del.Tables {
+		m.removeTable(digest)
+	}
 	for vni := range del.Switches {
 		delete(m.state.Switches, vni)
 		maps.DeleteFunc(m.state.Flood, func(k datapath.FloodKey, _ struct{}) bool { return k.VNI == vni })
@@ -199,6 +226,16 @@ func (m *Memory) remove(del datapath.State) {
 func (m *Memory) removePort(device string) {
 	delete(m.state.Ports, device)
 	maps.DeleteFunc(m.state.FDB, func(_ datapath.FDBKey, e datapath.FDB) bool { return e.Device == device && device != "" })
+}
+
+// removeTable takes a table away that no port is judged by.
+func (m *Memory) removeTable(digest policy.Digest) {
+	for _, p := range m.state.Ports {
+		if p.Policy == digest {
+			return
+		}
+	}
+	delete(m.state.Tables, digest)
 }
 
 // removePeer takes it out of whatever names it.

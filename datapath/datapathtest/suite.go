@@ -14,6 +14,7 @@ import (
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 // Plane is what the suite tests.
@@ -32,17 +33,19 @@ type Rig struct {
 // Test runs the suite; open makes a fresh Rig each time and cleans it up with the test.
 func Test(t *testing.T, open func(t *testing.T) Rig) {
 	for name, claim := range map[string]func(*testing.T, Rig){
-		"what is put is read back":                          putIsRead,
-		"putting twice equals once":                         twiceIsOnce,
-		"deleting nothing succeeds":                         deleteNothing,
-		"a station's older epoch is ignored":                olderStation,
-		"an older epoch never opens a port, but closes one": olderPort,
-		"a staged port that was opened stays open":          stagedStaysOpen,
-		"a port takes its stations with it":                 portTakesStations,
-		"what refers to nothing is refused":                 danglingRefused,
-		"impossible values are refused":                     impossibleRefused,
-		"many entries are put, read and deleted":            many,
-		"random changes":                                    random,
+		"what is put is read back":                           putIsRead,
+		"putting twice equals once":                          twiceIsOnce,
+		"deleting nothing succeeds":                          deleteNothing,
+		"a station's older epoch is ignored":                 olderStation,
+		"an older epoch never opens a port, but closes one":  olderPort,
+		"a staged port that was opened stays open":           stagedStaysOpen,
+		"a port takes its stations with it":                  portTakesStations,
+		"what refers to nothing is refused":                  danglingRefused,
+		"impossible values are refused":                      impossibleRefused,
+		"a port whose rules are not there keeps what it has": missingRules,
+		"a table that a port names stays":                    namedTableStays,
+		"many entries are put, read and deleted":             many,
+		"random changes":                                     random,
 	} {
 		t.Run(name, func(t *testing.T) { claim(t, open(t)) })
 	}
@@ -63,11 +66,14 @@ func (r Rig) sample() datapath.State {
 		Guards: datapath.GuardMAC | datapath.GuardVXLAN,
 	}
 	port.Addresses[0], port.Addresses[1] = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	source := &policy.Source{Default: fabric.Deny}
+	port.Policy = source.Digest()
 	other := datapath.Port{Name: "db", Kind: datapath.Veth}
 	return datapath.State{
 		Peers:    map[netip.Addr]datapath.Peer{peer(2): {MTU: 1600}, peer(3): {MTU: 9000}},
 		Switches: map[fabric.VNI]datapath.Switch{vni: {MTU: 1450}, vni + 1: {MTU: 576}},
 		Ports:    map[string]datapath.Port{r.Devices[0]: port, r.Devices[1]: other},
+		Tables:   map[policy.Digest]*policy.Source{port.Policy: source},
 		FDB: map[datapath.FDBKey]datapath.FDB{
 			station(1): {Device: r.Devices[0], Epoch: 3, Peer: peer(2)},
 			station(2): {Peer: peer(2), Alt: peer(3), Epoch: 9},
@@ -117,12 +123,22 @@ func difference(want, have datapath.State) string {
 		{"stations", filled(want.FDB), filled(have.FDB)},
 		{"neighbors", filled(want.Neighbors), filled(have.Neighbors)},
 		{"flood", filled(want.Flood), filled(have.Flood)},
+		{"tables", names(want.Tables), names(have.Tables)},
 	} {
 		if !reflect.DeepEqual(part.want, part.have) {
 			return fmt.Sprintf("%s:\nwant %+v\nhave %+v", part.name, part.want, part.have)
 		}
 	}
 	return ""
+}
+
+// names are the tables that are there; what is read has no sources.
+func names(tables map[policy.Digest]*policy.Source) map[policy.Digest]bool {
+	there := map[policy.Digest]bool{}
+	for digest := range tables {
+		there[digest] = true
+	}
+	return there
 }
 
 func filled[K comparable, V any](m map[K]V) map[K]V {
@@ -202,7 +218,7 @@ func stagedStaysOpen(t *testing.T, r Rig) {
 	p := s.Ports[r.Devices[0]]
 	for _, gate := range []datapath.Gate{datapath.Staged, datapath.Open, datapath.Staged} {
 		p.Gate = gate
-		r.put(t, datapath.State{Switches: s.Switches, Ports: map[string]datapath.Port{r.Devices[0]: p}})
+		r.put(t, datapath.State{Switches: s.Switches, Tables: s.Tables, Ports: map[string]datapath.Port{r.Devices[0]: p}})
 	}
 	if got := r.read(t).Ports[r.Devices[0]].Gate; got != datapath.Open {
 		t.Fatalf("gate %d after staging an open port of the same epoch, want open", got)
@@ -246,6 +262,7 @@ func danglingRefused(t *testing.T, r Rig) {
 
 func impossibleRefused(t *testing.T, r Rig) {
 	good := r.sample().Ports[r.Devices[0]]
+	good.Policy = policy.Digest{}
 	port := func(change func(*datapath.Port)) datapath.State {
 		p := good
 		change(&p)
@@ -271,6 +288,44 @@ func impossibleRefused(t *testing.T, r Rig) {
 		}
 	}
 	r.holds(t, datapath.State{})
+}
+
+func missingRules(t *testing.T, r Rig) {
+	s := r.sample()
+	r.put(t, s)
+	p := s.Ports[r.Devices[0]]
+	p.Policy, p.Guards = policy.Digest{1}, 0
+	change := datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{r.Devices[0]: p}}}
+	if err := r.Plane.Apply(t.Context(), change); err == nil {
+		t.Fatal("a port is put whose rules are not there")
+	}
+	r.holds(t, s)
+	p.Gate = datapath.Closed
+	change.Put.Ports[r.Devices[0]] = p
+	if err := r.Plane.Apply(t.Context(), change); err == nil {
+		t.Fatal("a port is put whose rules are not there")
+	}
+	if got := r.read(t).Ports[r.Devices[0]]; got.Gate != datapath.Closed || got.Policy != s.Ports[r.Devices[0]].Policy {
+		t.Fatalf("a port is to close and its rules are not there: %+v", got)
+	}
+}
+
+func namedTableStays(t *testing.T, r Rig) {
+	s := r.sample()
+	r.put(t, s)
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: datapath.State{Tables: s.Tables}}); err != nil {
+		t.Fatal(err)
+	}
+	r.holds(t, s)
+	p := s.Ports[r.Devices[0]]
+	p.Policy = policy.Digest{}
+	s.Ports[r.Devices[0]] = p
+	r.put(t, datapath.State{Ports: s.Ports})
+	if err := r.Plane.Apply(t.Context(), datapath.Change{Delete: datapath.State{Tables: s.Tables}}); err != nil {
+		t.Fatal(err)
+	}
+	s.Tables = nil
+	r.holds(t, s)
 }
 
 func many(t *testing.T, r Rig) {

@@ -1,0 +1,220 @@
+/* The tables that packets are judged by (ADR 11): keys, values and maps. Tables are made by policy.Compile and never change
+ * once a port names them; their numbers, and those of their parts, are given once in the life of the pins. */
+#ifndef WEFT_TABLES_H
+#define WEFT_TABLES_H
+
+#include "maps.h"
+
+/* Beside the table's number in a slot's policy word. */
+#define POLICY_OUT (1ULL << 32)		/* what the guest sends is judged, */
+#define POLICY_IN (1ULL << 33)		/* and what it receives */
+
+enum {
+	MAX_TABLES = 8192,
+	MAX_BLOCKS = 4,		/* vectors of deciding rules per class; the next block holds the meters */
+	VECTOR_WORDS = 64,
+	VECTOR_BITS = 4096,
+	MAX_RULES = 524288,	/* of all tables */
+	MAX_PLACES = 524288,
+	MAX_SERVICES = 262144,
+	MAX_VECTORS = 262144,
+	MAX_HITS = 524288,	/* rules that have met a packet, of all ports */
+	NO_RULE = 0xffff,
+};
+
+/* Dimensions, as policy.Dim has them. */
+enum {
+	DIM_SERVICE,
+	DIM_REMOTE,
+	DIM_LOCAL,
+	DIM_REMOTE_PORT,
+	DIM_FLAGS,
+	DIM_ETHER,
+	DIM_REMOTE_MAC,
+	DIM_LOCAL_MAC,
+	DIMS,
+};
+
+/* Kinds of packets, as policy.Kind has them. */
+enum { KIND_FRAME, KIND_PACKET, KIND_TRANSPORT };
+
+/* What a rule does, as policy.Act has it. */
+enum { ACT_ALLOW = 1, ACT_DENY = 2, ACT_REJECT = 3 };
+
+struct side {
+	__u8 dims;		/* a bit 1 << DIM_ for each that rules ask for */
+	__u8 blocks;		/* of deciding rules */
+	__u8 meters;		/* 1: there are any */
+	__u8 open;		/* 1: it lets everything pass */
+};
+
+struct table {
+	__u32 shape;		/* number of its vectors, services and exact values, */
+	__u32 places;		/* and of its addresses */
+	struct side sides[2];	/* out, in */
+	__u32 stateful;		/* a rule opens flows */
+	__u32 zero;
+	__u8 digest[16];	/* of the table's source, */
+	__u8 shape_digest[16];	/* and of the parts */
+	__u8 places_digest[16];
+};
+
+struct place_key {
+	__u32 bits;		/* that count, of what follows */
+	__u32 places;
+	__u8 in, dim;
+	__u8 family;		/* 4 or 6 */
+	__u8 zero;
+	__u32 address[4];	/* IPv4 fills the first */
+};
+
+struct service_key {
+	__u32 bits;
+	__u32 shape;
+	__u8 in_dim;		/* direction << 4 | DIM_ */
+	__u8 kind;
+	__u8 proto;
+	__u8 zero;
+	__be16 port;
+	__u16 zero2;
+};
+
+struct exact_key {
+	__u32 shape;
+	__u8 in, dim;
+	__u16 zero;
+	__u64 value;
+};
+
+struct vector_key {
+	__u32 shape;
+	__u16 class;
+	__u8 in_dim;		/* direction << 4 | DIM_ */
+	__u8 block;
+};
+
+struct vector {
+	__u64 summary;
+	__u64 words[VECTOR_WORDS];
+};
+
+struct rule_key {
+	__u32 table;
+	__u16 index;
+	__u8 in;
+	__u8 meter;
+};
+
+struct rule {
+	__u64 id;
+	__u32 idle;		/* of its flows, in s; 0: as the protocol has it */
+	__u32 sample;		/* 0: is not logged */
+	__u8 act;
+	__u8 stateful;
+	__u8 zero[6];
+};
+
+/* One packet's classes in a shape, and the rules found for them. */
+struct combo_key {
+	__u32 shape;
+	__u32 in;
+	__u16 class[DIMS];
+};
+
+struct combo {
+	__u16 rule;
+	__u16 meter;
+};
+
+struct hit_key {
+	__u64 rule;
+	__u32 slot;
+	__u32 zero;
+};
+
+struct hits {
+	__u64 packets;		/* on a wire */
+	__u64 bytes;		/* on a wire, without preamble and checksum of the frame */
+	__u64 last;		/* CLOCK_MONOTONIC, in ns */
+};
+
+/* Key: number of a table. Value: what it consists of.
+ * Written by the loader, last when a table is made, first when it goes. Read for each packet of a port with rules. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_TABLES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct table);
+} tables_v1 SEC(".maps");
+
+/* Key: addresses of one class. Value: the class.
+ * Written by the loader. Read for packets of tables with rules about addresses. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LPM_TRIE);
+	MAP_UINT(max_entries, MAX_PLACES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct place_key);
+	MAP_TYPE(value, __u32);
+} places_v1 SEC(".maps");
+
+/* Key: kind, protocol and local port, or the remote port. Value: the class.
+ * Written by the loader. Read for packets that no flow allows. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LPM_TRIE);
+	MAP_UINT(max_entries, MAX_SERVICES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct service_key);
+	MAP_TYPE(value, __u32);
+} services_v1 SEC(".maps");
+
+/* Key: a value that rules ask for: TCP flags, EtherType, MAC. Value: the class.
+ * Written by the loader. Read for packets of tables with rules about them. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_SERVICES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct exact_key);
+	MAP_TYPE(value, __u32);
+} exacts_v1 SEC(".maps");
+
+/* Key: a class and a block of rules. Value: those of them that its packets may match.
+ * Written by the loader. Read when a combination of classes is met first. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_VECTORS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct vector_key);
+	MAP_TYPE(value, struct vector);
+} vectors_v1 SEC(".maps");
+
+/* Key: a rule's place in a table. Value: what it does.
+ * Written by the loader. Read for each packet that rules decide. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_RULES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct rule_key);
+	MAP_TYPE(value, struct rule);
+} rules_v1 SEC(".maps");
+
+/* Key: a combination of classes. Value: the rules found for it. The oldest give way; a shape's number never comes again.
+ * Written and read by judge. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LRU_HASH);
+	MAP_UINT(max_entries, 65536);
+	MAP_TYPE(key, struct combo_key);
+	MAP_TYPE(value, struct combo);
+} combos_v1 SEC(".maps");
+
+/* Key: a port's slot and a rule. Value: the packets it has decided or metered there, per CPU.
+ * Written by judge, made at the first. Read by the loader. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_HASH);
+	MAP_UINT(max_entries, MAX_HITS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct hit_key);
+	MAP_TYPE(value, struct hits);
+} hits_v1 SEC(".maps");
+
+#endif

@@ -1,0 +1,223 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
+)
+
+// Bits of a slot's policy word beside the table's number, the same as in bpf/tables.h.
+const (
+	policyOut = 1 << 32
+	policyIn  = 1 << 33
+)
+
+// tables are the tables in the kernel, by the digest of their source, with the parts that they share. A table never changes
+// once a port names it.
+type tables struct {
+	byDigest map[policy.Digest]*table
+	// shapes and places are the parts' numbers by digest.
+	shapes, places map[policy.Digest]uint32
+}
+
+// table is one table: its number and its entry in the kernel.
+type table struct {
+	id    uint32
+	value coreTable
+}
+
+// word is what the slot of a port holds that this table judges.
+func (t *table) word() uint64 {
+	word := uint64(t.id)
+	if t.value.Stateful != 0 || t.value.Sides[0].Open == 0 {
+		word |= policyOut
+	}
+	if t.value.Stateful != 0 || t.value.Sides[1].Open == 0 {
+		word |= policyIn
+	}
+	return word
+}
+
+// adoptTables learns which tables a loader before has left, and removes the parts of those that it could not complete.
+func (d *Datapath) adoptTables() error {
+	d.tables = tables{byDigest: map[policy.Digest]*table{}, shapes: map[policy.Digest]uint32{}, places: map[policy.Digest]uint32{}}
+	known := liveParts{}
+	var id uint32
+	var value coreTable
+	entries := d.maps.TablesV1.Iterate()
+	for entries.Next(&id, &value) {
+		d.tables.add(&table{id, value})
+		known.add(id, &value)
+		d.shared.config.Parts = max(d.shared.config.Parts, id, value.Shape, value.Places)
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read the tables of rules: %w", err)
+	}
+	if d.shared.config.Parts == 0 {
+		// Numbers are never given twice: combinations that were found under one are kept by it. The clock begins them anew
+		// where the last one is not known.
+		d.shared.config.Parts = uint32(time.Now().Unix())
+	}
+	return d.sweepParts(known)
+}
+
+func (ts *tables) add(t *table) {
+	ts.byDigest[policy.Digest(t.value.Digest)] = t
+	ts.shapes[policy.Digest(t.value.ShapeDigest)] = t.value.Shape
+	ts.places[policy.Digest(t.value.PlacesDigest)] = t.value.Places
+}
+
+// nextPart is a number that no table or part has had.
+func (d *Datapath) nextPart() uint32 { return atomic.AddUint32(&d.shared.config.Parts, 1) }
+
+// putTable compiles a source and writes its table, complete before anything can name it. One that is there already stays.
+func (d *Datapath) putTable(digest policy.Digest, source *policy.Source) (err error) {
+	if d.tables.byDigest[digest] != nil {
+		return nil
+	}
+	if source == nil {
+		return fmt.Errorf("put table %s: it has no rules to be made of", digest)
+	}
+	compiled, err := policy.Compile(*source)
+	if err != nil {
+		return fmt.Errorf("put table %s: %w", digest, err)
+	}
+	t := newTable(digest, compiled)
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("put table %s: %w", digest, err), d.sweepParts(d.liveParts()))
+		}
+	}()
+	var there bool
+	if t.value.Shape, there = d.tables.shapes[compiled.Shape]; !there {
+		t.value.Shape = d.nextPart()
+		if err := d.writeShape(t.value.Shape, compiled); err != nil {
+			return err
+		}
+	}
+	if t.value.Places, there = d.tables.places[compiled.Places]; !there {
+		t.value.Places = d.nextPart()
+		if err := d.writePlaces(t.value.Places, compiled); err != nil {
+			return err
+		}
+	}
+	t.id = d.nextPart()
+	if err := d.writeRules(t.id, compiled); err != nil {
+		return err
+	}
+	if err := d.maps.TablesV1.Put(t.id, &t.value); err != nil {
+		return err
+	}
+	d.tables.add(t)
+	return nil
+}
+
+// newTable is the head of a table.
+func newTable(digest policy.Digest, compiled *policy.Table) *table {
+	t := &table{value: coreTable{Digest: digest, ShapeDigest: compiled.Shape, PlacesDigest: compiled.Places}}
+	for i := range compiled.Sides {
+		s, side := &compiled.Sides[i], &t.value.Sides[i]
+		side.Dims = s.Dims
+		side.Blocks = uint8((len(s.Decides) + policy.BlockBits - 1) / policy.BlockBits)
+		if len(s.Meters) > 0 {
+			side.Meters = 1
+		}
+		if s.IsOpen() {
+			side.Open = 1
+		}
+		if s.Stateful() {
+			t.value.Stateful = 1
+		}
+	}
+	return t
+}
+
+// releaseTables removes tables that no port names, after the programs that may still read them have ended.
+func (d *Datapath) releaseTables(digests map[policy.Digest]*policy.Source) error {
+	named := map[uint32]bool{}
+	for _, p := range d.ports {
+		named[uint32(d.shared.policyWord(p.value.Slot))] = true
+	}
+	gone := false
+	for digest := range digests {
+		t := d.tables.byDigest[digest]
+		if t == nil || named[t.id] {
+			continue
+		}
+		if err := d.maps.TablesV1.Delete(t.id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("delete table %s: %w", digest, err)
+		}
+		delete(d.tables.byDigest, digest)
+		gone = true
+	}
+	if !gone {
+		return nil
+	}
+	live := d.liveParts()
+	for digest, id := range d.tables.shapes {
+		if !live.shapes[id] {
+			delete(d.tables.shapes, digest)
+		}
+	}
+	for digest, id := range d.tables.places {
+		if !live.places[id] {
+			delete(d.tables.places, digest)
+		}
+	}
+	if err := grace(); err != nil {
+		return err
+	}
+	return d.sweepParts(live)
+}
+
+// grace waits until every program that ran when it was called has ended (synchronize_rcu by way of membarrier(2)).
+func grace() error {
+	const global = 1 // MEMBARRIER_CMD_GLOBAL
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
+		return fmt.Errorf("wait for the programs that still read a table: %w", errno)
+	}
+	return nil
+}
+
+// judgedBy is the policy word of a port; an error if its table is not there, because it could not be made.
+func (d *Datapath) judgedBy(p Port) (uint64, error) {
+	if p.Policy.IsZero() {
+		return 0, nil
+	}
+	t := d.tables.byDigest[p.Policy]
+	if t == nil {
+		return 0, fmt.Errorf("its rules (table %s) are not in force here; what was in force stays", p.Policy)
+	}
+	return t.word(), nil
+}
+
+// closeFor closes a port that cannot get all of its new settings, where they pass less than now.
+func (d *Datapath) closeFor(now *port, p Port) {
+	if now == nil {
+		return
+	}
+	if gate, epoch := d.shared.loadGate(now.value.Slot); p.Gate.Openness() < gate.Openness() {
+		d.shared.setGate(now.value.Slot, p.Gate, max(epoch, p.Epoch), fabric.Revision(now.value.Generation))
+	}
+}
+
+// judgeBy changes what a port is judged by, with one store.
+func (d *Datapath) judgeBy(slot uint32, word uint64, _ Gate) {
+	if d.shared.policyWord(slot) != word {
+		d.shared.setPolicyWord(slot, word)
+	}
+}
+
+// policyWord is the policy word of a slot, setPolicyWord changes it with one store.
+func (s shared) policyWord(slot uint32) uint64 { return atomic.LoadUint64(&s.slots[slot].Policy) }
+
+func (s shared) setPolicyWord(slot uint32, word uint64) {
+	atomic.StoreUint64(&s.slots[slot].Policy, word)
+}
