@@ -27,6 +27,8 @@ type ground struct {
 	devices map[string]int
 	hints   chan struct{}
 	applied int
+	// contests are the programs that others fight over.
+	contests []datapath.Contest
 }
 
 func newGround(devices ...string) *ground {
@@ -56,6 +58,19 @@ func (g *ground) writes() int {
 }
 
 func (g *ground) Verify(context.Context) error { return nil }
+
+func (g *ground) Contests() []datapath.Contest {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.contests
+}
+
+// contest says which programs others fight over from now on.
+func (g *ground) contest(all ...datapath.Contest) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.contests = all
+}
 
 func (g *ground) Counters(context.Context) (map[fabric.PortID]datapath.Counters, error) {
 	return nil, nil

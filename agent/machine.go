@@ -24,6 +24,8 @@ type Plane interface {
 	Apply(ctx context.Context, c datapath.Change) error
 	// Verify puts back programs that are missing from their devices, and forgets devices that have gone.
 	Verify(ctx context.Context) error
+	// Contests are the programs that others take off their devices again and again.
+	Contests() []datapath.Contest
 	// Events tells what happens in the datapath; it is closed with it.
 	Events() <-chan datapath.Event
 }
@@ -170,6 +172,9 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 	case datapath.Repaired:
 		a.metrics.Repaired("program", 1)
 		a.emit(a.event("datapath.repaired", object, e.Message))
+	case datapath.Contested:
+		a.emit(a.event("datapath.contested", object, e.Message))
+		a.news.tell()
 	case datapath.ForeignProgram:
 		a.emit(a.event("datapath.foreign-program", object, e.Message))
 	case datapath.DeviceGone:

@@ -2,12 +2,14 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"time"
 
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing/export"
 )
@@ -63,6 +65,7 @@ func (a *Agent) say(ctx context.Context, s fabric.HostStatus) error {
 // Status is how this host is now, without counters.
 func (a *Agent) Status() fabric.HostStatus {
 	s := a.keeper.status()
+	contested(&s, a.machine.Contests())
 	a.mu.Lock()
 	for _, subject := range slices.Sorted(maps.Keys(a.troubles)) {
 		s.Problems = append(s.Problems, a.troubles[subject])
@@ -71,6 +74,23 @@ func (a *Agent) Status() fabric.HostStatus {
 	s.Version, s.Capabilities = a.config.Version, a.machine.capabilities
 	s.Kernel, _ = kernelRelease() // it was asked at the start; a status without it is still one
 	return s
+}
+
+// contested puts programs that others fight over into the status: while one is off, the host is not ready, and its port closed.
+func contested(s *fabric.HostStatus, all []datapath.Contest) {
+	s.Ports = slices.Clone(s.Ports)
+	for _, c := range all {
+		s.Problems = append(s.Problems, c.String())
+		if c.Until.IsZero() {
+			continue
+		}
+		s.Ready = false
+		for i := range s.Ports {
+			if p := &s.Ports[i]; p.Name == c.Port && c.Shut {
+				p.State, p.Reason = fabric.PortClosed, c.String()
+			}
+		}
+	}
 }
 
 // status is what the keeper has to say.
@@ -94,6 +114,11 @@ func (k *keeper) status() fabric.HostStatus {
 
 // Ready says what is missing before the host does its work; nil when nothing is.
 func (a *Agent) Ready(context.Context) error {
+	for _, c := range a.machine.Contests() {
+		if !c.Until.IsZero() {
+			return errors.New(c.String())
+		}
+	}
 	a.keeper.mu.Lock()
 	defer a.keeper.mu.Unlock()
 	switch {

@@ -64,6 +64,8 @@ type Datapath struct {
 	probes   map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
 	routed   []netip.Addr      // peers whose routes Verify has still to ask for in this turn
 	foreign  map[linkKey]uint64
+	fights   map[linkKey]fight // programs that were missing lately
+	lowered  map[int]bool      // by index: devices that are down because nothing of ours is left on one of their sides
 
 	quit chan struct{} // closed by Close: nobody waits for a reader of events any more
 	done chan struct{} // closed when the ring is read no more
@@ -98,6 +100,7 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 		log: o.Logger, events: make(chan Event, eventBacklog), quit: make(chan struct{}), done: make(chan struct{}),
 		ports: map[string]*port{}, peers: map[netip.Addr]*peer{}, links: links{},
 		probes: map[uint64]uint64{}, retired: map[uint16]bool{}, staged: map[int]place{}, foreign: map[linkKey]uint64{},
+		fights: map[linkKey]fight{}, lowered: map[int]bool{},
 		slots: slotAllocator{first: firstSlot, end: maxPorts}, peerIDs: slotAllocator{first: 1, end: maxPeers},
 	}
 	defer d.closeOnError(&err)

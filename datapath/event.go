@@ -32,6 +32,8 @@ const (
 	DeviceGone
 	// ForeignProgram: somebody's program is ahead of the core on a device, and may let frames pass the core by.
 	ForeignProgram
+	// Contested: somebody takes a program off a device again and again, and Verify has left it off for a while (Contests).
+	Contested
 )
 
 // Event is something that happened in the datapath.
@@ -77,20 +79,29 @@ func (d *Datapath) drain() {
 			d.log.Warn("an event could not be read", "error", err)
 			continue
 		}
-		if len(record.RawSample) < int(unsafe.Sizeof(coreHop{})) {
+		r, ok := readRecord(record.RawSample)
+		if !ok {
 			continue
 		}
-		r := (*coreHop)(unsafe.Pointer(&record.RawSample[0]))
 		if r.Kind == kindOpened {
 			d.tellOpened(int(r.Ifindex), wallClock(r.Ts))
 			continue
 		}
 		select { // waiting lets the ring fill, which is counted
-		case d.events <- d.event(r):
+		case d.events <- d.event(&r):
 		case <-d.quit:
 			return
 		}
 	}
+}
+
+// readRecord is a record of the ring; ok is false for what is too short, or of a kind that only another release's core writes.
+func readRecord(raw []byte) (r coreHop, ok bool) {
+	if len(raw) < int(unsafe.Sizeof(r)) {
+		return r, false
+	}
+	r = *(*coreHop)(unsafe.Pointer(&raw[0]))
+	return r, r.Kind == kindHop || r.Kind == kindOpened
 }
 
 // endEvents closes the channel; what is emitted from then on is nobody's.
@@ -157,21 +168,32 @@ type place struct {
 func (d *Datapath) event(r *coreHop) Event {
 	e := Event{Kind: HopSeen, Time: wallClock(r.Ts)}
 	e.Port, e.Device = d.portAt(int(r.Ifindex))
-	e.Hop = tracing.Hop{
-		Port: e.Port, Device: e.Device, Ifindex: r.Ifindex,
-		Stage: tracing.Stage(r.Stage), Result: tracing.Result(r.Result), Reason: tracing.Reason(r.Reason),
-		Time: e.Time, Ktime: r.Ts, Label: r.Label, Session: r.Session,
+	e.Hop = hopOf(r)
+	e.Hop.Port, e.Hop.Device, e.Hop.Time = e.Port, e.Device, e.Time
+	return e
+}
+
+// hopOf is what a record says; the port, the device and the time of day are not in it.
+func hopOf(r *coreHop) tracing.Hop {
+	return tracing.Hop{
+		Ifindex: r.Ifindex,
+		Stage:   tracing.Stage(r.Stage), Result: tracing.Result(r.Result), Reason: tracing.Reason(r.Reason),
+		Ktime: r.Ts, Label: r.Label, Session: r.Session,
 		VNI: fabric.VNI(r.Vni), Peer: fromCore(r.Peer), Generation: fabric.Revision(r.Generation), Length: r.Len,
 		Source: fromCore(r.Source), SourcePort: r.Sport, Destination: fromCore(r.Destination), DestinationPort: r.Dport,
 		Protocol: r.Proto,
 	}
-	return e
 }
 
 // portAt names the port and device of an index.
 func (d *Datapath) portAt(ifindex int) (fabric.PortID, string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.at(ifindex)
+}
+
+// at is portAt for who holds mu.
+func (d *Datapath) at(ifindex int) (fabric.PortID, string) {
 	for device, p := range d.ports {
 		if p.ifindex == ifindex {
 			return fabric.PortID(text(p.value.Name[:])), device

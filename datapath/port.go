@@ -120,6 +120,9 @@ func (d *Datapath) abandon(device nic.Device) error {
 // header in what a container sends.
 func (d *Datapath) finishPort(device string, p *port) error {
 	for _, a := range portAttachments(device, p.ifindex) {
+		if !d.fights[a.linkKey].until.IsZero() {
+			continue // Verify puts it back
+		}
 		if err := d.attach(a); err != nil {
 			return fmt.Errorf("guard the device of port %s: %w", text(p.value.Name[:]), err)
 		}
@@ -156,7 +159,7 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 	if err := d.changeMembers(p.VNI, []uint16{uint16(slot)}, nil); err != nil {
 		return err
 	}
-	if device.Up {
+	if device.Up || d.lowered[device.Index] {
 		return nil
 	}
 	return nic.SetUp(device.Name)

@@ -198,6 +198,9 @@ type attachment struct {
 	device string
 }
 
+// out reports whether the program is on the side where frames leave by the device.
+func (k linkKey) out() bool { return strings.HasSuffix(k.program, "_out") }
+
 // attach puts a program on a device, once. The core goes ahead of everybody, a sentinel behind.
 func (d *Datapath) attach(a attachment) error {
 	if l, there := d.links[a.linkKey]; there {
@@ -207,7 +210,7 @@ func (d *Datapath) attach(a attachment) error {
 		l.Close()
 	}
 	options := link.TCXOptions{Interface: a.ifindex, Program: d.programs[a.program], Attach: ebpf.AttachTCXIngress, Anchor: link.Head()}
-	if strings.HasSuffix(a.program, "_out") {
+	if a.out() {
 		options.Attach = ebpf.AttachTCXEgress
 	}
 	if a.program == sentinelIn || a.program == sentinelOut {
@@ -236,6 +239,8 @@ func (d *Datapath) detach(as []attachment) error {
 			errs = append(errs, l.end())
 			delete(d.links, as[i].linkKey)
 		}
+		delete(d.fights, as[i].linkKey)
+		delete(d.lowered, as[i].ifindex)
 		errs = append(errs, d.pins.unpin("links", as[i].file()))
 	}
 	return errors.Join(errs...)

@@ -146,8 +146,10 @@ func (s *stream) end() (sent, lost uint64) {
 // past waits until so many frames have been sent.
 func (s *stream) past(n uint64) {
 	s.from.tb.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
 	for s.sent.Load() < n && !s.stop.Load() {
-		time.Sleep(time.Millisecond)
+		<-tick.C
 	}
 }
 

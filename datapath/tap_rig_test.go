@@ -153,12 +153,23 @@ func (h *host) counters() (map[fabric.PortID]datapath.Counters, datapath.HostCou
 // eventually waits for a condition, at most five seconds.
 func eventually(tb testing.TB, what string, ok func() bool) {
 	tb.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			tb.Fatalf("waited five seconds for this: %s", what)
-		}
-		time.Sleep(200 * time.Microsecond)
+	if !await(5*time.Second, ok) {
+		tb.Fatalf("waited five seconds for this: %s", what)
 	}
+}
+
+// await looks again and again whether a condition holds, until it does or the time is over, and reports which.
+func await(limit time.Duration, ok func() bool) bool {
+	tick := time.NewTicker(200 * time.Microsecond)
+	defer tick.Stop()
+	for deadline := time.After(limit); !ok(); {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			return ok()
+		}
+	}
+	return true
 }
 
 // conserved fails unless every frame of every port and of the host's tunnels is accounted for.
@@ -178,10 +189,7 @@ func (w *world) conserved() {
 			report += imbalance("the underlay", host.Underlay) + imbalance("the tunnel", host.Tunnel) + imbalance("nowhere", host.Nowhere)
 			return report == ""
 		}
-		for deadline := time.Now().Add(2 * time.Second); !balanced() && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
-		}
-		if report != "" {
+		if !await(5*time.Second, balanced) {
 			w.tb.Errorf("host %d: in ≠ out + drops + consumed:%s", i, report)
 		}
 	}

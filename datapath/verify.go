@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -57,10 +56,11 @@ func (d *Datapath) verifyHost(devices map[int]nic.Device) error {
 		d.moveHost(&d.underlay, again)
 	}
 	d.shared.config.Tunnel, d.shared.config.Underlay = uint32(d.tunnel.Index), uint32(d.underlay.Index)
-	for _, a := range d.hostAttachments() {
-		if err := d.verifyAttachment(a, ""); err != nil {
-			return err
-		}
+	if err := d.verifyAttachments(d.hostAttachments(), ""); err != nil {
+		return err
+	}
+	if d.lowered[d.tunnel.Index] {
+		return nil
 	}
 	return nic.SetUp(d.tunnel.Name)
 }
@@ -91,8 +91,43 @@ func (d *Datapath) verifyPorts(devices map[int]nic.Device) error {
 			continue
 		}
 		d.shared.setOut(p.value.Slot, fabric.VNI(p.value.Vni), way(PortKind(p.value.Kind), devices[p.ifindex]), p.ifindex)
-		for _, a := range portAttachments(device, p.ifindex) {
-			if err := d.verifyAttachment(a, name); err != nil {
+		if err := d.verifyAttachments(portAttachments(device, p.ifindex), name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// verifyAttachments checks the programs of a port, or of the host. A device with nothing of ours left on one of its sides is
+// lowered until there is again: without the core it would be a door into the host. The underlay is not: the host needs it, and
+// VXLAN that ul_in misses still ends in vx_in.
+func (d *Datapath) verifyAttachments(as []attachment, port fabric.PortID) error {
+	type side struct {
+		ifindex int
+		out     bool
+	}
+	guarded, devices := map[side]bool{}, map[int]string{}
+	for _, a := range as {
+		there, err := d.verifyAttachment(a, port)
+		if err != nil {
+			return err
+		}
+		at := side{a.ifindex, a.out()}
+		guarded[at] = guarded[at] || there || a.program == ulIn
+		devices[a.ifindex] = a.device
+	}
+	for ifindex, device := range devices {
+		_, hasOut := guarded[side{ifindex, true}]
+		closed := guarded[side{ifindex, false}] && (!hasOut || guarded[side{ifindex, true}])
+		switch {
+		case !closed:
+			d.lowered[ifindex] = true
+			if err := nic.SetDownIfThere(device); err != nil {
+				return err
+			}
+		case d.lowered[ifindex]:
+			delete(d.lowered, ifindex)
+			if err := nic.SetUp(device); err != nil {
 				return err
 			}
 		}
@@ -110,36 +145,55 @@ func (d *Datapath) loseDevice(device string, p *port, now nic.Device) error {
 	return d.removePort(device)
 }
 
-// verifyAttachment checks that a program is on its device and in its place among the others.
-func (d *Datapath) verifyAttachment(a attachment, port fabric.PortID) error {
+// verifyAttachment checks that a program is on its device and in its place among the others, and puts it back unless it was
+// taken away too often. It reports whether it is there now.
+func (d *Datapath) verifyAttachment(a attachment, port fabric.PortID) (there bool, err error) {
 	direction := ebpf.AttachTCXIngress
-	if strings.HasSuffix(a.program, "_out") {
+	if a.out() {
 		direction = ebpf.AttachTCXEgress
 	}
 	attached, err := link.QueryPrograms(link.QueryOptions{Target: a.ifindex, Attach: direction})
 	if err != nil {
-		return fmt.Errorf("look at the programs of %s: %w", a.device, err)
+		return false, fmt.Errorf("look at the programs of %s: %w", a.device, err)
 	}
 	place := slices.IndexFunc(attached.Programs, func(p link.AttachedProgram) bool {
 		id, ok := p.LinkID()
 		return ok && id == d.links[a.linkKey].id
 	})
-	if place < 0 {
-		if err := d.attach(a); err != nil {
-			return err
-		}
-		message := fmt.Sprintf("The program %s was missing from %s and is attached again.", a.program, a.device)
-		d.log.Warn(message, "port", port, "device", a.device)
-		d.emit(Event{Kind: Repaired, Time: time.Now(), Port: port, Device: a.device, Message: message})
-		return nil
+	if there, err = d.defend(a, port, place >= 0); err != nil || !there {
+		return there, err
 	}
-	if place > 0 && a.program != sentinelIn && a.program != sentinelOut && d.foreign[a.linkKey] != attached.Revision {
+	if place > 0 && a.core() && d.foreign[a.linkKey] != attached.Revision {
 		d.foreign[a.linkKey] = attached.Revision
 		message := fmt.Sprintf("Another program is ahead of %s on %s; it may let frames pass the core by.", a.program, a.device)
 		d.log.Warn(message, "port", port, "device", a.device)
 		d.emit(Event{Kind: ForeignProgram, Time: time.Now(), Port: port, Device: a.device, Message: message})
 	}
-	return nil
+	return true, nil
+}
+
+// defend takes the next step in the fight over a program's place, and reports whether the program is there after it.
+func (d *Datapath) defend(a attachment, port fabric.PortID, present bool) (there bool, err error) {
+	was := d.fights[a.linkKey]
+	now := time.Now()
+	next, repair := was.step(present, now)
+	if repair {
+		if err := d.attach(a); err != nil {
+			return false, err // the next look tries again, and is not another removal
+		}
+		message := fmt.Sprintf("The program %s was missing from %s and is attached again.", a.program, a.device)
+		d.log.Warn(message, "port", port, "device", a.device)
+		d.emit(Event{Kind: Repaired, Time: now, Port: port, Device: a.device, Message: message})
+	}
+	if next.truces > was.truces {
+		message := d.contest(a.linkKey, next).String()
+		d.log.Error(message, "port", port, "device", a.device)
+		d.emit(Event{Kind: Contested, Time: now, Port: port, Device: a.device, Message: message})
+	}
+	if d.fights[a.linkKey] = next; len(next.lost) == 0 {
+		delete(d.fights, a.linkKey)
+	}
+	return present || repair, nil
 }
 
 // verifyPins puts back names that somebody has removed: without them the core would end with this process.
