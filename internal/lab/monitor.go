@@ -84,7 +84,7 @@ func (m *monitor) answer(c *monitorClient, line []byte) map[string]any {
 	var request struct {
 		Execute   string          `json:"execute"`
 		Arguments json.RawMessage `json:"arguments"`
-		ID        any             `json:"id"`
+		ID        json.RawMessage `json:"id"` // any value, and echoed as it is
 	}
 	reply := map[string]any{}
 	result, err := any(struct{}{}), json.Unmarshal(line, &request)
@@ -100,7 +100,7 @@ func (m *monitor) answer(c *monitorClient, line []byte) map[string]any {
 	default:
 		result, err = do(request.Arguments)
 	}
-	if request.ID != nil {
+	if len(request.ID) > 0 {
 		reply["id"] = request.ID
 	}
 	switch {

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 )
@@ -59,6 +60,11 @@ func (p *pump) setCapabilities(arguments json.RawMessage) (any, error) {
 	if err := json.Unmarshal(arguments, &request); err != nil {
 		return nil, err
 	}
+	for _, c := range request.Capabilities {
+		if !slices.Contains(knownCapabilities, c.Capability) {
+			return nil, fmt.Errorf("a pump has no migration capability %q, only %s", c.Capability, strings.Join(knownCapabilities, " and "))
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, c := range request.Capabilities {
@@ -77,12 +83,18 @@ func (p *pump) queryCapabilities() any {
 	return list
 }
 
+// maxPause bounds how long a guest can be made to stand still in a migration.
+const maxPause = time.Hour
+
 func (p *pump) setPause(arguments json.RawMessage) (any, error) {
 	var request struct {
 		Milliseconds float64 `json:"ms"`
 	}
 	if err := json.Unmarshal(arguments, &request); err != nil {
 		return nil, err
+	}
+	if request.Milliseconds < 0 || request.Milliseconds > float64(maxPause.Milliseconds()) {
+		return nil, fmt.Errorf("a guest can be made to stand still for 0 ms to %d ms, not %g ms", maxPause.Milliseconds(), request.Milliseconds)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
