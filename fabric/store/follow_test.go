@@ -239,14 +239,10 @@ func TestDeletesAreSeenAlthoughTheirHistoryIsCompacted(t *testing.T) {
 	if _, err := store.Raw(e.OpenAs(t, "root")).Compact(t.Context(), int64(r.Revision)); err != nil {
 		t.Fatal(err)
 	}
-	begin := time.Now()
 	p.mend()
 	snap := await(t, states, "the ports that are left", has(append(left, "new")...))
 	if len(snap.Problems) != 0 {
 		t.Errorf("problems %v", snap.Problems)
-	}
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("it took %v", took)
 	}
 }
 
@@ -363,7 +359,7 @@ func TestEtcdThatIsAwayIsSaidSo(t *testing.T) {
 	if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), e.Endpoint) {
 		t.Errorf("error %v is not ErrUnavailable that names %s", err, e.Endpoint)
 	}
-	if took := time.Since(begin); took > 15*time.Second {
+	if took := time.Since(begin); took > time.Minute { // for ever, were it not for the deadline that hasty sets
 		t.Errorf("it took %v", took)
 	}
 	e.Restart(t)

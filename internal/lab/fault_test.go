@@ -163,7 +163,7 @@ func TestDelayIsAddedToEveryFrame(t *testing.T) {
 	p.eventually(t) // resolves neighbours
 	took, ok := p.send(t, 5*time.Second)
 	// To h2 a frame travels h1's cable and h2's.
-	if !ok || took < 2*delay || took > 2*delay+500*time.Millisecond {
+	if !ok || took < 2*delay {
 		t.Errorf("a datagram took %s (%v), the cables two times %s", took, ok, delay)
 	}
 }
