@@ -81,7 +81,7 @@ type stream struct {
 	from, to       *tapGuest
 	frame          []byte
 	sent, received atomic.Uint64
-	stop           atomic.Bool
+	stop, ended    atomic.Bool // the sender shall stop; it has
 	wait           sync.WaitGroup
 }
 
@@ -92,6 +92,7 @@ func startStream(from, to *tapGuest) *stream {
 	s.wait.Add(2)
 	go func() {
 		defer s.wait.Done()
+		defer s.ended.Store(true)
 		raw := append(make([]byte, 12), s.frame...)
 		for !s.stop.Load() {
 			if s.sent.Load()-s.received.Load() >= window {
@@ -110,7 +111,7 @@ func startStream(from, to *tapGuest) *stream {
 	go func() {
 		defer s.wait.Done()
 		buffer := make([]byte, 2000)
-		for !s.stop.Load() || s.sent.Load() != s.received.Load() {
+		for !s.ended.Load() || s.sent.Load() != s.received.Load() { // a frame is counted after it was sent
 			if err := s.to.file.SetReadDeadline(time.Now().Add(2 * time.Second)); err != nil {
 				s.to.tb.Error(err)
 				return
@@ -182,6 +183,10 @@ func TestNothingIsLostWhenTheLoaderDiesAndComesBack(t *testing.T) {
 	}
 	sent, lost := traffic.end()
 	if sent < 500_000 || lost != 0 {
+		for _, h := range w.hosts {
+			ports, host := h.counters()
+			t.Logf("%+v %+v", ports, host)
+		}
 		t.Fatalf("%d of %d frames were lost", lost, sent)
 	}
 	for _, h := range w.hosts {
@@ -213,6 +218,10 @@ func TestReplacingTheProgramsLosesNothing(t *testing.T) {
 	}
 	sent, lost := traffic.end()
 	if sent < 1_000_000 || lost != 0 {
+		for _, h := range w.hosts {
+			ports, host := h.counters()
+			t.Logf("%+v %+v", ports, host)
+		}
 		t.Fatalf("%d of %d frames were lost", lost, sent)
 	}
 	for _, h := range w.hosts {
