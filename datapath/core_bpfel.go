@@ -79,6 +79,55 @@ type coreFdbKey struct {
 	Zero uint16
 }
 
+type coreFlow struct {
+	_      structs.HostLayout
+	Seen   uint64
+	Rule   uint64
+	Table  uint32
+	Idle   uint32
+	State  uint8
+	Opener uint8
+	Zero   [6]uint8
+	Sides  [2]struct {
+		_     structs.HostLayout
+		End   uint32
+		Ack   uint32
+		Sent  uint8
+		Acked uint8
+		Fin   uint8
+		Zero  uint8
+	}
+}
+
+type coreFlowKey struct {
+	_      structs.HostLayout
+	Local  coreAddress
+	Remote coreAddress
+	Lport  uint16
+	Rport  uint16
+	Proto  uint8
+	Zero   [3]uint8
+}
+
+type coreFragment struct {
+	_      structs.HostLayout
+	At     uint64
+	Rule   uint64
+	Meter  uint64
+	Reason uint32
+	Zero   uint32
+}
+
+type coreFragmentKey struct {
+	_     structs.HostLayout
+	Src   coreAddress
+	Dst   coreAddress
+	Id    uint32
+	Slot  uint16
+	In    uint8
+	Proto uint8
+}
+
 type coreFrame struct {
 	_   structs.HostLayout
 	Src coreAddress
@@ -170,9 +219,30 @@ type coreIcmp6Error struct {
 }
 
 type coreJudgement struct {
-	_         structs.HostLayout
-	Src       coreAddress
-	Dst       coreAddress
+	_          structs.HostLayout
+	Src        coreAddress
+	Dst        coreAddress
+	Key        coreFlowKey
+	FragmentOf coreFragmentKey
+	Quote      struct {
+		_     structs.HostLayout
+		Src   coreAddress
+		Dst   coreAddress
+		Sport uint16
+		Dport uint16
+		Proto uint8
+		Ok    uint8
+		_     [2]byte
+	}
+	Flow      coreFlow
+	Seen      coreFragment
+	Place     corePlaceKey
+	Service   coreServiceKey
+	_         [4]byte
+	Exact     coreExactKey
+	Combo     coreComboKey
+	Words     [64]uint64
+	Now       uint64
 	SrcMac    uint64
 	DstMac    uint64
 	Rule      uint64
@@ -187,8 +257,7 @@ type coreJudgement struct {
 	Shape     uint32
 	Places    uint32
 	Idle      uint32
-	Quote     uint32
-	Class     [8]uint16
+	End       uint32
 	Ethertype uint16
 	Sport     uint16
 	Dport     uint16
@@ -204,7 +273,7 @@ type coreJudgement struct {
 	Fragment  uint8
 	Later     uint8
 	Group     uint8
-	Act       uint8
+	Inward    uint8
 	Stateful  uint8
 }
 
@@ -383,6 +452,8 @@ const (
 	coreMapExactsV1      = "exacts_v1"
 	coreMapExhibit       = "exhibit"
 	coreMapFdbV1         = "fdb_v1"
+	coreMapFlowsV1       = "flows_v1"
+	coreMapFragmentsV1   = "fragments_v1"
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
 	coreMapNeighborsV1   = "neighbors_v1"
@@ -471,6 +542,8 @@ type coreMapSpecs struct {
 	ExactsV1      *ebpf.MapSpec `ebpf:"exacts_v1"`
 	Exhibit       *ebpf.MapSpec `ebpf:"exhibit"`
 	FdbV1         *ebpf.MapSpec `ebpf:"fdb_v1"`
+	FlowsV1       *ebpf.MapSpec `ebpf:"flows_v1"`
+	FragmentsV1   *ebpf.MapSpec `ebpf:"fragments_v1"`
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
 	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
@@ -523,6 +596,8 @@ type coreMaps struct {
 	ExactsV1      *ebpf.Map `ebpf:"exacts_v1"`
 	Exhibit       *ebpf.Map `ebpf:"exhibit"`
 	FdbV1         *ebpf.Map `ebpf:"fdb_v1"`
+	FlowsV1       *ebpf.Map `ebpf:"flows_v1"`
+	FragmentsV1   *ebpf.Map `ebpf:"fragments_v1"`
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
 	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
@@ -551,6 +626,8 @@ func (m *coreMaps) Close() error {
 		m.ExactsV1,
 		m.Exhibit,
 		m.FdbV1,
+		m.FlowsV1,
+		m.FragmentsV1,
 		m.HitsV1,
 		m.Letter,
 		m.NeighborsV1,

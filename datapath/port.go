@@ -29,7 +29,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return fmt.Errorf("put port %s: %w", p.Name, err)
 	}
 	now := d.ports[device]
-	word, err := d.judgedBy(p)
+	table, err := d.judgedBy(p)
 	if err != nil {
 		d.closeFor(now, p)
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
@@ -48,8 +48,11 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return err
 	}
 	was := fabric.VNI(now.value.Vni)
+	if err := d.judgeBy(now.value.Slot, table, p.Gate); err != nil {
+		d.closeFor(now, p)
+		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+	}
 	now.value = p.toCore(device, now.value.Slot, mtus[p.VNI])
-	d.judgeBy(now.value.Slot, word, p.Gate)
 	if err := d.install(now, found, p, was); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
@@ -85,8 +88,8 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	}
 	d.shared.setOut(slot, 0, 0, 0)
 	d.shared.setGate(slot, Closed, 0, 0)
-	d.shared.setPolicyWord(slot, 0)
-	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot)); err != nil {
+	d.shared.forgetPolicy(slot)
+	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot), d.clearFlows(slot)); err != nil {
 		d.slots.release(slot)
 		return nil, err
 	}
@@ -194,7 +197,7 @@ func (d *Datapath) removePort(device string) error {
 		d.detach(portAttachments(device, p.ifindex)),
 	}
 	d.shared.setOut(slot, 0, 0, 0)
-	d.shared.setPolicyWord(slot, 0)
+	d.shared.forgetPolicy(slot)
 	if err := d.maps.PortsV1.Delete(uint32(p.ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)
 	}

@@ -136,6 +136,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"drops_v1": m.DropsV1, "probe_labels_v1": m.ProbeLabelsV1, "events_v1": m.EventsV1,
 		"tables_v1": m.TablesV1, "places_v1": m.PlacesV1, "services_v1": m.ServicesV1, "exacts_v1": m.ExactsV1,
 		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v1": m.CombosV1, "hits_v1": m.HitsV1,
+		"flows_v1": m.FlowsV1, "fragments_v1": m.FragmentsV1,
 	}
 }
 

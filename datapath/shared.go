@@ -197,6 +197,23 @@ func (a *slotAllocator) take() (uint32, bool) {
 	return 0, false
 }
 
+// ahead are the n numbers that are handed out next.
+func (a *slotAllocator) ahead(n int) (next []uint32) {
+	at := a.next
+	for range a.end - a.first {
+		if at < a.first || at >= a.end {
+			at = a.first
+		}
+		if !a.taken[at] {
+			if next = append(next, at); len(next) == n {
+				break
+			}
+		}
+		at++
+	}
+	return next
+}
+
 // adopt marks a number as used.
 func (a *slotAllocator) adopt(n uint32) {
 	if a.taken == nil {

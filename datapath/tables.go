@@ -9,7 +9,6 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
 )
 
@@ -186,33 +185,16 @@ func grace() error {
 	return nil
 }
 
-// judgedBy is the policy word of a port; an error if its table is not there, because it could not be made.
-func (d *Datapath) judgedBy(p Port) (uint64, error) {
+// judgedBy is the table that judges a port, nil for none; an error if it is not there, because it could not be made.
+func (d *Datapath) judgedBy(p Port) (*table, error) {
 	if p.Policy.IsZero() {
-		return 0, nil
+		return nil, nil
 	}
 	t := d.tables.byDigest[p.Policy]
 	if t == nil {
-		return 0, fmt.Errorf("its rules (table %s) are not in force here; what was in force stays", p.Policy)
+		return nil, fmt.Errorf("its rules (table %s) are not in force here; what was in force stays", p.Policy)
 	}
-	return t.word(), nil
-}
-
-// closeFor closes a port that cannot get all of its new settings, where they pass less than now.
-func (d *Datapath) closeFor(now *port, p Port) {
-	if now == nil {
-		return
-	}
-	if gate, epoch := d.shared.loadGate(now.value.Slot); p.Gate.Openness() < gate.Openness() {
-		d.shared.setGate(now.value.Slot, p.Gate, max(epoch, p.Epoch), fabric.Revision(now.value.Generation))
-	}
-}
-
-// judgeBy changes what a port is judged by, with one store.
-func (d *Datapath) judgeBy(slot uint32, word uint64, _ Gate) {
-	if d.shared.policyWord(slot) != word {
-		d.shared.setPolicyWord(slot, word)
-	}
+	return t, nil
 }
 
 // policyWord is the policy word of a slot, setPolicyWord changes it with one store.

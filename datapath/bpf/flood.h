@@ -47,7 +47,7 @@ static long copy_to_port(__u32 i, struct copies *c)
 
 	COUNT(id, offered);
 	if (unlikely(!reason && (s->policy & POLICY_IN)))
-		reason = judge(c->w, id, 1);
+		reason = judge_copy(c->w, id);
 	if (!reason && c->w->traced == CAUGHT)
 		reason = DROP_PROBE_CAUGHT;
 	if (!reason) {

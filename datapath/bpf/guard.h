@@ -20,11 +20,6 @@ INLINE int same_mac(const __u8 *a, const __u8 *b)
 	return a[0] == b[0] && a[1] == b[1] && a[2] == b[2] && a[3] == b[3] && a[4] == b[4] && a[5] == b[5];
 }
 
-INLINE int same_address(const struct address *a, const struct address *b)
-{
-	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
-}
-
 INLINE struct address address4(__be32 ip)
 {
 	return (struct address){.w = {0, 0, bswap32(0xffff), ip}};

@@ -3,13 +3,15 @@
 #ifndef WEFT_JUDGE_H
 #define WEFT_JUDGE_H
 
-#include "classify.h"
+#include "flow.h"
+
+enum { FRAGMENTS_KEPT_S = 30 };
 
 /* Counts the packet for a rule of the port. Two CPUs may meet at a rule's first packet: who loses the race to insert finds the
  * entry there. */
 __attribute__((noinline)) int count_hit(__u32 slot, __u64 rule)
 {
-	struct judgement *j = judgement();
+	struct judgement *j = judgement(PACKET);
 	struct hit_key key = {.rule = rule, .slot = slot};
 	struct hits *h = bpf_map_lookup_elem(&hits_v1, &key), first = {};
 
@@ -23,7 +25,7 @@ __attribute__((noinline)) int count_hit(__u32 slot, __u64 rule)
 		return 0;
 	h->packets += j->packets;
 	h->bytes += j->wire;
-	h->last = bpf_ktime_get_ns();
+	h->last = j->now;
 	return 0;
 }
 
@@ -35,68 +37,130 @@ INLINE int is_exempt(const struct judgement *j)
 	return j->has_icmp && j->ip == 6 && !j->fragment && j->icmp_type >= ND_RS && j->icmp_type <= ND_REDIRECT;
 }
 
-/* Asks the rules; the reason of a drop, or 0. */
-__attribute__((noinline)) int ask_rules(__u32 in, const struct table *t)
+/* Says which end is the guest's. */
+INLINE void face(struct judgement *j, __u32 slot, __u32 in)
 {
-	struct judgement *j = judgement();
-	const struct rule *r;
-
-	if (!j || !t)
-		return DROP_POLICY_MISSING;
-	__u32 found = find_rules(in, &t->sides[in & 1]);
-	struct rule_key key = {.table = j->table, .index = found, .in = in, .meter = 1};
-
-	if ((found & 0xffff) != NO_RULE && (r = bpf_map_lookup_elem(&rules_v1, &key)))
-		j->meter = r->id;
-	key.index = found >> 16;
-	key.meter = 0;
-	r = bpf_map_lookup_elem(&rules_v1, &key);
-	if (!r)
-		return DROP_POLICY_MISSING;
-	j->rule = r->id;
-	j->idle = r->idle;
-	j->stateful = r->stateful;
-	switch (r->act) {
-	case ACT_ALLOW:
-		return 0;
-	case ACT_REJECT:
-		return DROP_POLICY_REJECTED;
-	}
-	return DROP_POLICY_DENIED;
+	j->inward = in;
+	set_ends(0);
+	j->rule = j->meter = 0;
+	j->stateful = 0;
+	j->now = bpf_ktime_get_ns();
+	if (!j->fragment)
+		return;
+	j->fragment_of = (struct fragment_key){.src = j->src, .dst = j->dst, .id = j->id, .slot = slot, .in = in, .proto = j->proto};
 }
 
-/* Judges the packet on this CPU's docket at the port in the slot, as what its guest receives (in) or sends; the reason of a
- * drop, or 0. */
-__attribute__((noinline)) int judge(struct way *w, __u32 slot, __u32 in)
+/* Whether a flow allows the packet: its own, or, where it is an ICMP error to the source of what it quotes, that one's. */
+INLINE int is_followed(__u32 slot, __u32 in, const struct table *t, struct judgement *j)
 {
-	const struct slot *s = slot_of(slot);
-	struct judgement *j = judgement();
-	const struct table *t;
+	int found = NOT_FOLLOWED;
+
+	if (connects(j)) {
+		found = follow(slot, in, 0);
+		if (unlikely(found == WAS_FOLLOWED))
+			found = goes_on(slot, t) ? follow(slot, in, 0) : NOT_FOLLOWED;
+	} else if (unlikely(j->quote.ok) && !j->group && same_address(&j->quote.src, &j->dst)) {
+		set_ends(1);
+		found = follow(slot, in, 1);
+		if (found == WAS_FOLLOWED)
+			found = goes_on(slot, t) ? follow(slot, in, 1) : NOT_FOLLOWED;
+		set_ends(0);
+	}
+	return found == IS_FOLLOWED;
+}
+
+/* A packet that shows its transport header, or never had one: by its flow, else by the rules; the reason of a drop, or 0. */
+INLINE int judge_whole(__u32 slot, __u32 in, const struct table *t, struct judgement *j, int probe)
+{
 	int reason;
 
-	if (!w || !s || !j)
-		return DROP_POLICY_MISSING;
-	__u32 id = s->policy;
+	if (t->stateful && is_followed(slot, in, t, j)) {
+		if (t->sides[in].meters)
+			ask_rules(PACKET, in, t, ONLY_METER);
+		return 0;
+	}
+	reason = ask_rules(PACKET, in, t, 0);
+	if (!t->stateful || !connects(j) || (j->echo && is_reply(j)))
+		return reason;
+	if (j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+		return judge_midstream(slot, in, t, reason);
+	if (!reason && j->stateful && !probe)
+		open_flow(slot, in, FLOW_OPENING, 0);
+	return reason;
+}
+
+/* The table that judges the port in the slot, with the docket made ready; 0 and a reason, or 0 and none for what is exempt. */
+INLINE const struct table *begin(struct way *w, struct judgement *j, __u32 slot, __u32 in, int *reason)
+{
+	const struct slot *s = slot_of(slot);
+	__u32 id = s ? s->policy : 0;
+	const struct table *t;
 
 	w->rule = 0;
+	*reason = w->unfit ? w->unfit : DROP_POLICY_MISSING;
 	if (!w->described || w->unfit)
-		return w->unfit ? w->unfit : DROP_POLICY_MISSING;
-	if (is_exempt(j))
 		return 0;
+	if (is_exempt(j)) {
+		*reason = 0;
+		return 0;
+	}
 	t = bpf_map_lookup_elem(&tables_v1, &id);
 	if (!t)
-		return DROP_POLICY_MISSING;
+		return 0;
 	j->table = id;
 	j->shape = t->shape;
 	j->places = t->places;
-	j->rule = j->meter = 0;
-	reason = ask_rules(in & 1, t);
+	face(j, slot, in);
+	return t;
+}
+
+/* Judges by flows, where the packet can have one, by the first fragment of the same packet, by rules; the reason of a drop, or 0. */
+INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
+{
+	struct judgement *j = judgement(PACKET);
+	const struct fragment *first;
+	const struct table *t;
+	int reason;
+
+	if (!w || !j)
+		return DROP_POLICY_MISSING;
+	in &= 1;
+	t = begin(w, j, slot, in, &reason);
+	if (!t)
+		return reason;
+	first = unlikely(j->later) ? bpf_map_lookup_elem(&fragments_v1, &j->fragment_of) : 0;
+	if (first && j->now - first->at < FRAGMENTS_KEPT_S * SECOND) {
+		j->rule = first->rule;
+		j->meter = first->meter;
+		reason = first->reason;
+	} else if (flows && !j->later) {
+		reason = judge_whole(slot, in, t, j, w->traced == CAUGHT);
+	} else {
+		reason = ask_rules(PACKET, in, t, 0);
+	}
+	if (unlikely(j->fragment && !j->later)) {
+		j->seen = (struct fragment){.at = j->now, .rule = j->rule, .meter = j->meter, .reason = reason};
+		bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->seen, BPF_ANY);
+	}
 	if (j->meter)
 		count_hit(slot, j->meter);
 	if (j->rule)
 		count_hit(slot, j->rule);
 	w->rule = j->rule;
 	return reason;
+}
+
+/* Judges the packet on this CPU's docket at the port in the slot, as what its guest receives (in) or sends; the reason of a
+ * drop, or 0. */
+__attribute__((noinline)) int judge(struct way *w, __u32 slot, __u32 in)
+{
+	return judge_by(w, slot, in, 1);
+}
+
+/* The same for a copy of a group frame, which belongs to no flow and opens none (ADR 10.8). */
+__attribute__((noinline)) int judge_copy(struct way *w, __u32 slot)
+{
+	return judge_by(w, slot, 1, 0);
 }
 
 #endif

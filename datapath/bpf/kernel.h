@@ -22,6 +22,7 @@
 /* Declarations of maps as BTF, as every loader reads them. */
 #define MAP_UINT(name, value) int (*name)[value]
 #define MAP_TYPE(name, type) type *name
+#define MAP_OF(type) type *values[]
 
 /* What tcx programs return: on to the next program, or the end of the chain (linux/bpf.h, enum tcx_action_base). */
 enum {
@@ -33,6 +34,7 @@ enum {
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_lookup_elem;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) =
 	(void *)BPF_FUNC_map_update_elem;
+static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
 static long (*const bpf_tail_call)(void *skb, void *programs, __u32 index) = (void *)BPF_FUNC_tail_call;
 static long (*const bpf_skb_store_bytes)(void *skb, __u32 offset, const void *from, __u32 len, __u64 flags) =

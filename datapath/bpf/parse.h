@@ -30,6 +30,11 @@ struct frame {
 	__u8 options;		/* of IPv4, in bytes */
 };
 
+INLINE int same_address(const struct address *a, const struct address *b)
+{
+	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];
+}
+
 /* Copies n bytes at an offset, in place where they are linear, which they nearly always are. Nothing is ever pulled: in a GSO
  * list (SKB_GSO_FRAGLIST) a pull beyond the headers makes skb_segment panic. */
 INLINE int load(struct __sk_buff *skb, __u32 at, void *to, const __u32 n)

@@ -67,7 +67,7 @@ INLINE void turn(struct ethernet *to, const struct ethernet *from)
 
 __attribute__((noinline)) int make_reset4(struct __sk_buff *skb)
 {
-	const struct judgement *j = judgement();
+	const struct judgement *j = judgement(PACKET);
 	struct reset4 *r = blank();
 	struct ethernet eth;
 	__be32 pseudo[3];
@@ -90,7 +90,7 @@ __attribute__((noinline)) int make_reset4(struct __sk_buff *skb)
 
 __attribute__((noinline)) int make_reset6(struct __sk_buff *skb)
 {
-	const struct judgement *j = judgement();
+	const struct judgement *j = judgement(PACKET);
 	__be32 pseudo[2] = {bswap32(TCP_HEADER), bswap32(PROTO_TCP)};
 	struct reset6 *r = blank();
 	struct ethernet eth;
@@ -127,7 +127,7 @@ INLINE int answer_peer(struct __sk_buff *skb, struct way *w)
 /* Answers the packet on the docket, which the port in the slot rejects; the packet itself is counted as dropped already. */
 __attribute__((noinline)) int answer_rejected(struct __sk_buff *skb, struct way *w, __u32 slot)
 {
-	const struct judgement *j = judgement();
+	const struct judgement *j = judgement(PACKET);
 	int failed;
 
 	if (!w || !j || w->traced == CAUGHT || !may_answer(j) || !may_tell(slot))

@@ -20,6 +20,8 @@ enum {
 	MAX_VECTORS = 262144,
 	MAX_HITS = 524288,	/* rules that have met a packet, of all ports */
 	NO_RULE = 0xffff,
+	MAX_FLOWS = 16384,	/* of one port; the oldest give way */
+	MAX_FRAGMENTS = 8192,
 };
 
 /* Dimensions, as policy.Dim has them. */
@@ -138,6 +140,51 @@ struct hits {
 	__u64 last;		/* CLOCK_MONOTONIC, in ns */
 };
 
+/* A connection at a port: its guest's end and the other one. */
+struct flow_key {
+	struct address local, remote;
+	__u16 lport, rport;	/* of TCP, UDP, SCTP; twice the id of ICMP echoes; else 0 */
+	__u8 proto;
+	__u8 zero[3];
+};
+
+/* What one side of a TCP connection has sent. */
+struct flow_side {
+	__u32 end;		/* one past the highest sequence number, */
+	__u32 ack;		/* and the highest one it has acknowledged */
+	__u8 sent, acked, fin;	/* whether it has sent anything, an acknowledgment, a FIN that counts */
+	__u8 zero;
+};
+
+enum { FLOW_OPENING = 1, FLOW_OPEN = 2, FLOW_CLOSING = 3 };
+
+struct flow {
+	__u64 seen;		/* CLOCK_MONOTONIC of its last packet, in ns */
+	__u64 rule;		/* that allows it */
+	__u32 table;		/* that judged it last */
+	__u32 idle;		/* of the rule, in s; 0: as the protocol has it */
+	__u8 state;		/* FLOW_ */
+	__u8 opener;		/* direction of the opener's packets: 0 out, 1 in */
+	__u8 zero[6];
+	struct flow_side sides[2];	/* the opener's, the other's */
+};
+
+struct fragment_key {
+	struct address src, dst;
+	__u32 id;
+	__u16 slot;
+	__u8 in;
+	__u8 proto;
+};
+
+/* What became of a packet's first fragment. */
+struct fragment {
+	__u64 at;		/* CLOCK_MONOTONIC, in ns */
+	__u64 rule, meter;
+	__u32 reason;
+	__u32 zero;
+};
+
 /* Key: number of a table. Value: what it consists of.
  * Written by the loader, last when a table is made, first when it goes. Read for each packet of a port with rules. */
 struct {
@@ -216,5 +263,32 @@ struct {
 	MAP_TYPE(key, struct hit_key);
 	MAP_TYPE(value, struct hits);
 } hits_v1 SEC(".maps");
+
+/* The flows of one port. Key: a connection. Value: how far it is. */
+struct flows {
+	MAP_UINT(type, BPF_MAP_TYPE_LRU_HASH);
+	MAP_UINT(max_entries, MAX_FLOWS);
+	MAP_UINT(key_size, sizeof(struct flow_key));
+	MAP_UINT(value_size, sizeof(struct flow));
+};
+
+/* Key: slot. Value: the flows of its port, so that a flood of one guest's evicts none of another's.
+ * Put there by the loader before a port needs them, and left with the slot. Written and read by judge. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	MAP_UINT(max_entries, MAX_PORTS);
+	MAP_UINT(key_size, 4);
+	MAP_UINT(value_size, 4);
+	MAP_OF(struct flows);
+} flows_v1 SEC(".maps");
+
+/* Key: a packet that came in fragments. Value: the verdict on its first one.
+ * Written and read by judge. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LRU_HASH);
+	MAP_UINT(max_entries, MAX_FRAGMENTS);
+	MAP_TYPE(key, struct fragment_key);
+	MAP_TYPE(value, struct fragment);
+} fragments_v1 SEC(".maps");
 
 #endif

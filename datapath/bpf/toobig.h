@@ -12,10 +12,6 @@ enum {
 	CUT = 96,
 	TELL_EVERY_NS = 1000000,	/* one ICMP error per port and millisecond, */
 	TELL_BURST_NS = 64000000,	/* 64 at once */
-	TCP_FIN = 0x01,
-	TCP_SYN = 0x02,
-	TCP_RST = 0x04,
-	TCP_ACK = 0x10,
 	TCP_OPTION_END = 0,
 	TCP_OPTION_NOP = 1,
 	TCP_OPTION_MSS = 2,

@@ -1,0 +1,104 @@
+/* What is known of the packet that is judged on this CPU. */
+#ifndef WEFT_DOCKET_H
+#define WEFT_DOCKET_H
+
+#include "parse.h"
+#include "tables.h"
+
+enum { PROTO_SCTP = 132 };
+
+/* What an ICMP error quotes: the ends of another packet. */
+struct quote {
+	struct address src, dst;
+	__u16 sport, dport;
+	__u8 proto;
+	__u8 ok;		/* it could be read */
+};
+
+enum {
+	PACKET = 0,	/* the packet under judgement, */
+	FIRST = 1,	/* and the first one of its connection, as it would come now */
+};
+
+/* A packet that is judged on this CPU, and what was found so far. */
+struct judgement {
+	struct address src, dst;
+	struct flow_key key;	/* the ends, of the packet as of its connection */
+	struct fragment_key fragment_of;
+	struct quote quote;
+	struct flow flow;	/* that it opens */
+	struct fragment seen;	/* what is remembered of it for later fragments */
+	/* Keys of what is looked up, which the stack has no room for. */
+	struct place_key place;
+	struct service_key service;
+	struct exact_key exact;
+	struct combo_key combo;
+	__u64 words[VECTOR_WORDS];	/* of all vectors so far */
+	__u64 now;		/* CLOCK_MONOTONIC when its judgement began, in ns */
+	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
+	__u64 rule, meter;	/* that decided, and that counts it: their names' numbers, 0 for none */
+	__u32 wire;		/* bytes on a wire: the headers of every packet of an aggregate */
+	__u32 packets;
+	__u32 seq, ack, payload;	/* of TCP */
+	__u32 id;		/* of the packet that fragments are of */
+	__u32 table, shape, places;
+	__u32 idle;
+	__u32 end;		/* of the packet, as its IP header claims */
+	__u16 ethertype;
+	__u16 sport, dport;	/* of protocols that have them; twice the id of an ICMP echo */
+	__u8 kind, ip, proto;
+	__u8 flags;		/* of TCP, the lower six */
+	__u8 icmp_type, icmp_code;
+	__u8 has_ports, has_icmp, echo;
+	__u8 fragment, later;	/* a fragment; not the first one */
+	__u8 group;		/* for several stations */
+	__u8 inward;		/* towards the guest: its end is the destination */
+	__u8 stateful;		/* the rule opens flows */
+};
+
+/* Key: PACKET or FIRST. Value: that packet. Not pinned: its content does not outlive a frame.
+ * Written and read by the program that runs on this CPU. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	MAP_UINT(max_entries, 2);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct judgement);
+} docket SEC(".maps");
+
+/* Key: 0. Value: a frame taken apart for its judgement, too large for the stack there. Not pinned either.
+ * Written and read by the program that runs on this CPU. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct frame);
+} exhibit SEC(".maps");
+
+INLINE struct judgement *judgement(__u32 which)
+{
+	return bpf_map_lookup_elem(&docket, &which);
+}
+
+INLINE __u64 mac_number(const __u8 *m)
+{
+	return (__u64)m[0] << 40 | (__u64)m[1] << 32 | (__u64)m[2] << 24 | (__u64)m[3] << 16 | (__u64)m[4] << 8 | m[5];
+}
+
+INLINE int is_echo(const struct judgement *j)
+{
+	if (j->ip == 4)
+		return j->icmp_type == ICMP_ECHO_REQUEST || j->icmp_type == ICMP_ECHO_REPLY;
+	return j->icmp_type == ICMPV6_ECHO_REQUEST || j->icmp_type == ICMPV6_ECHO_REPLY;
+}
+
+/* Whether it is an error about another packet (RFC 792, RFC 4443 2.1). */
+INLINE int is_icmp_error(const struct judgement *j)
+{
+	__u8 t = j->icmp_type;
+
+	if (!j->has_icmp)
+		return 0;
+	return j->ip == 6 ? t >= 1 && t <= 4 : t == 3 || t == 4 || t == 11 || t == 12;
+}
+
+#endif

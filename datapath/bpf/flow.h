@@ -1,0 +1,281 @@
+/* Flows: connections that a stateful rule has allowed at a port (ADR 10.6 to 10.10). */
+#ifndef WEFT_FLOW_H
+#define WEFT_FLOW_H
+
+#include "classify.h"
+
+#define SECOND 1000000000ULL
+
+enum {
+	ONLY_METER = 1,
+	TCP_FIN = 0x01,
+	TCP_SYN = 0x02,
+	TCP_RST = 0x04,
+	TCP_ACK = 0x10,
+	IDLE_TCP_S = 8000,
+	IDLE_TCP_OPENING_S = 60,
+	IDLE_TCP_CLOSING_S = 10,
+	IDLE_UDP_S = 180,
+	IDLE_UDP_OPENING_S = 30,
+	IDLE_OTHER_S = 30,
+	FIN_WINDOW = 1 << 20,		/* bytes past what its side has sent, within which a FIN counts */
+	LARGEST_STEP = 1 << 30,		/* of a sequence number (RFC 7323 2.3) */
+};
+
+/* Asks the rules about the packet; the reason of a drop, or 0. */
+__attribute__((noinline)) int ask_rules(__u32 which, __u32 in, const struct table *t, __u32 only_meter)
+{
+	struct judgement *j = judgement(which);
+	const struct rule *r;
+
+	if (!j || !t)
+		return DROP_POLICY_MISSING;
+	__u32 found = find_rules(which, in, &t->sides[in & 1]);
+	struct rule_key key = {.table = j->table, .index = found, .in = in, .meter = 1};
+
+	if ((found & 0xffff) != NO_RULE && (r = bpf_map_lookup_elem(&rules_v1, &key)))
+		j->meter = r->id;
+	if (only_meter)
+		return 0;
+	key.index = found >> 16;
+	key.meter = 0;
+	r = bpf_map_lookup_elem(&rules_v1, &key);
+	if (!r)
+		return DROP_POLICY_MISSING;
+	j->rule = r->id;
+	j->idle = r->idle;
+	j->stateful = r->stateful;
+	switch (r->act) {
+	case ACT_ALLOW:
+		return 0;
+	case ACT_REJECT:
+		return DROP_POLICY_REJECTED;
+	}
+	return DROP_POLICY_DENIED;
+}
+
+/* Whether packets like it have a connection (ADR 10.6, 10.8). */
+INLINE int connects(const struct judgement *j)
+{
+	return j->ip && !j->later && !j->group && (!j->has_icmp || j->echo);
+}
+
+INLINE int is_reply(const struct judgement *j)
+{
+	return j->icmp_type == (j->ip == 4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY);
+}
+
+INLINE __u64 lifetime(const struct flow *f, __u32 proto)
+{
+	__u32 s = f->idle;
+
+	if (proto == PROTO_TCP) {
+		s = s ? s : IDLE_TCP_S;
+		if (f->state == FLOW_OPENING && s > IDLE_TCP_OPENING_S)
+			s = IDLE_TCP_OPENING_S;
+		if (f->state == FLOW_CLOSING && s > IDLE_TCP_CLOSING_S)
+			s = IDLE_TCP_CLOSING_S;
+	} else if (!s) {
+		s = proto != PROTO_UDP ? IDLE_OTHER_S : f->state == FLOW_OPENING ? IDLE_UDP_OPENING_S : IDLE_UDP_S;
+	}
+	return s * SECOND;
+}
+
+/* low <= n <= high, of numbers that wrap. */
+INLINE int is_between(__u32 n, __u32 low, __u32 high)
+{
+	return n - low <= high - low;
+}
+
+/* Whether the packet makes its connection closing: a RST that counts, or the second side's FIN that does (ADR 10.9). */
+INLINE int closes(const struct judgement *j, struct flow_side *mine, const struct flow_side *other)
+{
+	__u32 low = mine->end - FIN_WINDOW, high = mine->end;
+
+	if (other->acked) {
+		low = other->ack;
+		if ((__s32)(low - high) > 0)
+			high = low;
+	}
+	if (j->flags & TCP_RST) {
+		if (!mine->sent)
+			return (j->flags & TCP_ACK) && other->sent && j->ack == other->end;
+		return is_between(j->seq, low, high);
+	}
+	if ((j->flags & TCP_FIN) && mine->sent && is_between(j->seq, low, high + FIN_WINDOW))
+		mine->fin = 1;
+	return mine->fin && other->fin;
+}
+
+/* Remembers how far a side has sent and acknowledged. */
+INLINE void note(const struct judgement *j, struct flow_side *mine)
+{
+	__u32 end = j->seq + j->payload + !!(j->flags & TCP_SYN) + !!(j->flags & TCP_FIN);
+
+	if (j->flags & TCP_RST)
+		return;
+	if (!mine->sent || end - mine->end < LARGEST_STEP) {
+		mine->sent = 1;
+		mine->end = end;
+	}
+	if ((j->flags & TCP_ACK) && (!mine->acked || j->ack - mine->ack < LARGEST_STEP)) {
+		mine->acked = 1;
+		mine->ack = j->ack;
+	}
+}
+
+/* Takes a packet of the flow into account; from is 0 for the opener's, 1 for the other side's. */
+INLINE void advance(struct flow *f, const struct judgement *j, __u32 from)
+{
+	struct flow_side *mine = from ? &f->sides[1] : &f->sides[0], *other = from ? &f->sides[0] : &f->sides[1];
+
+	f->seen = j->now;
+	if (j->key.proto != PROTO_TCP) {
+		if (from && f->state != FLOW_OPEN)
+			f->state = FLOW_OPEN;
+		return;
+	}
+	int closing = closes(j, mine, other);
+
+	if (f->state == FLOW_OPENING && (j->flags & TCP_SYN))
+		*mine = (struct flow_side){};
+	note(j, mine);
+	if (closing)
+		f->state = FLOW_CLOSING;
+	else if (f->state == FLOW_OPENING && !from && f->sides[1].sent && (j->flags & (TCP_ACK | TCP_SYN)) == TCP_ACK)
+		f->state = FLOW_OPEN;
+}
+
+/* Fills the docket's FIRST with the packet that would open the connection of the docket's key. */
+INLINE struct judgement *first_packet(const struct judgement *j)
+{
+	__u8 proto = j->key.proto;
+	struct judgement *o = judgement(FIRST);
+
+	if (!o)
+		return 0;
+	__builtin_memcpy(o, j, sizeof(*o));
+	o->kind = KIND_TRANSPORT;
+	o->flags = TCP_SYN;
+	o->has_ports = proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
+	o->has_icmp = proto == (o->ip == 4 ? PROTO_ICMP : PROTO_ICMPV6);
+	o->icmp_type = o->ip == 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
+	o->icmp_code = 0;
+	return o;
+}
+
+/* What a look for a flow finds. */
+enum {
+	NOT_FOLLOWED = 0,
+	IS_FOLLOWED = 1,	/* a flow allows the packet */
+	WAS_FOLLOWED = 2,	/* a flow that another table has judged */
+};
+
+/* Judges a flow again as if its first packet came now (ADR 10.7); whether it goes on. */
+__attribute__((noinline)) int goes_on(__u32 slot, const struct table *t)
+{
+	const struct judgement *j = judgement(PACKET);
+	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
+	struct judgement *o;
+	struct flow *f;
+
+	if (!j || !t || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
+		return 0;
+	o = first_packet(j);
+	if (!o || ask_rules(FIRST, f->opener & 1, t, 0) || !o->stateful) {
+		bpf_map_delete_elem(flows, &j->key);
+		return 0;
+	}
+	f->rule = o->rule;
+	f->idle = o->idle;
+	f->table = j->table;
+	return 1;
+}
+
+/* Whether a flow of the port allows the packet, which keeps it from being idle; or, related, the packet's quotation, which
+ * does not. */
+__attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 related)
+{
+	struct judgement *j = judgement(PACKET);
+	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
+	struct flow *f;
+
+	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)) || j->now - f->seen >= lifetime(f, j->key.proto))
+		return NOT_FOLLOWED;
+	if (!related && f->state == FLOW_CLOSING && j->proto == PROTO_TCP &&
+	    (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN)
+		return NOT_FOLLOWED; /* a new connection of the same ends */
+	if (unlikely(f->table != j->table))
+		return WAS_FOLLOWED;
+	if (!related)
+		advance(f, j, in != f->opener);
+	j->rule = f->rule;
+	return IS_FOLLOWED;
+}
+
+/* The ends of the packet, or of the one that it quotes, which went the other way. */
+__attribute__((noinline)) int set_ends(__u32 quoted)
+{
+	struct judgement *j = judgement(PACKET);
+
+	if (!j)
+		return 0;
+	const struct address *src = quoted ? &j->quote.dst : &j->src, *dst = quoted ? &j->quote.src : &j->dst;
+	__u16 sport = quoted ? j->quote.dport : j->sport, dport = quoted ? j->quote.sport : j->dport;
+
+	j->key.local = j->inward ? *dst : *src;
+	j->key.remote = j->inward ? *src : *dst;
+	j->key.lport = j->inward ? dport : sport;
+	j->key.rport = j->inward ? sport : dport;
+	j->key.proto = quoted ? j->quote.proto : j->proto;
+	return 0;
+}
+
+/* Opens a flow with the packet, which is the opener's or the other side's. Where the map has no room, the packet passes and
+ * its connection is judged packet by packet. */
+__attribute__((noinline)) int open_flow(__u32 slot, __u32 opener, __u32 state, __u32 from)
+{
+	struct judgement *j = judgement(PACKET);
+	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
+
+	if (!j || !flows)
+		return 0;
+	__builtin_memset(&j->flow, 0, sizeof(j->flow));
+	j->flow.state = state;
+	j->flow.opener = opener;
+	j->flow.rule = j->rule;
+	j->flow.idle = j->idle;
+	j->flow.table = j->table;
+	advance(&j->flow, j, from & 1);
+	bpf_map_update_elem(flows, &j->key, &j->flow, BPF_ANY);
+	return 0;
+}
+
+/* A TCP packet that opens no connection and belongs to none; reason is what the rules say. Where connections are adopted, one
+ * that a stateful rule would have allowed goes on. */
+__attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, const struct table *t, __u32 reason)
+{
+	const struct slot *s = slot_of(slot);
+	struct judgement *j = judgement(PACKET), *o;
+
+	if (!s || !j || !t)
+		return DROP_POLICY_MISSING;
+	int would = !reason && j->stateful;
+
+	if (s->adopt > j->now && !(j->flags & (TCP_SYN | TCP_RST))) {
+		if (would) {
+			open_flow(slot, in, FLOW_OPEN, 0);
+			return 0;
+		}
+		o = first_packet(j);
+		if (o && !ask_rules(FIRST, !in, t, 0) && o->stateful) {
+			j->rule = o->rule;
+			j->idle = o->idle;
+			open_flow(slot, !in, FLOW_OPEN, 1);
+			return 0;
+		}
+	}
+	return would ? DROP_CT_NO_FLOW : reason;
+}
+
+#endif

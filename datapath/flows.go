@@ -1,0 +1,136 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// How long TCP connections that are under way already are taken on where a stateful rule would have allowed them: after the first
+// rules of a port that was open before, and at the destination of a move from when it is staged and again from when it opens.
+const (
+	adoptRunning = 30 * time.Second
+	adoptStaged  = 5 * time.Minute
+)
+
+// flowsAhead is how many slots that are given next have their map of flows already: putting one into the map of maps takes the
+// kernel 15 ms (it waits for a grace period), which a port that is plugged in need not.
+const flowsAhead = 4
+
+// ensureFlows gives a slot its map of flows, which stays with the slot.
+func (d *Datapath) ensureFlows(slot uint32) error {
+	var id ebpf.MapID
+	err := d.maps.FlowsV1.Lookup(slot, &id)
+	if err == nil {
+		return nil
+	}
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("look for the flows of slot %d: %w", slot, err)
+	}
+	spec, err := loadCore()
+	if err != nil {
+		return err
+	}
+	flows, err := ebpf.NewMap(spec.Maps["flows_v1"].InnerMap)
+	if err != nil {
+		return fmt.Errorf("make the flows of slot %d: %w", slot, err)
+	}
+	defer flows.Close()
+	if err := d.maps.FlowsV1.Put(slot, flows); err != nil {
+		return fmt.Errorf("put the flows of slot %d: %w", slot, err)
+	}
+	return nil
+}
+
+// prepareFlows gives the slots that ports are plugged into next their maps, once any rule here opens flows.
+func (d *Datapath) prepareFlows() error {
+	for _, t := range d.tables.byDigest {
+		if t.value.Stateful == 0 {
+			continue
+		}
+		for _, slot := range d.slots.ahead(flowsAhead) {
+			if err := d.ensureFlows(slot); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return nil
+}
+
+// flowsOf opens the map of a slot's flows; nil when it has none.
+func (d *Datapath) flowsOf(slot uint32) (*ebpf.Map, error) {
+	var id ebpf.MapID
+	err := d.maps.FlowsV1.Lookup(slot, &id)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("look for the flows of slot %d: %w", slot, err)
+	}
+	flows, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		return nil, fmt.Errorf("open the flows of slot %d: %w", slot, err)
+	}
+	return flows, nil
+}
+
+// clearFlows ends the flows of a slot, before another port gets it.
+func (d *Datapath) clearFlows(slot uint32) error {
+	flows, err := d.flowsOf(slot)
+	if err != nil || flows == nil {
+		return err
+	}
+	defer flows.Close()
+	return sweepKeys[coreFlowKey, coreFlow](flows, func(*coreFlowKey) bool { return false })
+}
+
+// judgeBy changes what a port is judged by, with one store. Connections that were under way before are adopted.
+func (d *Datapath) judgeBy(slot uint32, t *table, gate Gate) error {
+	word := uint64(0)
+	if t != nil {
+		word = t.word()
+	}
+	before, _ := d.shared.loadGate(slot)
+	if t != nil && t.value.Stateful != 0 {
+		if err := d.ensureFlows(slot); err != nil {
+			return err
+		}
+		switch {
+		case gate == Staged && before != Open:
+			d.shared.adoptFor(slot, adoptStaged)
+		case before == Staged && gate == Open, before == Open && d.shared.policyWord(slot) == 0:
+			d.shared.adoptFor(slot, adoptRunning)
+		}
+	}
+	if d.shared.policyWord(slot) != word {
+		d.shared.setPolicyWord(slot, word)
+	}
+	return nil
+}
+
+// closeFor closes a port that cannot get all of its new settings, where they pass less than now.
+func (d *Datapath) closeFor(now *port, p Port) {
+	if now == nil {
+		return
+	}
+	if gate, epoch := d.shared.loadGate(now.value.Slot); p.Gate.Openness() < gate.Openness() {
+		d.shared.setGate(now.value.Slot, p.Gate, max(epoch, p.Epoch), fabric.Revision(now.value.Generation))
+	}
+}
+
+// adoptFor takes connections on that are under way, for a while; nothing ends it earlier.
+func (s shared) adoptFor(slot uint32, d time.Duration) {
+	atomic.StoreUint64(&s.slots[slot].Adopt, monotonic()+uint64(d))
+}
+
+// forgetPolicy leaves a slot without rules and adoption.
+func (s shared) forgetPolicy(slot uint32) {
+	atomic.StoreUint64(&s.slots[slot].Policy, 0)
+	atomic.StoreUint64(&s.slots[slot].Adopt, 0)
+}
