@@ -114,11 +114,47 @@ func compare(out *[]FieldChange, path string, a, b map[string]any) {
 		p := strings.TrimPrefix(path+"."+k, ".")
 		am, aIsMap := a[k].(map[string]any)
 		bm, bIsMap := b[k].(map[string]any)
+		an, aIsNamed := named(a[k])
+		bn, bIsNamed := named(b[k])
 		switch {
 		case aIsMap || bIsMap:
 			compare(out, p, am, bm)
+		case aIsNamed && bIsNamed:
+			compareNamed(out, p, an, bn)
 		case !reflect.DeepEqual(a[k], b[k]):
 			*out = append(*out, FieldChange{Path: p, Old: a[k], New: b[k]})
+		}
+	}
+}
+
+// named is a list of objects that have names of their own, such as rules, by name; their order means nothing.
+func named(v any) (map[string]map[string]any, bool) {
+	list, ok := v.([]any)
+	by := make(map[string]map[string]any, len(list))
+	for _, item := range list {
+		m, isMap := item.(map[string]any)
+		name, hasName := m["name"].(string)
+		if !isMap || !hasName || by[name] != nil {
+			return nil, false
+		}
+		by[name] = m
+	}
+	return by, ok
+}
+
+// compareNamed compares lists by the names of their items.
+func compareNamed(out *[]FieldChange, path string, a, b map[string]map[string]any) {
+	names := maps.Clone(a)
+	maps.Copy(names, b)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		at := fmt.Sprintf("%s[%s]", path, name)
+		switch {
+		case a[name] == nil:
+			*out = append(*out, FieldChange{Path: at, New: b[name]})
+		case b[name] == nil:
+			*out = append(*out, FieldChange{Path: at, Old: a[name]})
+		default:
+			compare(out, at, a[name], b[name])
 		}
 	}
 }

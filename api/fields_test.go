@@ -99,3 +99,24 @@ func TestErrorsGoThereAndBack(t *testing.T) {
 		}
 	}
 }
+
+func TestDiffComparesRulesByName(t *testing.T) {
+	policy := func(rules ...fabric.Rule) *fabric.Policy {
+		return &fabric.Policy{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPolicy}, Metadata: fabric.Metadata{Name: "p"}, Spec: fabric.PolicySpec{Rules: rules}}
+	}
+	rule := func(name string, weight uint16) fabric.Rule {
+		return fabric.Rule{Name: name, Weight: weight, Direction: fabric.In, Action: fabric.Deny}
+	}
+	changes, err := api.Diff(policy(rule("stays", 1), rule("moves", 2), rule("goes", 3)), policy(rule("comes", 4), rule("moves", 5), rule("stays", 1)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, c := range changes {
+		line, _, _ := strings.Cut(c.String(), "{")
+		got = append(got, line)
+	}
+	if want := "+ spec.rules[comes]: |- spec.rules[goes]: |~ spec.rules[moves].weight: 2 → 5"; strings.Join(got, "|") != want {
+		t.Errorf("changes %q, want %q", got, want)
+	}
+}

@@ -19,11 +19,13 @@ func columns(kind fabric.Kind, wide bool) []string {
 	case fabric.KindHost:
 		narrow, more = []string{"NAME", "VTEP", "ALIVE", "READY", "GENERATION", "PORTS"}, []string{"SERVER", "API", "MTU", "VERSION", "KERNEL"}
 	case fabric.KindSwitch:
-		narrow, more = []string{"NAME", "TYPE", "VNI", "SUBNETS", "MTU", "PORTS", "IN FORCE"}, []string{"PROFILE", "ABSENT"}
+		narrow, more = []string{"NAME", "TYPE", "VNI", "SUBNETS", "MTU", "PORTS", "IN FORCE"}, []string{"PROFILE", "POLICIES", "DEFAULT", "ABSENT"}
 	case fabric.KindPort:
-		narrow, more = []string{"NAME", "SWITCH", "HOST", "STATE", "MAC", "ADDRESSES"}, []string{"VM", "PROFILE", "EPOCH", "DEVICE", "RX", "TX", "DROPS"}
+		narrow, more = []string{"NAME", "SWITCH", "HOST", "STATE", "MAC", "ADDRESSES"}, []string{"VM", "PROFILE", "POLICIES", "EPOCH", "DEVICE", "RX", "TX", "DROPS"}
 	case fabric.KindProfile:
-		narrow = []string{"NAME", "GUARDS OFF"}
+		narrow = []string{"NAME", "GUARDS OFF", "POLICIES", "DEFAULT"}
+	case fabric.KindPolicy:
+		narrow, more = []string{"NAME", "IN", "OUT", "STATEFUL"}, []string{"GROUPS"}
 	case fabric.KindGroup:
 		narrow = []string{"NAME", "PORTS", "CIDRS"}
 	case fabric.KindMove:
@@ -47,13 +49,15 @@ func row(o fabric.Object, wide bool) []string {
 		s := o.Status
 		force := fmt.Sprintf("%d/%d", len(s.Hosts), len(s.Hosts)+len(s.Absent))
 		narrow = []string{o.Metadata.Name, string(o.Spec.Type), number(o.Spec.VNI), join(o.Spec.Subnets), strconv.Itoa(s.MTU), strconv.Itoa(s.Ports), force}
-		more = []string{o.Spec.Profile, join(s.Absent)}
+		more = []string{o.Spec.Profile, strings.Join(o.Spec.Policies, ","), string(o.Spec.DefaultAction), join(s.Absent)}
 	case *fabric.Port:
 		s := o.Status
 		narrow = []string{o.Metadata.Name, string(o.Spec.Switch), string(s.Host), string(s.State), o.Spec.MAC.String(), join(o.Spec.Addresses)}
-		more = []string{o.Spec.VM, o.Spec.Profile, number(s.Epoch), s.Device, size(s.RxBytes), size(s.TxBytes), strconv.FormatUint(dropped(s), 10)}
+		more = []string{o.Spec.VM, o.Spec.Profile, strings.Join(o.Spec.Policies, ","), number(s.Epoch), s.Device, size(s.RxBytes), size(s.TxBytes), strconv.FormatUint(dropped(s), 10)}
 	case *fabric.Profile:
-		narrow = []string{o.Metadata.Name, strings.Join(guardsOff(o.Spec.Guards), ",")}
+		narrow = []string{o.Metadata.Name, strings.Join(guardsOff(o.Spec.Guards), ","), strings.Join(o.Spec.Policies, ","), string(o.Spec.DefaultAction)}
+	case *fabric.Policy:
+		narrow, more = policyRow(o)
 	case *fabric.Group:
 		narrow = []string{o.Metadata.Name, labels(o.Spec.Ports), join(o.Spec.CIDRs)}
 	case *fabric.Move:

@@ -13,10 +13,10 @@ import (
 
 // createCommand makes objects from flags.
 func (a *app) createCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "create KIND NAME", Short: "Create a switch, port, profile or group", Args: a.noSuchKind, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "create KIND NAME", Short: "Create a switch, port, profile, policy or group", Args: a.noSuchKind, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var dryRun bool
 	cmd.PersistentFlags().BoolVar(&dryRun, "plan", false, "say what would be created, and create nothing")
-	for _, sub := range []*cobra.Command{a.createSwitch(&dryRun), a.createPort(&dryRun), a.createProfile(&dryRun), a.createGroup(&dryRun)} {
+	for _, sub := range []*cobra.Command{a.createSwitch(&dryRun), a.createPort(&dryRun), a.createProfile(&dryRun), a.createPolicy(&dryRun), a.createGroup(&dryRun)} {
 		cmd.AddCommand(a.waitFlags(a.confirmFlag(sub)))
 	}
 	return cmd
@@ -27,7 +27,7 @@ func (a *app) noSuchKind(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usage(cmd, "there is no kind %q that can be created; the kinds are switch, port, profile, group", args[0])
+	return usage(cmd, "there is no kind %q that can be created; the kinds are switch, port, profile, policy, group", args[0])
 }
 
 // build runs a create command: fill the object from the flags, then create it.
@@ -68,6 +68,8 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	f.IntVar(&o.Spec.MTU, "mtu", 0, "the guests' MTU in bytes; 0 computes it from the underlay")
 	f.Uint32Var(&vni, "vni", 0, "VXLAN network identifier; 0 allocates one")
 	f.StringVar(&o.Spec.Profile, "profile", "", "profile of ports that name none")
+	a.policyFlag(cmd, &o.Spec.Policies)
+	defaultFlag(cmd, &o.Spec.DefaultAction)
 	labelFlag(cmd, o.Meta())
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"external", "internal", "private"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("profile", a.completeNames("profile"))
@@ -104,6 +106,7 @@ func (a *app) createPort(dryRun *bool) *cobra.Command {
 	f.StringVar(&mac, "mac", "", "MAC address; allocated when empty")
 	f.StringArrayVar(&addresses, "address", nil, "IP address; allocated from the switch's subnets when absent")
 	f.StringVar(&o.Spec.Profile, "profile", "", "profile with its settings")
+	a.policyFlag(cmd, &o.Spec.Policies)
 	f.StringVar(&host, "on", "", "host where it is wanted first")
 	labelFlag(cmd, o.Meta())
 	need(cmd, "switch", "blue")
@@ -122,6 +125,8 @@ func (a *app) createProfile(dryRun *bool) *cobra.Command {
 		RunE:    a.build(o, dryRun, func() error { return turnOff(&o.Spec.Guards, off) }),
 	}
 	cmd.Flags().StringArrayVar(&off, "no-guard", nil, "guard to turn off: mac, ip, arp, dhcpServer, ra, l2Control or vxlan")
+	a.policyFlag(cmd, &o.Spec.Policies)
+	defaultFlag(cmd, &o.Spec.DefaultAction)
 	labelFlag(cmd, o.Meta())
 	return cmd
 }

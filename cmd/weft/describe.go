@@ -53,6 +53,8 @@ func (a *app) describe(ctx context.Context, r api.Resource, name string) error {
 		fmt.Fprintf(a.out, "%-12s %s\n", "Written by", "trace "+id)
 	}
 	switch o := o.(type) {
+	case *fabric.Policy:
+		a.describeRules(o)
 	case *fabric.Port:
 		a.describeDrops(o.Status)
 	case *fabric.Host:

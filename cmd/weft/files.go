@@ -8,6 +8,7 @@ import (
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 // fileFlag is -f of commands that read documents.
@@ -60,7 +61,9 @@ func (a *app) read(paths []string) ([]fabric.Object, error) {
 func (a *app) diffCommand() *cobra.Command {
 	var paths *[]string
 	cmd := &cobra.Command{
-		Use: "diff -f PATH", Short: "Say which fields an apply would change", Args: exactly(),
+		Use: "diff -f PATH", Short: "Say which fields and which decisions an apply would change", Args: exactly(),
+		Long: "Say which fields an apply would change, and for which packets the rules would decide otherwise: between which ports and\n" +
+			"addresses, for which services. The packets are compared by classes that no rule tells apart, so that nothing is missed.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
@@ -84,6 +87,12 @@ type difference struct {
 	Fields  []api.FieldChange `json:"fields"`
 }
 
+// diffed is what a diff prints for programs.
+type diffed struct {
+	Items     []difference   `json:"items"`
+	Decisions policy.Changes `json:"decisions"`
+}
+
 func (a *app) diff(ctx context.Context, objects []fabric.Object) error {
 	c, err := a.connect()
 	if err != nil {
@@ -93,8 +102,12 @@ func (a *app) diff(ctx context.Context, objects []fabric.Object) error {
 	if err != nil {
 		return err
 	}
+	decisions, err := c.Decisions(ctx, objects)
+	if err != nil {
+		return err
+	}
 	if a.structured() {
-		out := api.List[difference]{Items: []difference{}}
+		out := diffed{Items: []difference{}, Decisions: decisions}
 		for _, d := range changes {
 			out.Items = append(out.Items, difference{d.Kind, d.Name, d.Outcome, d.Fields})
 		}
@@ -114,6 +127,7 @@ func (a *app) diff(ctx context.Context, objects []fabric.Object) error {
 			fmt.Fprintln(a.out, "  "+a.paint(a.out, colour, f.String()))
 		}
 	}
+	a.decisions(decisions)
 	return nil
 }
 
