@@ -173,23 +173,32 @@ func (l list) decide(d fabric.Direction, p Packet) Verdict {
 		return Verdict{Action: fabric.Allow, Reason: ByNeighbor}
 	}
 	v := Verdict{Action: l.action, Reason: ByDefault, Meter: l.meter(d, p)}
-	for _, j := range l.rules {
-		if j.Action != fabric.Meter && j.Direction == d && j.matches(l.vni, d, p) {
-			v.Action, v.Reason, v.Rule, v.Stateful = j.Action, ByRule, j.ref, j.Stateful
-			break
-		}
+	if j := l.first(d, p, false); j != nil {
+		v.Action, v.Reason, v.Rule, v.Stateful = j.Action, ByRule, j.ref, j.Stateful
 	}
 	return v
 }
 
 // meter is the rule that counts a packet.
 func (l list) meter(d fabric.Direction, p Packet) RuleRef {
-	for _, j := range l.rules {
-		if j.Action == fabric.Meter && j.Direction == d && j.matches(l.vni, d, p) {
-			return j.ref
-		}
+	if j := l.first(d, p, true); j != nil {
+		return j.ref
 	}
 	return RuleRef{}
+}
+
+// first is the first rule of a direction that matches, among the meters or among the others; nil when there is none.
+func (l list) first(d fabric.Direction, p Packet, meters bool) *judge {
+	if d == fabric.In { // local is the destination
+		p = p.reverse()
+	}
+	for i := range l.rules {
+		j := &l.rules[i]
+		if j.Direction == d && (j.Action == fabric.Meter) == meters && j.matches(l.vni, &p) {
+			return j
+		}
+	}
+	return nil
 }
 
 // idle is the idle time that a rule of the list sets, 0 when it sets none.
@@ -202,16 +211,13 @@ func (l list) idle(ref RuleRef) fabric.Duration {
 	return 0
 }
 
-// matches reports whether the packet is all that the rule asks for (ADR 10, 3 and 4).
-func (j judge) matches(vni fabric.VNI, d fabric.Direction, p Packet) bool {
+// matches reports whether the packet, whose source is the VM's end, is all that the rule asks for (ADR 10, 3 and 4).
+func (j *judge) matches(vni fabric.VNI, p *Packet) bool {
 	if j.VNI != 0 && j.VNI != vni {
 		return false
 	}
 	if j.EtherType != 0 && j.EtherType != p.EtherType {
 		return false
-	}
-	if d == fabric.In { // local is the destination
-		p = p.reverse()
 	}
 	if !matchMAC(j.Local, p.SourceMAC) || !matchMAC(j.Remote, p.DestinationMAC) {
 		return false
@@ -229,7 +235,7 @@ func matchAddress(prefixes []netip.Prefix, a netip.Addr) bool {
 	return prefixes == nil || a.IsValid() && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func (j judge) matchesProtocol(p Packet) bool {
+func (j *judge) matchesProtocol(p *Packet) bool {
 	want := -1
 	switch j.Protocol {
 	case "":
@@ -252,7 +258,7 @@ func (j judge) matchesProtocol(p Packet) bool {
 	return p.HasIP() && int(p.Protocol) == want
 }
 
-func (j judge) matchesPorts(p Packet) bool {
+func (j *judge) matchesPorts(p *Packet) bool {
 	in := func(e *fabric.End, port uint16) bool {
 		if e == nil || e.Ports == nil {
 			return true
@@ -262,7 +268,7 @@ func (j judge) matchesPorts(p Packet) bool {
 	return in(j.Local, p.SourcePort) && in(j.Remote, p.DestinationPort)
 }
 
-func (j judge) matchesICMP(p Packet) bool {
+func (j *judge) matchesICMP(p *Packet) bool {
 	switch m := j.ICMP; {
 	case m == nil:
 		return true
@@ -273,7 +279,7 @@ func (j judge) matchesICMP(p Packet) bool {
 	}
 }
 
-func (j judge) matchesFlags(p Packet) bool {
+func (j *judge) matchesFlags(p *Packet) bool {
 	if j.TCPFlags == nil {
 		return true
 	}

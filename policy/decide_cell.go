@@ -44,7 +44,7 @@ func cellsOf(from, to station, lists ...[]judge) []cell {
 	for _, protocol := range protocolStretches(rules) {
 		base := cell{protocol: protocol, from: anyPort, to: anyPort, kind: anyByte, code: anyByte}
 		of := slices.DeleteFunc(slices.Clone(rules), func(j judge) bool {
-			return !j.matchesProtocol(Packet{Protocol: uint8(protocol.first), Source: from.addr, Destination: to.addr})
+			return !j.matchesProtocol(&Packet{Protocol: uint8(protocol.first), Source: from.addr, Destination: to.addr})
 		})
 		switch p := uint8(protocol.first); {
 		case p == protocolTCP || p == protocolUDP || p == protocolSCTP:

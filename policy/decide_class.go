@@ -19,58 +19,76 @@ type station struct {
 	// changed is set when the two lists differ.
 	changed bool
 	label   string
+	sets    []int // of the vocabulary, in which the address is
 }
 
 // class is stations that no rule tells apart.
 type class struct {
 	station
 	names []string
+	in    []uint64 // a bit for each set of the vocabulary
 }
 
-// sets lists the distinct sets of addresses and of MACs that the stations' rules ask for.
-func sets(stations []station) (prefixes [][]netip.Prefix, macs []fabric.MAC) {
-	seen := map[string]bool{}
-	done := map[*list]bool{}
+// has reports whether the class's addresses are in a set; all are where a rule asks for none.
+func (c *class) has(set int) bool { return set < 0 || c.in[set/64]>>(set%64)&1 != 0 }
+
+// vocabulary is what the rules of a switch's ports ask for: sets of addresses, each once, and MACs.
+type vocabulary struct {
+	sets [][]netip.Prefix
+	macs []fabric.MAC
+	// ends are, by list and rule, the numbers of the sets its ends ask for; -1 for none.
+	ends map[*list][][2]int
+}
+
+func vocabularyOf(stations []station) *vocabulary {
+	v := &vocabulary{ends: map[*list][][2]int{}}
+	numbers := map[string]int{}
+	number := func(set []netip.Prefix) int {
+		if set == nil {
+			return -1
+		}
+		key := fmt.Sprint(set)
+		n, known := numbers[key]
+		if !known {
+			n = len(v.sets)
+			numbers[key] = n
+			v.sets = append(v.sets, set)
+		}
+		return n
+	}
 	for _, s := range stations {
 		for _, l := range s.lists {
-			if l == nil || done[l] {
+			if l == nil || v.ends[l] != nil {
 				continue
 			}
-			done[l] = true
-			for _, j := range l.rules {
-				for _, set := range [][]netip.Prefix{j.local, j.remote} {
-					if key := fmt.Sprint(set); set != nil && !seen[key] {
-						seen[key] = true
-						prefixes = append(prefixes, set)
-					}
-				}
+			ends := make([][2]int, len(l.rules))
+			for i, j := range l.rules {
+				ends[i] = [2]int{number(j.local), number(j.remote)}
 				for _, e := range []*fabric.End{j.Local, j.Remote} {
 					if e != nil {
-						macs = append(macs, e.MACs...)
+						v.macs = append(v.macs, e.MACs...)
 					}
 				}
 			}
+			v.ends[l] = ends
 		}
 	}
-	slices.SortFunc(macs, func(a, b fabric.MAC) int { return slices.Compare(a[:], b[:]) })
-	return prefixes, slices.Compact(macs)
+	slices.SortFunc(v.macs, func(a, b fabric.MAC) int { return slices.Compare(a[:], b[:]) })
+	v.macs = slices.Compact(v.macs)
+	return v
 }
 
-// elsewhere makes stations of the addresses that rules name and no port has, one for each range between two boundaries, and
-// one for frames that are not IP.
-func elsewhere(ports []station, prefixes [][]netip.Prefix) []station {
+// elsewhere makes stations of the addresses that are no port's, one for each range between two boundaries of the rules, and one
+// for frames that are not IP.
+func (v *vocabulary) elsewhere(ports []station) []station {
 	used := map[netip.Addr]bool{}
-	out := []station{{label: "elsewhere"}}
-	var starts []netip.Addr
+	starts := []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
 	add := func(a netip.Addr) {
 		if a.IsValid() {
 			starts = append(starts, a)
 		}
 	}
-	for _, first := range []string{"0.0.0.0", "::"} {
-		add(netip.MustParseAddr(first))
-	}
-	for _, set := range prefixes {
+	for _, set := range v.sets {
 		for _, p := range set {
 			add(p.Addr())
 			add(lastOf(p).Next())
@@ -84,28 +102,42 @@ func elsewhere(ports []station, prefixes [][]netip.Prefix) []station {
 		}
 	}
 	slices.SortFunc(starts, netip.Addr.Compare)
+	out := []station{{label: "elsewhere"}}
 	for _, a := range slices.Compact(starts) {
 		if !used[a] {
-			out = append(out, station{addr: a, label: labelOf(a, prefixes)})
+			out = append(out, station{addr: a, label: "elsewhere"})
 		}
 	}
 	return out
 }
 
-// labelOf names the narrowest prefix of the rules that an address begins a range of.
-func labelOf(a netip.Addr, sets [][]netip.Prefix) string {
-	best := netip.Prefix{}
-	for _, set := range sets {
+// place says of each station in which sets its address is, and names those that are no port by the narrowest prefix. It sorts
+// the stations, and returns how many places it found.
+func (v *vocabulary) place(stations []station) (found int) {
+	slices.SortStableFunc(stations, func(a, b station) int { return a.addr.Compare(b.addr) })
+	narrowest := make([]netip.Prefix, len(stations))
+	for n, set := range v.sets {
 		for _, p := range set {
-			if p.Contains(a) && p.Bits() > 0 && (!best.IsValid() || p.Bits() > best.Bits()) {
-				best = p
+			at, _ := slices.BinarySearchFunc(stations, p.Addr(), func(s station, a netip.Addr) int { return s.addr.Compare(a) })
+			for ; at < len(stations) && p.Contains(stations[at].addr); at++ {
+				s := &stations[at]
+				s.sets = append(s.sets, n)
+				if p.Bits() > 0 && (!narrowest[at].IsValid() || p.Bits() > narrowest[at].Bits()) {
+					narrowest[at] = p
+				}
+				found++
 			}
 		}
 	}
-	if !best.IsValid() {
-		return "elsewhere"
+	for i := range stations {
+		s := &stations[i]
+		slices.Sort(s.sets)
+		s.sets = slices.Compact(s.sets)
+		if s.port == "" && narrowest[i].IsValid() {
+			s.label = narrowest[i].String()
+		}
 	}
-	return best.String()
+	return found
 }
 
 // lastOf is the last address of a prefix.
@@ -119,7 +151,7 @@ func lastOf(p netip.Prefix) netip.Addr {
 }
 
 // classify puts stations together that are judged alike and that no rule tells apart.
-func classify(stations []station, prefixes [][]netip.Prefix, macs []fabric.MAC) []*class {
+func (v *vocabulary) classify(stations []station) []*class {
 	ids := map[*list]int{nil: 0}
 	id := func(l *list) int {
 		if _, ok := ids[l]; !ok {
@@ -130,24 +162,22 @@ func classify(stations []station, prefixes [][]netip.Prefix, macs []fabric.MAC) 
 	byKey := map[string]*class{}
 	var out []*class
 	for _, s := range stations {
-		var key strings.Builder
-		fmt.Fprint(&key, s.port == "", s.addr.BitLen(), s.known, id(s.lists[0]), id(s.lists[1]), slices.Index(macs, s.mac), " ")
-		for _, set := range prefixes {
-			if s.addr.IsValid() && matchAddress(set, s.addr) {
-				key.WriteByte('1')
-			} else {
-				key.WriteByte('0')
-			}
-		}
-		k := byKey[key.String()]
+		key := fmt.Sprint(s.port == "", s.addr.BitLen(), s.known, id(s.lists[0]), id(s.lists[1]), slices.Index(v.macs, s.mac), s.sets)
+		k := byKey[key]
 		if k == nil {
-			k = &class{station: s}
-			byKey[key.String()] = k
+			k = &class{station: s, in: make([]uint64, len(v.sets)/64+1)}
+			for _, n := range s.sets {
+				k.in[n/64] |= 1 << (n % 64)
+			}
+			byKey[key] = k
 			out = append(out, k)
 		}
-		if !slices.Contains(k.names, s.label) {
-			k.names = append(k.names, s.label)
-		}
+		k.names = append(k.names, s.label)
 	}
+	for _, k := range out {
+		slices.Sort(k.names)
+		k.names = slices.Compact(k.names)
+	}
+	slices.SortStableFunc(out, func(a, b *class) int { return strings.Compare(a.names[0], b.names[0]) })
 	return out
 }

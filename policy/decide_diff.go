@@ -15,7 +15,7 @@ import (
 // Bounds of Compare: what is beyond them is counted, not computed.
 const (
 	maxShownChanges = 1000
-	maxComparisons  = 40_000_000 // of a packet with a rule
+	maxComparisons  = 100_000_000 // of a packet with a rule
 )
 
 // Change is what becomes of the same packets before and after.
@@ -129,12 +129,15 @@ func nameless(l *list) list {
 // switched compares everything on one switch; false when the budget is spent.
 func (c *comparison) switched(sw fabric.SwitchID) bool {
 	all := c.stations[sw]
-	prefixes, macs := sets(all)
-	all = append(all, elsewhere(all, prefixes)...)
-	if c.budget -= len(all) * len(prefixes); c.budget < 0 {
+	v := vocabularyOf(all)
+	all = append(all, v.elsewhere(all)...)
+	if c.budget -= v.place(all); c.budget < 0 {
 		return false
 	}
-	classes := classify(all, prefixes, macs)
+	classes := v.classify(all)
+	if c.budget -= len(classes) * len(v.sets) / 8; c.budget < 0 {
+		return false
+	}
 	for _, from := range classes {
 		for _, to := range classes {
 			if !from.changed && !to.changed || from.addr.BitLen() != to.addr.BitLen() || from.port == "" && to.port == "" {
@@ -143,7 +146,7 @@ func (c *comparison) switched(sw fabric.SwitchID) bool {
 			if len(from.names) == 1 && len(to.names) == 1 && from.port == to.port && from.port != "" {
 				continue
 			}
-			if !c.pair(from, to) {
+			if !c.pair(v, from, to) {
 				return false
 			}
 		}
@@ -166,10 +169,11 @@ func (o outcome) String() string {
 }
 
 // pair compares what one class may send to another; false when the budget is spent.
-func (c *comparison) pair(from, to *class) bool {
+func (c *comparison) pair(v *vocabulary, from, to *class) bool {
 	var outs, ins [2]list
 	for i := range c.sides {
-		outs[i], ins[i] = narrowed(from.station, i, fabric.Out, from.station, to.station), narrowed(to.station, i, fabric.In, from.station, to.station)
+		outs[i], ins[i] = v.narrowed(from.lists[i], fabric.Out, from, to), v.narrowed(to.lists[i], fabric.In, to, from)
+		c.budget -= (len(v.ends[from.lists[i]]) + len(v.ends[to.lists[i]])) / 8
 	}
 	cells := cellsOf(from.station, to.station, outs[0].rules, ins[0].rules, outs[1].rules, ins[1].rules)
 	c.budget -= len(cells) * (1 + len(outs[0].rules) + len(ins[0].rules) + len(outs[1].rules) + len(ins[1].rules))
@@ -207,23 +211,19 @@ func (c *comparison) pair(from, to *class) bool {
 	return true
 }
 
-// narrowed is a station's list with only the rules that may match a packet between two stations.
-func narrowed(s station, side int, d fabric.Direction, from, to station) list {
-	l := s.lists[side]
+// narrowed is a port's list with only the rules that may match a packet between it and another station.
+func (v *vocabulary) narrowed(l *list, d fabric.Direction, local, remote *class) list {
 	if l == nil {
 		return list{action: fabric.Allow}
 	}
 	out := list{action: l.action, vni: l.vni}
-	p := Packet{SourceMAC: from.mac, DestinationMAC: to.mac, Source: from.addr, Destination: to.addr}
-	if d == fabric.In {
-		p = p.reverse()
-	}
-	for _, j := range l.rules {
-		if j.Direction != d || j.Action == fabric.Meter || j.VNI != 0 && j.VNI != l.vni {
+	for i, ends := range v.ends[l] {
+		if !local.has(ends[0]) || !remote.has(ends[1]) {
 			continue
 		}
-		if matchMAC(j.Local, p.SourceMAC) && matchMAC(j.Remote, p.DestinationMAC) && matchAddress(j.local, p.Source) && matchAddress(j.remote, p.Destination) {
-			out.rules = append(out.rules, j)
+		j := &l.rules[i]
+		if j.Direction == d && j.Action != fabric.Meter && (j.VNI == 0 || j.VNI == l.vni) && matchMAC(j.Local, local.mac) && matchMAC(j.Remote, remote.mac) {
+			out.rules = append(out.rules, *j)
 		}
 	}
 	return out

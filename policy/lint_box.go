@@ -289,7 +289,7 @@ func messageKeys(m *fabric.ICMPMatch) keys {
 func flagKeys(j judge) keys {
 	set := keys{}
 	for f := range uint64(64) {
-		if j.matchesFlags(Packet{Source: netip.IPv4Unspecified(), Protocol: protocolTCP, TCPFlags: uint8(f)}) {
+		if j.matchesFlags(&Packet{Source: netip.IPv4Unspecified(), Protocol: protocolTCP, TCPFlags: uint8(f)}) {
 			set = append(set, numbers(f, f)...)
 		}
 	}

@@ -78,8 +78,17 @@ func (m *Model) Flows(port fabric.PortID, now time.Time) []Flow {
 	return out
 }
 
-// Judge says what becomes of a packet at a port, and remembers what it opens or closes. Time must not run backwards.
-func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time.Time) Verdict {
+// Decide is the function of that name on the model's snapshot: by the rules alone, and without resolving them each time.
+func (m *Model) Decide(port fabric.PortID, d fabric.Direction, p Packet) Verdict {
+	g := m.list(port)
+	if !g.known {
+		return Verdict{Action: fabric.Deny, Reason: ByUnknown}
+	}
+	return g.decide(d, p)
+}
+
+// list is a port's list; it is resolved once for each snapshot that changes it.
+func (m *Model) list(port fabric.PortID) generation {
 	g, ok := m.lists[port]
 	if !ok {
 		l, known := listOf(m.snapshot, port)
@@ -87,6 +96,12 @@ func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time
 		g = generation{list: l, known: known, number: m.count}
 		m.lists[port] = g
 	}
+	return g
+}
+
+// Judge says what becomes of a packet at a port, and remembers what it opens or closes. Time must not run backwards.
+func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time.Time) Verdict {
+	g := m.list(port)
 	switch {
 	case !g.known:
 		return Verdict{Action: fabric.Deny, Reason: ByUnknown}
