@@ -141,6 +141,7 @@ type coreFrame struct {
 	_         [2]byte
 	L4        uint32
 	L3Length  uint32
+	End       uint32
 	Ethertype uint16
 	Sport     uint16
 	Dport     uint16
@@ -275,6 +276,8 @@ type coreJudgement struct {
 	Group     uint8
 	Inward    uint8
 	Stateful  uint8
+	Reason    uint32
+	_         [4]byte
 }
 
 type coreNeighbor struct {

@@ -54,6 +54,7 @@ struct judgement {
 	__u8 group;		/* for several stations */
 	__u8 inward;		/* towards the guest: its end is the destination */
 	__u8 stateful;		/* the rule opens flows */
+	__u32 reason;		/* of its drop; 0: it passes. Read by the test that compares with policy.Model */
 };
 
 /* Key: PACKET or FIRST. Value: that packet. Not pinned: its content does not outlive a frame.

@@ -155,10 +155,10 @@ INLINE struct judgement *first_packet(const struct judgement *j)
 	if (!o)
 		return 0;
 	__builtin_memcpy(o, j, sizeof(*o));
-	o->kind = KIND_TRANSPORT;
 	o->flags = TCP_SYN;
 	o->has_ports = proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
 	o->has_icmp = proto == (o->ip == 4 ? PROTO_ICMP : PROTO_ICMPV6);
+	o->kind = (proto == PROTO_ICMP || proto == PROTO_ICMPV6) && !o->has_icmp ? KIND_PACKET : KIND_TRANSPORT;
 	o->icmp_type = o->ip == 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
 	o->icmp_code = 0;
 	return o;

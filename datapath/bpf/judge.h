@@ -147,6 +147,7 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 	if (j->rule)
 		count_hit(slot, j->rule);
 	w->rule = j->rule;
+	j->reason = reason;
 	return reason;
 }
 

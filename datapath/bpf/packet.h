@@ -9,7 +9,8 @@ enum {
 	TCP_FLAGS = 0x3f,
 };
 
-/* The id of a fragment's packet, and whether it is the first; of IPv6's fragment header, which parse has walked over. */
+/* The id of a fragment's packet, and whether it is the first; of the last of IPv6's
+ * fragment headers, which parse has walked over. */
 INLINE void describe_fragment(struct __sk_buff *skb, struct judgement *j)
 {
 	__u32 at = ETH + sizeof(struct ipv6);
@@ -26,14 +27,27 @@ INLINE void describe_fragment(struct __sk_buff *skb, struct judgement *j)
 	if (load(skb, ETH + 6, &next, 1))
 		return;
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
+		switch (next) {
+		case PROTO_HOPOPTS:
+		case PROTO_ROUTING:
+		case PROTO_DSTOPTS:
+		case PROTO_FRAGMENT:
+		case PROTO_AH:
+			break;
+		default:
+			return;
+		}
 		if (load(skb, at, head, 8))
 			return;
 		if (next == PROTO_FRAGMENT) {
 			j->id = bswap32(*(__be32 *)(head + 4));
 			j->later = head[2] || head[3] & 0xf8;
-			return;
+			if (j->later)
+				return;
+			at += 8;
+		} else {
+			at += next == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
 		}
-		at += next == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
 		next = head[0];
 	}
 }
@@ -62,7 +76,7 @@ INLINE int describe_transport(struct __sk_buff *skb, struct judgement *j, const 
 		j->dport = f->dport;
 		break;
 	case PROTO_SCTP:
-		if (f->l4 + SCTP_HEADER > skb->len || load(skb, f->l4, ports, sizeof(ports)))
+		if (f->l4 + SCTP_HEADER > f->end || load(skb, f->l4, ports, sizeof(ports)))
 			return DROP_L4_BAD;
 		j->has_ports = 1;
 		j->sport = bswap16(ports[0]);
@@ -70,8 +84,10 @@ INLINE int describe_transport(struct __sk_buff *skb, struct judgement *j, const 
 		break;
 	case PROTO_ICMP:
 	case PROTO_ICMPV6:
-		if ((f->proto == PROTO_ICMP) != (f->ip == 4))
-			break; /* the other family's: a number without a message */
+		if ((f->proto == PROTO_ICMP) != (f->ip == 4)) { /* the other family's: a number without a message */
+			j->kind = KIND_PACKET;
+			break;
+		}
 		if (load(skb, f->l4, head, 8))
 			return DROP_L4_BAD;
 		j->has_icmp = 1;
@@ -85,16 +101,6 @@ INLINE int describe_transport(struct __sk_buff *skb, struct judgement *j, const 
 		break;
 	}
 	return 0;
-}
-
-/* Where the packet ends: as its IP header claims, or with the aggregate. */
-INLINE __u32 end_of(struct __sk_buff *skb, const struct frame *f)
-{
-	__be16 length;
-
-	if (skb->gso_size || load(skb, f->ip == 4 ? ETH + 2 : ETH + 4, &length, 2))
-		return skb->len;
-	return ETH + bswap16(length) + (f->ip == 4 ? 0 : sizeof(struct ipv6));
 }
 
 /* Fills this CPU's docket with the packet. */
@@ -124,7 +130,7 @@ __attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, str
 		describe_fragment(skb, j);
 	if (!f->l4)
 		return 0;
-	j->end = end_of(skb, f);
+	j->end = f->end;
 	headers = f->l4 + (f->proto == PROTO_TCP ? f->tcp_header : 8);
 	if (w->packets > 1)
 		j->wire += (w->packets - 1) * headers;
