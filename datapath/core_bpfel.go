@@ -220,45 +220,21 @@ type coreIcmp6Error struct {
 }
 
 type coreJudgement struct {
-	_          structs.HostLayout
-	Src        coreAddress
-	Dst        coreAddress
-	Key        coreFlowKey
-	FragmentOf coreFragmentKey
-	Quote      struct {
-		_     structs.HostLayout
-		Src   coreAddress
-		Dst   coreAddress
-		Sport uint16
-		Dport uint16
-		Proto uint8
-		Ok    uint8
-		_     [2]byte
-	}
-	Flow      coreFlow
-	Seen      coreFragment
-	Place     corePlaceKey
-	Service   coreServiceKey
-	_         [4]byte
-	Exact     coreExactKey
-	Combo     coreComboKey
-	Words     [64]uint64
-	Now       uint64
-	SrcMac    uint64
-	DstMac    uint64
+	_         structs.HostLayout
 	Rule      uint64
 	Meter     uint64
+	Reason    uint32
 	Wire      uint32
 	Packets   uint32
 	Seq       uint32
 	Ack       uint32
 	Payload   uint32
+	End       uint32
 	Id        uint32
 	Table     uint32
 	Shape     uint32
 	Places    uint32
 	Idle      uint32
-	End       uint32
 	Ethertype uint16
 	Sport     uint16
 	Dport     uint16
@@ -276,8 +252,32 @@ type coreJudgement struct {
 	Group     uint8
 	Inward    uint8
 	Stateful  uint8
-	Reason    uint32
-	_         [4]byte
+	Quotes    uint8
+	_         [3]byte
+	SrcMac    uint64
+	DstMac    uint64
+	Now       uint64
+	Src       coreAddress
+	Dst       coreAddress
+	Key       coreFlowKey
+	Quote     struct {
+		_     structs.HostLayout
+		Src   coreAddress
+		Dst   coreAddress
+		Sport uint16
+		Dport uint16
+		Proto uint8
+		Zero  [3]uint8
+	}
+	Flow       coreFlow
+	FragmentOf coreFragmentKey
+	Seen       coreFragment
+	Place      corePlaceKey
+	Service    coreServiceKey
+	_          [4]byte
+	Exact      coreExactKey
+	Combo      coreComboKey
+	Words      [64]uint64
 }
 
 type coreNeighbor struct {

@@ -14,8 +14,10 @@ import (
 
 // Bits of a slot's policy word beside the table's number, the same as in bpf/tables.h.
 const (
-	policyOut = 1 << 32
-	policyIn  = 1 << 33
+	policyOut      = 1 << 32
+	policyIn       = 1 << 33
+	policyStateful = 1 << 34
+	policyMeters   = 1 << 35 // one bit further for what the guest receives
 )
 
 // tables are the tables in the kernel, by the digest of their source, with the parts that they share. A table never changes
@@ -35,11 +37,16 @@ type table struct {
 // word is what the slot of a port holds that this table judges.
 func (t *table) word() uint64 {
 	word := uint64(t.id)
-	if t.value.Stateful != 0 || t.value.Sides[0].Open == 0 {
-		word |= policyOut
+	for in, bit := range []uint64{policyOut, policyIn} {
+		if t.value.Stateful != 0 || t.value.Sides[in].Open == 0 {
+			word |= bit
+		}
+		if t.value.Sides[in].Meters != 0 {
+			word |= policyMeters << in
+		}
 	}
-	if t.value.Stateful != 0 || t.value.Sides[1].Open == 0 {
-		word |= policyIn
+	if t.value.Stateful != 0 {
+		word |= policyStateful
 	}
 	return word
 }

@@ -12,7 +12,7 @@ struct quote {
 	struct address src, dst;
 	__u16 sport, dport;
 	__u8 proto;
-	__u8 ok;		/* it could be read */
+	__u8 zero[3];
 };
 
 enum {
@@ -22,28 +22,15 @@ enum {
 
 /* A packet that is judged on this CPU, and what was found so far. */
 struct judgement {
-	struct address src, dst;
-	struct flow_key key;	/* the ends, of the packet as of its connection */
-	struct fragment_key fragment_of;
-	struct quote quote;
-	struct flow flow;	/* that it opens */
-	struct fragment seen;	/* what is remembered of it for later fragments */
-	/* Keys of what is looked up, which the stack has no room for. */
-	struct place_key place;
-	struct service_key service;
-	struct exact_key exact;
-	struct combo_key combo;
-	__u64 words[VECTOR_WORDS];	/* of all vectors so far */
-	__u64 now;		/* CLOCK_MONOTONIC when its judgement began, in ns */
-	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
 	__u64 rule, meter;	/* that decided, and that counts it: their names' numbers, 0 for none */
+	__u32 reason;		/* of its drop; 0: it passes. Read by the test that compares with policy.Model */
 	__u32 wire;		/* bytes on a wire: the headers of every packet of an aggregate */
 	__u32 packets;
 	__u32 seq, ack, payload;	/* of TCP */
+	__u32 end;		/* of the packet, as its IP header claims */
 	__u32 id;		/* of the packet that fragments are of */
 	__u32 table, shape, places;
 	__u32 idle;
-	__u32 end;		/* of the packet, as its IP header claims */
 	__u16 ethertype;
 	__u16 sport, dport;	/* of protocols that have them; twice the id of an ICMP echo */
 	__u8 kind, ip, proto;
@@ -54,7 +41,22 @@ struct judgement {
 	__u8 group;		/* for several stations */
 	__u8 inward;		/* towards the guest: its end is the destination */
 	__u8 stateful;		/* the rule opens flows */
-	__u32 reason;		/* of its drop; 0: it passes. Read by the test that compares with policy.Model */
+	__u8 quotes;		/* an ICMP error that quotes quote */
+
+	/* From here on nothing is cleared: it is written before it is read. */
+	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
+	__u64 now;		/* CLOCK_MONOTONIC when its judgement began, in ns */
+	struct address src, dst;
+	struct flow_key key;	/* the ends, of the packet as of its connection */
+	struct quote quote;
+	struct flow flow;	/* that it opens */
+	struct fragment_key fragment_of;
+	struct fragment seen;	/* what is remembered of it for later fragments */
+	struct place_key place;	/* keys of what is looked up, which the stack has no room for */
+	struct service_key service;
+	struct exact_key exact;
+	struct combo_key combo;
+	__u64 words[VECTOR_WORDS];	/* of all vectors so far */
 };
 
 /* Key: PACKET or FIRST. Value: that packet. Not pinned: its content does not outlive a frame.

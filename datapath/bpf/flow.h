@@ -23,13 +23,16 @@ enum {
 };
 
 /* Asks the rules about the packet; the reason of a drop, or 0. */
-__attribute__((noinline)) int ask_rules(__u32 which, __u32 in, const struct table *t, __u32 only_meter)
+__attribute__((noinline)) int ask_rules(__u32 which, __u32 in, __u32 only_meter)
 {
 	struct judgement *j = judgement(which);
+	const struct table *t;
 	const struct rule *r;
 
-	if (!j || !t)
+	if (!j || !(t = bpf_map_lookup_elem(&tables_v1, &j->table)))
 		return DROP_POLICY_MISSING;
+	j->shape = t->shape;
+	j->places = t->places;
 	__u32 found = find_rules(which, in, &t->sides[in & 1]);
 	struct rule_key key = {.table = j->table, .index = found, .in = in, .meter = 1};
 
@@ -172,17 +175,17 @@ enum {
 };
 
 /* Judges a flow again as if its first packet came now (ADR 10.7); whether it goes on. */
-__attribute__((noinline)) int goes_on(__u32 slot, const struct table *t)
+__attribute__((noinline)) int goes_on(__u32 slot)
 {
 	const struct judgement *j = judgement(PACKET);
 	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
 	struct judgement *o;
 	struct flow *f;
 
-	if (!j || !t || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
+	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
 		return 0;
 	o = first_packet(j);
-	if (!o || ask_rules(FIRST, f->opener & 1, t, 0) || !o->stateful) {
+	if (!o || ask_rules(FIRST, f->opener & 1, 0) || !o->stateful) {
 		bpf_map_delete_elem(flows, &j->key);
 		return 0;
 	}
@@ -253,12 +256,12 @@ __attribute__((noinline)) int open_flow(__u32 slot, __u32 opener, __u32 state, _
 
 /* A TCP packet that opens no connection and belongs to none; reason is what the rules say. Where connections are adopted, one
  * that a stateful rule would have allowed goes on. */
-__attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, const struct table *t, __u32 reason)
+__attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, __u32 reason)
 {
 	const struct slot *s = slot_of(slot);
 	struct judgement *j = judgement(PACKET), *o;
 
-	if (!s || !j || !t)
+	if (!s || !j)
 		return DROP_POLICY_MISSING;
 	int would = !reason && j->stateful;
 
@@ -268,7 +271,7 @@ __attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, const struct
 			return 0;
 		}
 		o = first_packet(j);
-		if (o && !ask_rules(FIRST, !in, t, 0) && o->stateful) {
+		if (o && !ask_rules(FIRST, !in, 0) && o->stateful) {
 			j->rule = o->rule;
 			j->idle = o->idle;
 			open_flow(slot, !in, FLOW_OPEN, 1);

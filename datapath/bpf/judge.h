@@ -51,92 +51,73 @@ INLINE void face(struct judgement *j, __u32 slot, __u32 in)
 }
 
 /* Whether a flow allows the packet: its own, or, where it is an ICMP error to the source of what it quotes, that one's. */
-INLINE int is_followed(__u32 slot, __u32 in, const struct table *t, struct judgement *j)
+INLINE int is_followed(__u32 slot, __u32 in, struct judgement *j)
 {
 	int found = NOT_FOLLOWED;
 
 	if (connects(j)) {
 		found = follow(slot, in, 0);
 		if (unlikely(found == WAS_FOLLOWED))
-			found = goes_on(slot, t) ? follow(slot, in, 0) : NOT_FOLLOWED;
-	} else if (unlikely(j->quote.ok) && !j->group && same_address(&j->quote.src, &j->dst)) {
+			found = goes_on(slot) ? follow(slot, in, 0) : NOT_FOLLOWED;
+	} else if (unlikely(j->quotes) && !j->group && same_address(&j->quote.src, &j->dst)) {
 		set_ends(1);
 		found = follow(slot, in, 1);
 		if (found == WAS_FOLLOWED)
-			found = goes_on(slot, t) ? follow(slot, in, 1) : NOT_FOLLOWED;
+			found = goes_on(slot) ? follow(slot, in, 1) : NOT_FOLLOWED;
 		set_ends(0);
 	}
 	return found == IS_FOLLOWED;
 }
 
 /* A packet that shows its transport header, or never had one: by its flow, else by the rules; the reason of a drop, or 0. */
-INLINE int judge_whole(__u32 slot, __u32 in, const struct table *t, struct judgement *j, int probe)
+INLINE int judge_whole(__u32 slot, __u32 in, __u64 word, struct judgement *j, int probe)
 {
 	int reason;
 
-	if (t->stateful && is_followed(slot, in, t, j)) {
-		if (t->sides[in].meters)
-			ask_rules(PACKET, in, t, ONLY_METER);
+	if ((word & POLICY_STATEFUL) && is_followed(slot, in, j)) {
+		if (word & POLICY_METERS << in)
+			ask_rules(PACKET, in, ONLY_METER);
 		return 0;
 	}
-	reason = ask_rules(PACKET, in, t, 0);
-	if (!t->stateful || !connects(j) || (j->echo && is_reply(j)))
+	reason = ask_rules(PACKET, in, 0);
+	if (!(word & POLICY_STATEFUL) || !connects(j) || (j->echo && is_reply(j)))
 		return reason;
 	if (j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
-		return judge_midstream(slot, in, t, reason);
+		return judge_midstream(slot, in, reason);
 	if (!reason && j->stateful && !probe)
 		open_flow(slot, in, FLOW_OPENING, 0);
 	return reason;
-}
-
-/* The table that judges the port in the slot, with the docket made ready; 0 and a reason, or 0 and none for what is exempt. */
-INLINE const struct table *begin(struct way *w, struct judgement *j, __u32 slot, __u32 in, int *reason)
-{
-	const struct slot *s = slot_of(slot);
-	__u32 id = s ? s->policy : 0;
-	const struct table *t;
-
-	w->rule = 0;
-	*reason = w->unfit ? w->unfit : DROP_POLICY_MISSING;
-	if (!w->described || w->unfit)
-		return 0;
-	if (is_exempt(j)) {
-		*reason = 0;
-		return 0;
-	}
-	t = bpf_map_lookup_elem(&tables_v1, &id);
-	if (!t)
-		return 0;
-	j->table = id;
-	j->shape = t->shape;
-	j->places = t->places;
-	face(j, slot, in);
-	return t;
 }
 
 /* Judges by flows, where the packet can have one, by the first fragment of the same packet, by rules; the reason of a drop, or 0. */
 INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 {
 	struct judgement *j = judgement(PACKET);
+	const struct slot *s = slot_of(slot);
 	const struct fragment *first;
-	const struct table *t;
 	int reason;
 
-	if (!w || !j)
+	if (!w || !j || !s || !w->described)
 		return DROP_POLICY_MISSING;
+	if (w->unfit)
+		return w->unfit;
+	w->rule = 0;
+	if (is_exempt(j))
+		return 0;
+	__u64 word = s->policy;
+
 	in &= 1;
-	t = begin(w, j, slot, in, &reason);
-	if (!t)
-		return reason;
+	j->table = word;
+	face(j, slot, in);
 	first = unlikely(j->later) ? bpf_map_lookup_elem(&fragments_v1, &j->fragment_of) : 0;
 	if (first && j->now - first->at < FRAGMENTS_KEPT_S * SECOND) {
 		j->rule = first->rule;
 		j->meter = first->meter;
 		reason = first->reason;
 	} else if (flows && !j->later) {
-		reason = judge_whole(slot, in, t, j, w->traced == CAUGHT);
+		reason = judge_whole(slot, in, word, j, w->traced == CAUGHT);
 	} else {
-		reason = ask_rules(PACKET, in, t, 0);
+		reason = ask_rules(PACKET, in, 0);
 	}
 	if (unlikely(j->fragment && !j->later)) {
 		j->seen = (struct fragment){.at = j->now, .rule = j->rule, .meter = j->meter, .reason = reason};

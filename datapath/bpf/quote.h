@@ -76,8 +76,9 @@ __attribute__((noinline)) int read_quote(struct __sk_buff *skb, __u32 at)
 	__u8 proto = j->quote.proto;
 	int ports = proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
 
+	j->quote.sport = j->quote.dport = 0;
 	if (!ports && proto != (j->ip == 4 ? PROTO_ICMP : PROTO_ICMPV6)) {
-		j->quote.ok = 1;
+		j->quotes = 1;
 		return 0;
 	}
 	if (at + QUOTED > j->end || bpf_skb_load_bytes(skb, at, head, sizeof(head)))
@@ -93,7 +94,7 @@ __attribute__((noinline)) int read_quote(struct __sk_buff *skb, __u32 at)
 			return 0;
 		j->quote.sport = j->quote.dport = bswap16(head[2]);
 	}
-	j->quote.ok = 1;
+	j->quotes = 1;
 	return 0;
 }
 

@@ -7,7 +7,9 @@
 
 /* Beside the table's number in a slot's policy word. */
 #define POLICY_OUT (1ULL << 32)		/* what the guest sends is judged, */
-#define POLICY_IN (1ULL << 33)		/* and what it receives */
+#define POLICY_IN (1ULL << 33)		/* and what it receives; */
+#define POLICY_STATEFUL (1ULL << 34)	/* rules open flows; */
+#define POLICY_METERS (1ULL << 35)	/* meters count what it sends, and one bit further what it receives */
 
 enum {
 	MAX_TABLES = 8192,
