@@ -119,8 +119,8 @@ func (b *blaster) run() error {
 	}
 	start, sent := time.Now(), 0
 	for !b.stop.Load() {
-		// Raw: it does not block, and the scheduler need not know.
-		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), batch, 0, 0, 0)
+		// Not raw, though it does not block: a loop the scheduler cannot interrupt would hold up the collector, and with it all else.
+		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, uintptr(fd), uintptr(unsafe.Pointer(&messages[0])), batch, 0, 0, 0)
 		switch {
 		case errno == 0:
 			if sent == 0 {
