@@ -19,6 +19,8 @@ func TestTheLastGoodSnapshotComesBackAsItWas(t *testing.T) {
 	want.Incarnation = "first"
 	want.Profiles = map[string]*fabric.Profile{"gold": {Metadata: fabric.Metadata{Name: "gold", Revision: 3}}}
 	want.Groups = map[string]*fabric.Group{"web": {Metadata: fabric.Metadata{Name: "web", Revision: 4}}}
+	want.Policies = map[string]*fabric.Policy{"in": {Metadata: fabric.Metadata{Name: "in", Revision: 5}, Spec: fabric.PolicySpec{Rules: []fabric.Rule{
+		{Name: "web", Weight: 1, Direction: fabric.In, Action: fabric.Allow, Protocol: "tcp", Local: &fabric.End{Ports: []fabric.PortRange{{First: 443, Last: 443}}, MACs: []fabric.MAC{}}, Stateful: true, Idle: fabric.MaxIdle}}}}}
 	want.Moves = map[fabric.MoveID]*fabric.Move{"m1": {Metadata: fabric.Metadata{Name: "m1"}, Spec: fabric.MoveSpec{VM: "a", Ports: []fabric.PortID{"a"}}}}
 	g.keep(blue(9, 1))
 	g.keep(want)

@@ -65,6 +65,12 @@ func causesOf(before, after *fabric.Snapshot) []string {
 	for _, o := range after.Profiles {
 		note(o.Metadata.Revision, o.Metadata.Trace)
 	}
+	for _, o := range after.Policies {
+		note(o.Metadata.Revision, o.Metadata.Trace)
+	}
+	for _, o := range after.Groups {
+		note(o.Metadata.Revision, o.Metadata.Trace)
+	}
 	for _, o := range after.Moves {
 		note(o.Metadata.Revision, o.Metadata.Trace)
 	}

@@ -50,7 +50,8 @@ type aclRule struct {
 // FromBasicACLs makes a policy that decides as Hyper-V does by basic ACLs: of the entries of a direction that match, the one
 // with the longest prefix; a MAC address is as long as a host's. Where two are equally long, on which Hyper-V's documents
 // are silent, deny is before allow. Meter entries are told apart by the longest prefix among themselves. Where no entry
-// matches, the default action of the port decides, which is Hyper-V's as long as it is allow. The error wraps fabric.ErrInvalid and names the entry by its number, from 1.
+// matches, the default action of the port decides, which is Hyper-V's as long as it is allow. The error wraps
+// fabric.ErrInvalid and names the entry by its number, from 1.
 func FromBasicACLs(name string, acls []BasicACL) (*fabric.Policy, error) {
 	var rules []aclRule
 	for i, a := range acls {
@@ -129,9 +130,9 @@ func (a BasicACL) rule() (aclRule, error) {
 	return r, nil
 }
 
-// FromExtendedACLs makes a policy with a rule for each entry, of the same weight: the highest that matches decides. A weight of
-// 0, which weft has not, moves all up by as little as needed. The error wraps fabric.ErrInvalid and names the entry by its
-// number, from 1.
+// FromExtendedACLs makes a policy with a rule for each entry, of the same weight: the highest that matches decides. An entry
+// that asks for nothing judges IP alone, as all of Hyper-V's extended ones do. A weight of 0, which weft has not, moves all
+// up by as little as needed. The error wraps fabric.ErrInvalid and names the entry by its number, from 1.
 func FromExtendedACLs(name string, acls []ExtendedACL) (*fabric.Policy, error) {
 	p := newPolicy(name)
 	weights := aclWeights(acls)

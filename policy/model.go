@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"maps"
 	"net/netip"
 	"reflect"
 	"time"
@@ -8,8 +9,8 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// Model judges sequences of packets: the rules, and the flows and fragments that earlier packets left behind. It keeps
-// everything: quotas and evictions are not of its making. It is not safe for concurrent use.
+// Model judges sequences of packets: the rules, and the flows and fragments that earlier packets left behind. It forgets
+// nothing but what Prune takes away: quotas and evictions are not of its making. It is not safe for concurrent use.
 type Model struct {
 	snapshot  *fabric.Snapshot
 	adopting  map[fabric.PortID]bool
@@ -97,6 +98,12 @@ func (m *Model) list(port fabric.PortID) generation {
 		m.lists[port] = g
 	}
 	return g
+}
+
+// Prune takes away flows that have been idle and fragments that are no longer remembered; no verdict changes by it.
+func (m *Model) Prune(now time.Time) {
+	maps.DeleteFunc(m.flows, func(_ place, f *Flow) bool { return now.Sub(f.Last) >= f.timeout() })
+	maps.DeleteFunc(m.fragments, func(_ fragment, r remembered) bool { return now.Sub(r.at) >= fragmentsKept })
 }
 
 // Judge says what becomes of a packet at a port, and remembers what it opens or closes. Time must not run backwards.
