@@ -214,6 +214,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"items":[{"apiVersion":"weft/v1","kind":"Group","metadata":{"name":"g","annotations":{"a":"\ud83d"}},"spec":{"cidrs":["10.0.0.0/8"],"ports":{"a":"b"}}}]}`))
 	f.Add([]byte(policyText(`{name: a, weight: 1, direction: in, action: allow, protocol: tcp, local: {ports: [1-2], macs: []}, stateful: true, idle: 1h}`)))
 	f.Add([]byte("apiVersion: weft/v1\nkind: Move\nmetadata: {name: m}\nspec: {vm: a, ports: [a], from: h1, to: h2}\nstatus: {phase: granted, at: {granted: 2026-01-31T12:00:00Z}, result: {guestPauseMs: 1.5}}"))
+	f.Add([]byte("apiVersion: weft/v1\nkind: Move\nmetadata: {name: m}\nspec: {vm: a, ports: [a], from: h1, to: h2}\nstatus: {at: {}}"))
 	f.Add([]byte("apiVersion: weft/v1\nkind: Host\nmetadata: {name: h1, trace: 00-" + strings.Repeat("a", 32) + "-" + strings.Repeat("b", 16) + "-01}\nspec: {vtep: 10.0.0.1, api: '10.0.0.1:7443'}\nstatus: {ports: [{name: a, drops: {x: 1}}]}"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		begin := time.Now()

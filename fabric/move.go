@@ -57,7 +57,7 @@ type MoveStatus struct {
 	Reason string     `json:"reason,omitempty"`
 	Result MoveResult `json:"result,omitzero"`
 	// At has the time each phase was entered, on the clock of the host that entered it.
-	At map[Phase]time.Time `json:"at,omitempty"`
+	At map[Phase]time.Time `json:"at,omitzero"`
 }
 
 // MoveResult is computed from what was measured, never from intentions.
