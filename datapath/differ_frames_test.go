@@ -12,7 +12,7 @@ type talk struct {
 	here, there   netip.Addr
 	lport, rport  uint16
 	protocol      uint8
-	seq, ack      [2]uint32 // of the guest's side and the other
+	seq           [2]uint32 // of the guest's side and the other
 	fragment      uint16
 	last          []byte // an IP packet of it, which ICMP errors quote
 	lastDirection fabric.Direction
