@@ -49,6 +49,7 @@ type Agent struct {
 	prober    *prober
 	moves     server.Moves // nil where the host may not write
 	opened    openings
+	rules     rulebook
 	arrivals  *destinationPlane
 	notify    notifier
 	// news is told whenever something about the host may have changed.

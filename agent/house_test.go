@@ -17,6 +17,7 @@ import (
 	"github.com/weftnet/weft/datapath/datapathtest"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/store/storetest"
+	"github.com/weftnet/weft/policy"
 )
 
 // ground is a machine without a kernel: it outlives the agents that run on it, as the datapath does.
@@ -78,6 +79,10 @@ func (g *ground) Counters(context.Context) (map[fabric.PortID]datapath.Counters,
 
 func (g *ground) Host(context.Context) (datapath.HostCounters, error) {
 	return datapath.HostCounters{}, nil
+}
+
+func (g *ground) RuleHits(context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error) {
+	return nil, nil
 }
 
 func (g *ground) Arm(context.Context, uint64, uint16, time.Duration) error { return nil }

@@ -237,7 +237,7 @@ func (k *keeper) repairing(steps []datapath.Change) {
 	k.tell("datapath.repaired", "", "The datapath was changed by something else and has been put right: "+text+".")
 	for _, c := range steps {
 		for _, s := range []datapath.State{c.Put, c.Delete} {
-			for kind, n := range map[string]int{"port": len(s.Ports), "fdb": len(s.FDB), "neighbor": len(s.Neighbors), "peer": len(s.Peers), "switch": len(s.Switches)} {
+			for kind, n := range map[string]int{"port": len(s.Ports), "fdb": len(s.FDB), "neighbor": len(s.Neighbors), "peer": len(s.Peers), "switch": len(s.Switches), "table": len(s.Tables)} {
 				if n > 0 {
 					k.metrics.Repaired(kind, n)
 				}

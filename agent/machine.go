@@ -13,6 +13,7 @@ import (
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 	"github.com/weftnet/weft/tracing"
 )
 
@@ -34,6 +35,7 @@ type Plane interface {
 type Meter interface {
 	Counters(ctx context.Context) (map[fabric.PortID]datapath.Counters, error)
 	Host(ctx context.Context) (datapath.HostCounters, error)
+	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
 }
 
 // Probes are frames that the datapath follows; *datapath.Datapath is one.
@@ -164,7 +166,7 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 	}
 	switch e.Kind {
 	case datapath.HopSeen:
-		a.prober.add(e.Hop)
+		a.prober.add(a.rules.name(e.Hop, a.Latest()))
 	case datapath.PortOpened:
 		a.emit(a.event("port.opened", object, fmt.Sprintf("The guest's first frame has opened port %s on host %s.", e.Port, a.config.Host)))
 		a.opened.tell(e.Port, e.Time)

@@ -1,16 +1,49 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"slices"
 
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
-// Ports are the ports attached here, with their counters; see server.Plugs.
+// Ports are the ports attached here, with their counters and those of their rules; see server.Plugs.
 func (a *Agent) Ports(ctx context.Context) ([]fabric.PortStatus, error) {
 	counters, err := a.machine.Counters(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return counted(a.Status().Ports, counters), nil
+	hits, err := a.machine.RuleHits(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ports := counted(a.Status().Ports, counters)
+	if len(hits) == 0 {
+		return ports, nil
+	}
+	names := a.rules.of(a.Latest())
+	for i := range ports {
+		ports[i].Rules = named(hits[ports[i].Name], names)
+	}
+	return ports, nil
+}
+
+// named are a port's hits under the names of their rules, in the order of names; rules that were deleted are left out.
+func named(hits map[policy.RuleID]datapath.Hits, names map[policy.RuleID]fabric.RuleHits) []fabric.RuleHits {
+	var all []fabric.RuleHits
+	for id, h := range hits {
+		r, known := names[id]
+		if !known {
+			continue
+		}
+		r.Packets, r.Bytes, r.Last = h.Packets, h.Bytes, h.Last
+		all = append(all, r)
+	}
+	slices.SortFunc(all, func(a, b fabric.RuleHits) int {
+		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Rule, b.Rule))
+	})
+	return all
 }

@@ -423,7 +423,7 @@ type coreTable struct {
 		Open   uint8
 	}
 	Stateful     uint32
-	Zero         uint32
+	Rejects      uint32
 	Digest       [16]uint8
 	ShapeDigest  [16]uint8
 	PlacesDigest [16]uint8

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -34,6 +33,8 @@ type differ struct {
 	in     *ebpf.Program // vp_in
 	ul     *ebpf.Program // ul_in
 	docket *ebpf.Map
+	frags  *ebpf.Map
+	flows  *ebpf.Map // of the port
 	index  map[string]uint32
 	under  fabric.MAC
 	slot   uint32
@@ -43,7 +44,7 @@ type differ struct {
 	model   *policy.Model
 	skew    time.Duration // by which the model's time is ahead
 	hits    map[policy.RuleID]datapath.Hits
-	story   []string
+	story   []func() string // what was last, and is told when it matters
 	packets int
 	seen    map[policy.Reason]int
 }
@@ -51,7 +52,7 @@ type differ struct {
 // TestTheCoreDecidesAsTheModel draws policies and packets at random and compares verdict, reason, rule, meter and counters of
 // the core with those of policy.Model. WEFT_SEED repeats a run, WEFT_DIFFER says for how long to go on.
 func TestTheCoreDecidesAsTheModel(t *testing.T) {
-	seed, length := uint64(20261122), 20*time.Second
+	seed, length := uint64(20261122), 45*time.Second
 	if s := os.Getenv("WEFT_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
@@ -87,15 +88,8 @@ func newDiffer(t *testing.T) *differ {
 	other.port.Guards = 0
 	w.plug(&other.station)
 	d.h.remote(50, d.x.vteps[0], netip.Addr{})
-	open := func(name string) *ebpf.Program {
-		p, err := ebpf.LoadPinnedProgram(filepath.Join(d.h.pinDir, "progs", name), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { p.Close() })
-		return p
-	}
-	d.in, d.ul = open("vp_in"), open("ul_in")
+	d.in, d.ul = d.h.program(t, "vp_in"), d.h.program(t, "ul_in")
+	d.frags = mapOf(t, d.in, "fragments_v1")
 	d.docket, d.under = mapOf(t, d.in, "docket"), d.h.underlayMAC()
 	for _, device := range []string{"tap1", "tap3", "eth0"} {
 		w.in(d.h.ns, func() error {
@@ -119,6 +113,17 @@ func newDiffer(t *testing.T) *differ {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// program opens a pinned program.
+func (h *host) program(tb testing.TB, name string) *ebpf.Program {
+	tb.Helper()
+	p, err := ebpf.LoadPinnedProgram(filepath.Join(h.pinDir, "progs", name), nil)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { p.Close() })
+	return p
 }
 
 // mapOf opens a map that a program uses.
@@ -150,22 +155,23 @@ func (d *differ) episode(r *rand.Rand) {
 	d.hits = map[policy.RuleID]datapath.Hits{}
 	d.h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{d.g.device: {}}}})
 	rules := pick(d.u, []int{3, 10, 30, 30, 100, 600})
-	adopt := d.u.IntN(6) == 0
-	if adopt {
+	if d.u.IntN(6) == 0 { // connections are adopted by the first rules of a port that was open without any
 		d.g.judge(d.tb, nil)
 	}
 	d.snap = d.u.snapshot(rules)
 	d.model = policy.NewModel(d.snap)
 	d.put()
 	d.slot = d.h.SlotOf(d.g.device)
+	d.openFlows()
+	forget(d.tb, d.frags)
 	d.g.host.apply(datapath.Change{Put: datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{{VNI: vni, MAC: mac(1)}: {Device: d.g.device, Epoch: 1}}}})
-	d.model.Adopt("g1", adopt && d.h.Adopting(d.slot) != 0)
+	d.model.Adopt("g1", d.h.Adopting(d.slot))
 	talks := make([]*talk, 12)
 	for i := range talks {
 		talks[i] = d.u.talk()
 	}
-	for range 4000 {
-		switch n := d.u.IntN(2000); {
+	for range 20000 {
+		switch n := d.u.IntN(4000); {
 		case n == 0:
 			d.snap = d.u.snapshot(rules)
 			d.note("new policies")
@@ -175,6 +181,7 @@ func (d *differ) episode(r *rand.Rand) {
 				d.age(31500 * time.Millisecond) // what is not judged is not remembered for later fragments either
 			}
 			d.model.Replace(d.snap)
+			d.model.Adopt("g1", d.h.Adopting(d.slot))
 		case n < 20:
 			d.age(pick(d.u, []time.Duration{4500, 9500, 20500, 31500, 65500, 200500, 8001500}) * time.Millisecond)
 		case n < 60:
@@ -191,7 +198,7 @@ func (d *differ) episode(r *rand.Rand) {
 func (d *differ) judgesAll() bool { return d.h.Judges(d.slot, true) && d.h.Judges(d.slot, false) }
 
 func (d *differ) note(format string, args ...any) {
-	d.story = append(d.story, fmt.Sprintf(format, args...))
+	d.story = append(d.story[max(0, len(d.story)-8):], func() string { return fmt.Sprintf(format, args...) })
 }
 
 // put puts the snapshot's rules in force at the port.
@@ -203,6 +210,7 @@ func (d *differ) put() {
 	if err != nil {
 		d.tb.Fatal(err)
 	}
+	defer d.openFlows()
 	d.h.apply(datapath.Change{Put: datapath.State{Tables: want.Tables, Ports: map[string]datapath.Port{d.g.device: d.g.port}}, Delete: datapath.State{Tables: have.Tables}})
 }
 
@@ -210,17 +218,46 @@ func (d *differ) put() {
 func (d *differ) age(by time.Duration) {
 	d.note("%v later", by)
 	d.skew += by
-	var outer = mapOf(d.tb, d.in, "flows_v1")
-	var id ebpf.MapID
-	if err := outer.Lookup(d.slot, &id); err == nil {
-		flows, err := ebpf.NewMapFromID(id)
-		if err != nil {
-			d.tb.Fatal(err)
-		}
-		defer flows.Close()
-		change(d.tb, flows, func(_ *datapath.FlowKey, f *datapath.Flow) { f.Seen -= uint64(by) })
+	if d.flows != nil {
+		change(d.tb, d.flows, func(_ *datapath.FlowKey, f *datapath.Flow) { f.Seen -= uint64(by) })
 	}
-	change(d.tb, mapOf(d.tb, d.in, "fragments_v1"), func(_ *datapath.FragmentKey, f *datapath.Fragment) { f.At -= uint64(by) })
+	change(d.tb, d.frags, func(_ *datapath.FragmentKey, f *datapath.Fragment) { f.At -= uint64(by) })
+}
+
+// openFlows opens the map of the port's flows, if it has one.
+func (d *differ) openFlows() {
+	if d.flows != nil {
+		d.flows.Close()
+		d.flows = nil
+	}
+	outer := mapOf(d.tb, d.in, "flows_v1")
+	defer outer.Close()
+	var id ebpf.MapID
+	if outer.Lookup(d.slot, &id) != nil {
+		return
+	}
+	flows, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	d.flows = flows
+}
+
+// forget empties the map of fragments.
+func forget(tb testing.TB, m *ebpf.Map) {
+	tb.Helper()
+	var keys []datapath.FragmentKey
+	var key datapath.FragmentKey
+	var value datapath.Fragment
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		keys = append(keys, key)
+	}
+	for i := range keys {
+		if err := m.Delete(&keys[i]); err != nil {
+			tb.Fatal(err)
+		}
+	}
 }
 
 // change rewrites every value of a map.
@@ -280,7 +317,7 @@ func (d *differ) step(t *talk) {
 	}
 	want := d.model.Judge("g1", direction, p, now)
 	d.seen[want.Reason]++
-	d.note("%s %s by %s: want %+v", direction, summary(p), device, want)
+	d.note("%s %+v by %s: want %+v", direction, p, device, want)
 	if want.Reason == policy.ByNeighbor {
 		return // the guards and the fabric answer or drop it
 	}
@@ -351,9 +388,9 @@ func (d *differ) compareHits() {
 // fail tells what was last.
 func (d *differ) fail(format string, args ...any) {
 	d.tb.Helper()
-	d.tb.Errorf("%s\nafter:\n%s", fmt.Sprintf(format, args...), strings.Join(d.story[max(0, len(d.story)-8):], "\n"))
-}
-
-func summary(p policy.Packet) string {
-	return fmt.Sprintf("%+v", p)
+	text := fmt.Sprintf(format, args...) + "\nafter:"
+	for _, tell := range d.story {
+		text += "\n" + tell()
+	}
+	d.tb.Error(text)
 }

@@ -22,8 +22,8 @@ func (d *Datapath) SlotOf(device string) uint32 {
 	return d.ports[device].value.Slot
 }
 
-// Adopting reports until when connections of a slot are adopted, in ns of CLOCK_MONOTONIC.
-func (d *Datapath) Adopting(slot uint32) uint64 { return d.shared.slots[slot].Adopt }
+// Adopting reports whether connections of a slot are adopted now.
+func (d *Datapath) Adopting(slot uint32) bool { return d.shared.slots[slot].Adopt > monotonic() }
 
 // Judges reports whether the packets of a slot's port are judged in a direction at all: those that its guest sends, or receives.
 func (d *Datapath) Judges(slot uint32, in bool) bool {

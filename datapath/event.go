@@ -179,7 +179,7 @@ func hopOf(r *coreHop) tracing.Hop {
 		Ifindex: r.Ifindex,
 		Stage:   tracing.Stage(r.Stage), Result: tracing.Result(r.Result), Reason: tracing.Reason(r.Reason),
 		Ktime: r.Ts, Label: r.Label, Session: r.Session,
-		VNI: fabric.VNI(r.Vni), Peer: fromCore(r.Peer), Generation: fabric.Revision(r.Generation), Length: r.Len,
+		VNI: fabric.VNI(r.Vni), Peer: fromCore(r.Peer), Generation: fabric.Revision(r.Generation), RuleID: r.Rule, Length: r.Len,
 		Source: fromCore(r.Source), SourcePort: r.Sport, Destination: fromCore(r.Destination), DestinationPort: r.Dport,
 		Protocol: r.Proto,
 	}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
@@ -95,21 +96,24 @@ func (p pins) openMaps() (m coreMaps, err error) {
 	return only.coreMaps, err
 }
 
-// numbered are the maps that name each other's entries by number: slots and peers.
-var numbered = []string{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v1", "fdb_v1"}
+// together are the maps that name each other's entries by number: slots and peers, and the tables of rules with their parts.
+var together = [][]string{
+	{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v1", "fdb_v1"},
+	{"tables_v1", "places_v1", "services_v1", "exacts_v1", "vectors_v1", "rules_v1"},
+}
 
-// forgetParts begins all numbered maps anew when one of them has lost its name: numbers are given out again then, and the
-// others would take the new owners for the old. Ports pass nothing until they are put again.
+// forgetParts begins all maps of a kind anew when one of them has lost its name: numbers are given out again then, and the
+// others would take the new owners for the old. Ports pass nothing until they, or their rules, are put again.
 func (p pins) forgetParts() error {
 	pinned, err := p.names("maps")
 	if err != nil {
 		return err
 	}
-	for _, lost := range numbered {
-		if pinned[lost] {
+	for _, kind := range together {
+		if !slices.ContainsFunc(kind, func(name string) bool { return !pinned[name] }) {
 			continue
 		}
-		for _, name := range numbered {
+		for _, name := range kind {
 			if err := p.unpin("maps", name); err != nil {
 				return err
 			}

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +19,7 @@ const (
 	policyIn       = 1 << 33
 	policyStateful = 1 << 34
 	policyMeters   = 1 << 35 // one bit further for what the guest receives
+	policyRejects  = 1 << 37
 )
 
 // tables are the tables in the kernel, by the digest of their source, with the parts that they share. A table never changes
@@ -47,6 +49,9 @@ func (t *table) word() uint64 {
 	}
 	if t.value.Stateful != 0 {
 		word |= policyStateful
+	}
+	if t.value.Rejects != 0 {
+		word |= policyRejects
 	}
 	return word
 }
@@ -140,6 +145,9 @@ func newTable(digest policy.Digest, compiled *policy.Table) *table {
 		}
 		if s.Stateful() {
 			t.value.Stateful = 1
+		}
+		if i == 1 && slices.ContainsFunc(s.Decides, func(o policy.Outcome) bool { return o.Act == policy.ActReject }) {
+			t.value.Rejects = 1
 		}
 	}
 	return t

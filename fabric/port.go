@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 )
 
 // Port is a VM's NIC and its switch port as one thing.
@@ -58,9 +59,23 @@ type PortStatus struct {
 	RxBytes   uint64            `json:"rxBytes,omitempty"`
 	TxPackets uint64            `json:"txPackets,omitempty"`
 	TxBytes   uint64            `json:"txBytes,omitempty"`
-	Drops     map[string]uint64 `json:"drops,omitempty"` // by reason name
+	Drops     map[string]uint64 `json:"drops,omitzero"` // by reason name
 	// Relayed are frames for the port that were sent on to its new host.
 	Relayed uint64 `json:"relayed,omitempty"`
+	// Rules are the rules that have met packets here, by policy and name.
+	Rules []RuleHits `json:"rules,omitempty"`
+}
+
+// RuleHits are what a rule has decided, or metered, at one port since its device was plugged in. They stay with the rule when
+// the port's policies change.
+type RuleHits struct {
+	// Policy is empty for the default action, whose Rule is default-in or default-out.
+	Policy string `json:"policy,omitempty"`
+	Rule   string `json:"rule"`
+	// Packets are those on a wire, Bytes theirs from the Ethernet header on: of an aggregate the headers of every packet count.
+	Packets uint64    `json:"packets"`
+	Bytes   uint64    `json:"bytes"`
+	Last    time.Time `json:"last,omitzero"`
 }
 
 // Guards are the protections of a port. Absent means on.

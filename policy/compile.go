@@ -57,9 +57,9 @@ func (s Source) IsOpen() bool {
 // Digest is a name for what the source compiles to, the rules' names included. It is the same for equal rules however
 // their lists are ordered, and does not need them to be compiled.
 func (s Source) Digest() Digest {
-	h := sha256.New()
+	h, r := sha256.New(), newReader(s)
 	for _, d := range directions {
-		decides, meters := s.lines(d)
+		decides, meters := r.lines(d)
 		for _, lines := range [][]line{decides, meters} {
 			var head [4]byte
 			binary.BigEndian.PutUint32(head[:], uint32(len(lines)))
@@ -96,9 +96,9 @@ const (
 // Compile makes the table of a source. It is pure: equal sources give equal tables. An error says which limit the rules
 // exceed.
 func Compile(s Source) (*Table, error) {
-	t := &Table{}
+	t, r := &Table{}, newReader(s)
 	for i, d := range directions {
-		decides, meters := s.lines(d)
+		decides, meters := r.lines(d)
 		if len(decides) > MaxDecisions || len(meters) > MaxMeters {
 			return nil, fmt.Errorf("compile the rules of direction %s: %d that decide and %d meters, the most are %d and %d: name fewer policies",
 				d, len(decides)-1, len(meters), MaxDecisions-1, MaxMeters)

@@ -13,6 +13,13 @@ type ruleSet []uint64
 func (b ruleSet) add(n int)    { b[n/64] |= 1 << (n % 64) }
 func (b ruleSet) remove(n int) { b[n/64] &^= 1 << (n % 64) }
 
+// join adds the rules of another set.
+func (b ruleSet) join(other ruleSet) {
+	for i, w := range other {
+		b[i] |= w
+	}
+}
+
 // bytes are the set's memory.
 func (b ruleSet) bytes() []byte { return unsafe.Slice((*byte)(unsafe.Pointer(&b[0])), 8*len(b)) }
 

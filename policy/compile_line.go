@@ -3,6 +3,7 @@ package policy
 import (
 	"bytes"
 	"cmp"
+	"crypto/sha256"
 	"encoding/binary"
 	"io"
 	"net/netip"
@@ -43,17 +44,31 @@ type match struct {
 }
 
 type end struct {
-	prefixes []netip.Prefix
-	ports    []span
-	macs     []fabric.MAC
+	listed
+	ports []span
+	macs  []fabric.MAC
 }
+
+// listed are prefixes in canonical form, with a digest of them.
+type listed struct {
+	prefixes []netip.Prefix
+	sum      Digest
+}
+
+// reader brings rules into canonical form; what many rules share, the members of a group, it does once.
+type reader struct {
+	Source
+	groups map[string]listed
+}
+
+func newReader(s Source) *reader { return &reader{s, map[string]listed{}} }
 
 // span is an inclusive range of numbers.
 type span struct{ first, last uint16 }
 
 // lines are the rules of a direction that can match anything, in the order of judgement; the last of those that decide is
 // the default action.
-func (s Source) lines(d fabric.Direction) (decides, meters []line) {
+func (s *reader) lines(d fabric.Direction) (decides, meters []line) {
 	for _, p := range s.Policies {
 		rules := make([]*fabric.Rule, 0, len(p.Spec.Rules))
 		for i := range p.Spec.Rules {
@@ -97,7 +112,7 @@ func outcomeOf(policy string, r *fabric.Rule) Outcome {
 }
 
 // matchOf is the rule's match; false when it can match nothing.
-func (s Source) matchOf(r *fabric.Rule) (m match, possible bool) {
+func (s *reader) matchOf(r *fabric.Rule) (m match, possible bool) {
 	m = match{ip: r.NeedsIP(), proto: -1, ether: r.EtherType, isExactEther: r.EtherType != 0}
 	if r.Protocol != "" {
 		n, err := fabric.ParseProtocol(r.Protocol)
@@ -139,16 +154,12 @@ func flagBits(names []string) (bits uint8) {
 }
 
 // endOf is one end in canonical form; false when no packet has it.
-func (s Source) endOf(e *fabric.End) (out end, possible bool) {
+func (s *reader) endOf(e *fabric.End) (out end, possible bool) {
 	if e == nil {
 		return out, true
 	}
 	if e.Prefixes != nil || e.Groups != nil {
-		all := slices.Clone(e.Prefixes)
-		for _, g := range e.Groups {
-			all = append(all, s.Groups[g]...)
-		}
-		if out.prefixes = outermost(all); len(out.prefixes) == 0 {
+		if out.listed = s.listOf(e); len(out.prefixes) == 0 {
 			return out, false
 		}
 	}
@@ -165,6 +176,31 @@ func (s Source) endOf(e *fabric.End) (out end, possible bool) {
 		}
 	}
 	return out, true
+}
+
+// listOf are the addresses that prefixes and groups stand for together.
+func (s *reader) listOf(e *fabric.End) listed {
+	alone := len(e.Prefixes) == 0 && len(e.Groups) == 1
+	if alone {
+		if known, done := s.groups[e.Groups[0]]; done {
+			return known
+		}
+	}
+	all := slices.Clone(e.Prefixes)
+	for _, g := range e.Groups {
+		all = append(all, s.Groups[g]...)
+	}
+	l := listed{prefixes: outermost(all)}
+	h := sha256.New()
+	for _, p := range l.prefixes {
+		a := p.Addr().As16()
+		h.Write(append([]byte{flag(p.Addr().Is4()), byte(p.Bits())}, a[:]...))
+	}
+	l.sum = digestOf(h)
+	if alone {
+		s.groups[e.Groups[0]] = l
+	}
+	return l
 }
 
 // outermost are the prefixes that no other one contains, in order.
@@ -216,11 +252,7 @@ func (l *line) write(w io.Writer) {
 	b = binary.BigEndian.AppendUint16(b, uint16(m.ether))
 	for _, e := range []*end{&m.local, &m.remote} {
 		b = append(b, flag(e.prefixes != nil), flag(e.ports != nil), flag(e.macs != nil))
-		b = binary.BigEndian.AppendUint32(b, uint32(len(e.prefixes)))
-		for _, p := range e.prefixes {
-			a := p.Addr().As16()
-			b = append(append(b, flag(p.Addr().Is4()), byte(p.Bits())), a[:]...)
-		}
+		b = append(b, e.sum[:]...)
 		b = appendSpans(b, e.ports)
 		b = binary.BigEndian.AppendUint32(b, uint32(len(e.macs)))
 		for _, mac := range e.macs {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"cmp"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -37,9 +38,9 @@ func compileSide(decides, meters []line) (Side, error) {
 	for _, compile := range []func() error{
 		b.services,
 		func() error {
-			return b.addresses(DimRemote, func(m *match) []netip.Prefix { return m.remote.prefixes })
+			return b.addresses(DimRemote, func(m *match) listed { return m.remote.listed })
 		},
-		func() error { return b.addresses(DimLocal, func(m *match) []netip.Prefix { return m.local.prefixes }) },
+		func() error { return b.addresses(DimLocal, func(m *match) listed { return m.local.listed }) },
 		b.remotePorts,
 		b.flags,
 		b.etherTypes,
@@ -73,48 +74,36 @@ func (b *builder) uses(dim Dim, is func(*match) bool) bool {
 	return false
 }
 
-// addresses makes a class of each set of rules that a prefix and those around it belong to.
-func (b *builder) addresses(dim Dim, of func(*match) []netip.Prefix) error {
-	if !b.uses(dim, func(m *match) bool { return of(m) != nil }) {
+// node is a prefix with the class of its addresses, by its number of arrival.
+type node struct {
+	prefix netip.Prefix
+	class  int
+}
+
+// addresses makes a class of each set of rules that a prefix and those around it belong to. Rules of one list of prefixes, the
+// members of a group, are looked at together.
+func (b *builder) addresses(dim Dim, of func(*match) listed) error {
+	if !b.uses(dim, func(m *match) bool { return of(m).prefixes != nil }) {
 		return nil
 	}
-	owners := map[netip.Prefix][]int{}
+	rules, owners := map[Digest]ruleSet{}, map[netip.Prefix][]ruleSet{}
 	for _, r := range b.rules {
-		for _, p := range of(&r.match) {
-			owners[p] = append(owners[p], r.n)
+		l := of(&r.match)
+		if l.prefixes == nil {
+			continue
 		}
+		set, known := rules[l.sum]
+		if !known {
+			set = make(ruleSet, b.words)
+			rules[l.sum] = set
+			for _, p := range l.prefixes {
+				owners[p] = append(owners[p], set)
+			}
+		}
+		set.add(r.n)
 	}
-	all := make([]netip.Prefix, 0, len(owners))
-	for p := range owners {
-		all = append(all, p)
-	}
-	slices.SortFunc(all, comparePrefixes)
-	found := newClasses(b.where(func(m *match) bool { return of(m) == nil }))
-	type node struct {
-		prefix netip.Prefix
-		class  int
-	}
-	var around []node // the prefixes that contain this one, the widest first
-	var entries []node
-	set := make(ruleSet, b.words)
-	for _, p := range all {
-		for len(around) > 0 && !around[len(around)-1].prefix.Contains(p.Addr()) {
-			around = around[:len(around)-1]
-		}
-		outer := 0
-		if len(around) > 0 {
-			outer = around[len(around)-1].class
-		}
-		copy(set, found.sets[outer])
-		for _, n := range owners[p] {
-			set.add(n)
-		}
-		here := node{p, found.of(set)}
-		around = append(around, here)
-		if here.class != outer {
-			entries = append(entries, here)
-		}
-	}
+	found := newClasses(b.where(func(m *match) bool { return of(m).prefixes == nil }))
+	entries := b.nest(slices.SortedFunc(maps.Keys(owners), comparePrefixes), owners, found)
 	numbers, err := found.final()
 	if err != nil {
 		return err
@@ -124,6 +113,32 @@ func (b *builder) addresses(dim Dim, of func(*match) []netip.Prefix) error {
 	}
 	b.side.Vectors = found.vectors(b.side.Vectors, dim, numbers, b.meters)
 	return nil
+}
+
+// nest gives each prefix the rules of its own and of those that contain it; those whose class is that of what is around them are
+// left out.
+func (b *builder) nest(sorted []netip.Prefix, owners map[netip.Prefix][]ruleSet, found *classes) (entries []node) {
+	var around []node // the prefixes that contain this one, the widest first
+	set := make(ruleSet, b.words)
+	for _, p := range sorted {
+		for len(around) > 0 && !around[len(around)-1].prefix.Contains(p.Addr()) {
+			around = around[:len(around)-1]
+		}
+		outer := 0
+		if len(around) > 0 {
+			outer = around[len(around)-1].class
+		}
+		copy(set, found.sets[outer])
+		for _, own := range owners[p] {
+			set.join(own)
+		}
+		here := node{p, found.of(set)}
+		around = append(around, here)
+		if here.class != outer {
+			entries = append(entries, here)
+		}
+	}
+	return entries
 }
 
 // exacts makes a class of each set of rules that one of the values belongs to.

@@ -233,13 +233,17 @@ func micros(d time.Duration) float64 { return max(0, float64(d)/float64(time.Mic
 func (p *Path) judge() {
 	open := p.Floods() && !p.Complete()
 	p.Verdict = Unknown
+	policy, rule := "", ""
 	for _, s := range p.Hops {
+		if s.Rule != "" {
+			policy, rule = s.Policy, s.Rule
+		}
 		switch {
 		case s.Arrives():
-			p.Verdict, p.Reason, p.Generation = Delivered, 0, s.Generation
+			p.Verdict, p.Reason, p.Generation, p.Policy, p.Rule = Delivered, 0, s.Generation, policy, rule
 			return
 		case s.Ends() && p.Verdict == Unknown && !open:
-			p.Verdict, p.Reason, p.Generation = Dropped, s.Reason, s.Generation
+			p.Verdict, p.Reason, p.Generation, p.Policy, p.Rule = Dropped, s.Reason, s.Generation, s.Policy, s.Rule
 		}
 	}
 }

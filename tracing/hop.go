@@ -37,6 +37,12 @@ type Hop struct {
 	// Generation is the revision of the settings that the frame was judged under; its low 32 bits in the datapath.
 	Generation fabric.Revision `json:"generation,omitempty"`
 
+	// RuleID is the number of the rule that decided at policy.out or policy.in, made of its policy's name and its own (policy.ID);
+	// 0 where none did. Policy and Rule are these names, which the agent adds; a default action has no policy.
+	RuleID uint64 `json:"ruleID,string,omitempty"`
+	Policy string `json:"policy,omitempty"`
+	Rule   string `json:"rule,omitempty"`
+
 	// Length is the frame's length in bytes from the inner Ethernet header on.
 	Length uint32 `json:"length,omitempty"`
 	// Source and Destination are the inner addresses (ARP: sender and target), Protocol the IP protocol number; the ports

@@ -17,8 +17,11 @@ type judged struct {
 }
 
 // policy names the table that judges a port and puts it on the list of those that are wanted; zero without rules. It is false
-// when a policy or a group is not known: such a port is closed.
+// when the profile, a policy or a group is not known: such a port is closed.
 func (w *wanted) policy(port *fabric.Port, sw *fabric.Switch) (policy.Digest, bool) {
+	if name := profileOf(port, sw); name != "" && w.snap.Profiles[name] == nil {
+		return policy.Digest{}, false
+	}
 	names, action := w.list(port, sw)
 	key := judged{strings.Join(names, "\n"), action, sw.Spec.VNI}
 	if digest, done := w.digests[key]; done {

@@ -254,6 +254,17 @@ INLINE int is_here(const struct fdb *to)
 	return !s || (s->gate & GATE_MASK) != GATE_RELAY;
 }
 
+/* Whether the answer to a frame that may be rejected could not be made of it: a frame that another namespace of this machine has
+ * put into a tunnel, which no NIC brings, is in one for the kernel until its own device takes it out (bpf_skb_change_tail). */
+INLINE int is_unanswerable(struct __sk_buff *skb, const struct fdb *to)
+{
+	const struct slot *s = slot_of(to->slot);
+
+	if (likely(!s || !(s->policy & POLICY_REJECTS)))
+		return 0;
+	return encapsulation(bpf_cast_to_kern_ctx(skb));
+}
+
 /* It may be sent on to the guest's new host. One that was sent on to here already is not: two hosts that take each other for
  * the new one would have it for ever. */
 INLINE int is_relayed(const struct fdb *to, const struct arrival *a)

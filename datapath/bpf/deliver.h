@@ -96,6 +96,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 
 		if ((reason = judge(w, slot, 1)))
 			return turn_away(skb, w, slot, reason);
 		TRACE_AT(out, w, STAGE_POLICY_IN, RESULT_PASS, 0);
+		w->rule = 0;
 	}
 	if (unlikely(!reason && w->traced == CAUGHT))
 		reason = DROP_PROBE_CAUGHT;

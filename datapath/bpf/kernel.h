@@ -65,9 +65,11 @@ static __u32 (*const bpf_get_hash_recalc)(void *skb) = (void *)BPF_FUNC_get_hash
 static long (*const bpf_loop)(__u32 times, void *body, void *argument, __u64 flags) = (void *)BPF_FUNC_loop;
 static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_output;
 
-/* What the device is asked to complete; uapi says nothing of it. */
+/* What the device is asked to complete, and whether the frame is in a tunnel still, as far as the kernel knows; uapi says
+ * nothing of it. */
 struct sk_buff {
 	__u8 ip_summed : 2;
+	__u8 encapsulation : 1;
 	__u16 csum_start, csum_offset, mac_header;
 } __attribute__((preserve_access_index));
 
@@ -76,30 +78,33 @@ enum { CHECKSUM_PARTIAL = 3 };
 /* Linux 6.2 and newer. */
 extern void *bpf_cast_to_kern_ctx(void *skb) __attribute__((section(".ksyms")));
 
-/* skb->ip_summed: kernels keep it in different bits of different words. */
-static inline __attribute__((always_inline)) __u32 ip_summed(const struct sk_buff *skb)
-{
-	enum { OFFSET, SIZE, EXISTS, SIGNED, LEFT, RIGHT }; /* of __builtin_preserve_field_info */
-	const void *at = (const void *)skb + __builtin_preserve_field_info(skb->ip_summed, OFFSET);
-	__u64 word = 0;
+/* A field of some bits: kernels keep them in different bits of different words. */
+enum { FIELD_OFFSET, FIELD_SIZE, FIELD_EXISTS, FIELD_SIGNED, FIELD_LEFT, FIELD_RIGHT }; /* of __builtin_preserve_field_info */
+#define READ_BITS(from, field)                                                                       \
+	({                                                                                           \
+		const void *at = (const void *)(from) + __builtin_preserve_field_info((from)->field, FIELD_OFFSET); \
+		__u64 word = 0;                                                                      \
+		switch (__builtin_preserve_field_info((from)->field, FIELD_SIZE)) {                  \
+		case 1:                                                                              \
+			word = *(const __u8 *)at;                                                    \
+			break;                                                                       \
+		case 2:                                                                              \
+			word = *(const __u16 *)at;                                                   \
+			break;                                                                       \
+		case 4:                                                                              \
+			word = *(const __u32 *)at;                                                   \
+			break;                                                                       \
+		case 8:                                                                              \
+			word = *(const __u64 *)at;                                                   \
+			break;                                                                       \
+		}                                                                                    \
+		word <<= __builtin_preserve_field_info((from)->field, FIELD_LEFT);                   \
+		word >> __builtin_preserve_field_info((from)->field, FIELD_RIGHT);                   \
+	})
 
-	switch (__builtin_preserve_field_info(skb->ip_summed, SIZE)) {
-	case 1:
-		word = *(const __u8 *)at;
-		break;
-	case 2:
-		word = *(const __u16 *)at;
-		break;
-	case 4:
-		word = *(const __u32 *)at;
-		break;
-	case 8:
-		word = *(const __u64 *)at;
-		break;
-	}
-	word <<= __builtin_preserve_field_info(skb->ip_summed, LEFT);
-	return word >> __builtin_preserve_field_info(skb->ip_summed, RIGHT);
-}
+INLINE __u32 ip_summed(const struct sk_buff *skb) { return READ_BITS(skb, ip_summed); }
+
+INLINE __u32 encapsulation(const struct sk_buff *skb) { return READ_BITS(skb, encapsulation); }
 
 /* Present from the kernel that has the decapsulation fix of 2026 on; the loader probes for it. */
 #define ADJ_ROOM_DECAP_L3_IPV4 (1ULL << 7)

@@ -120,6 +120,8 @@ INLINE int parse_l4(struct __sk_buff *skb, struct frame *f)
 		break;
 	case PROTO_ICMP:
 	case PROTO_ICMPV6:
+		if ((f->proto == PROTO_ICMP) != (f->ip == 4))
+			break; /* the other family's: a number that means nothing here */
 		if (f->end < f->l4 + 8 || load(skb, f->l4, &f->icmp_type, 1))
 			bad = DROP_L4_BAD;
 		break;

@@ -9,7 +9,8 @@
 #define POLICY_OUT (1ULL << 32)		/* what the guest sends is judged, */
 #define POLICY_IN (1ULL << 33)		/* and what it receives; */
 #define POLICY_STATEFUL (1ULL << 34)	/* rules open flows; */
-#define POLICY_METERS (1ULL << 35)	/* meters count what it sends, and one bit further what it receives */
+#define POLICY_METERS (1ULL << 35)	/* meters count what it sends, and one bit further what it receives; */
+#define POLICY_REJECTS (1ULL << 37)	/* rules reject what it receives */
 
 enum {
 	MAX_TABLES = 8192,
@@ -57,7 +58,7 @@ struct table {
 	__u32 places;		/* and of its addresses */
 	struct side sides[2];	/* out, in */
 	__u32 stateful;		/* a rule opens flows */
-	__u32 zero;
+	__u32 rejects;		/* a rule rejects what the guest receives */
 	__u8 digest[16];	/* of the table's source, */
 	__u8 shape_digest[16];	/* and of the parts */
 	__u8 places_digest[16];

@@ -159,6 +159,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		if ((reason = judge(&w, w.slot, 0)))
 			return refuse_sent(skb, &w, reason);
 		TRACE(skb, &w, STAGE_POLICY_OUT, RESULT_PASS, 0);
+		w.rule = 0;
 	}
 	if (likely(!is_group(f.eth.dst)))
 		return forward(skb, &w, &f);
@@ -213,6 +214,8 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
 	if (!is_here(to))
 		return is_relayed(to, &a) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
+	if (unlikely(is_unanswerable(skb, to)))
+		return leave_to_kernel(skb, &w, cfg);
 	if (unpack(skb, cfg, &a))
 		return drop(skb, &w, STAGE_DECAP, DROP_ADJUST_ROOM_FAILED);
 	TRACE(skb, &w, STAGE_UNDERLAY_IN, RESULT_PASS, 0);
