@@ -141,7 +141,6 @@ type coreFrame struct {
 	_         [2]byte
 	L4        uint32
 	L3Length  uint32
-	End       uint32
 	Ethertype uint16
 	Sport     uint16
 	Dport     uint16

@@ -58,7 +58,7 @@ func TestMalformedFramesAreDropped(t *testing.T) {
 		{"TCP cut within its header", change(t4, 16, 0, 30)[:44], tracing.ReasonL4Bad},
 		{"ICMP of 7 bytes", ip{protocol: protoICMP}.frame(1, 2, false, make([]byte, 7)), tracing.ReasonL4Bad},
 		{"ICMPv6 of 7 bytes", ip{protocol: protoICMPv6}.frame(1, 2, true, make([]byte, 7)), tracing.ReasonL4Bad},
-		{"an extension header beyond the frame", extension(0, 17, 255, 1, 4, 0, 0, 0, 0), tracing.ReasonL3Bad},
+		{"an extension header beyond the frame", extension(0, 17, 255, 1, 4, 0, 0, 0, 0), tracing.ReasonL4Bad},
 		{"a fragment header cut short", ip{protocol: 44}.frame(1, 2, true, []byte{17, 0}), tracing.ReasonL3Bad},
 		{"extension headers in a circle", extension(60, chain(20, 60)...), tracing.ReasonL3Bad},
 		{"a neighbour solicitation without target", ip{protocol: protoICMPv6}.frame(1, 2, true, icmp6(address6(1), address6(2), 135, 0, 0, 0, 0)), tracing.ReasonL4Bad},

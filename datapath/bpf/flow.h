@@ -195,22 +195,29 @@ __attribute__((noinline)) int goes_on(__u32 slot)
 	return 1;
 }
 
-/* Whether a flow of the port allows the packet, which keeps it from being idle; or, related, the packet's quotation, which
- * does not. */
-__attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 related)
+/* How a flow is looked for. */
+enum {
+	RELATED = 1,	/* by what the packet quotes, which keeps no flow from being idle */
+	RENEWED = 2,	/* it was judged again for this packet, and was not idle before */
+};
+
+/* Whether a flow of the port allows the packet. */
+__attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 {
 	struct judgement *j = judgement(PACKET);
 	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
 	struct flow *f;
 
-	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)) || j->now - f->seen >= lifetime(f, j->key.proto))
+	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
 		return NOT_FOLLOWED;
-	if (!related && f->state == FLOW_CLOSING && j->proto == PROTO_TCP &&
+	if (!(how & RENEWED) && j->now - f->seen >= lifetime(f, j->key.proto))
+		return NOT_FOLLOWED;
+	if (!(how & RELATED) && f->state == FLOW_CLOSING && j->proto == PROTO_TCP &&
 	    (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN)
 		return NOT_FOLLOWED; /* a new connection of the same ends */
 	if (unlikely(f->table != j->table))
 		return WAS_FOLLOWED;
-	if (!related)
+	if (!(how & RELATED))
 		advance(f, j, in != f->opener);
 	j->rule = f->rule;
 	return IS_FOLLOWED;

@@ -58,12 +58,12 @@ INLINE int is_followed(__u32 slot, __u32 in, struct judgement *j)
 	if (connects(j)) {
 		found = follow(slot, in, 0);
 		if (unlikely(found == WAS_FOLLOWED))
-			found = goes_on(slot) ? follow(slot, in, 0) : NOT_FOLLOWED;
+			found = goes_on(slot) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
 	} else if (unlikely(j->quotes) && !j->group && same_address(&j->quote.src, &j->dst)) {
 		set_ends(1);
-		found = follow(slot, in, 1);
+		found = follow(slot, in, RELATED);
 		if (found == WAS_FOLLOWED)
-			found = goes_on(slot) ? follow(slot, in, 1) : NOT_FOLLOWED;
+			found = goes_on(slot) ? follow(slot, in, RELATED | RENEWED) : NOT_FOLLOWED;
 		set_ends(0);
 	}
 	return found == IS_FOLLOWED;

@@ -11,21 +11,20 @@ enum {
 
 /* The id of a fragment's packet, and whether it is the first; of the last of IPv6's
  * fragment headers, which parse has walked over. */
-INLINE void describe_fragment(struct __sk_buff *skb, struct judgement *j)
+INLINE int describe_fragment(struct __sk_buff *skb, struct judgement *j)
 {
 	__u32 at = ETH + sizeof(struct ipv6);
 	__u8 head[8], next;
 
-	j->fragment = 1;
 	if (j->ip == 4) {
-		if (load(skb, ETH + 4, head, 4) == 0) {
-			j->id = head[0] << 8 | head[1];
-			j->later = (head[2] & FRAGMENT_OFFSET >> 8) || head[3];
-		}
-		return;
+		if (load(skb, ETH + 4, head, 4))
+			return DROP_L3_BAD;
+		j->id = head[0] << 8 | head[1];
+		j->later = (head[2] & FRAGMENT_OFFSET >> 8) || head[3];
+		return 0;
 	}
 	if (load(skb, ETH + 6, &next, 1))
-		return;
+		return DROP_L3_BAD;
 	for (int i = 0; i <= MAX_EXTENSIONS; i++) {
 		switch (next) {
 		case PROTO_HOPOPTS:
@@ -35,21 +34,22 @@ INLINE void describe_fragment(struct __sk_buff *skb, struct judgement *j)
 		case PROTO_AH:
 			break;
 		default:
-			return;
+			return at > j->end ? DROP_L3_BAD : 0;
 		}
 		if (load(skb, at, head, 8))
-			return;
+			return DROP_L3_BAD;
 		if (next == PROTO_FRAGMENT) {
 			j->id = bswap32(*(__be32 *)(head + 4));
 			j->later = head[2] || head[3] & 0xf8;
-			if (j->later)
-				return;
 			at += 8;
+			if (j->later)
+				return at > j->end ? DROP_L3_BAD : 0;
 		} else {
 			at += next == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
 		}
 		next = head[0];
 	}
+	return DROP_L3_BAD;
 }
 
 /* The transport header: ports, the fields of TCP that a flow follows, ICMP's type and code. */
@@ -76,7 +76,7 @@ INLINE int describe_transport(struct __sk_buff *skb, struct judgement *j, const 
 		j->dport = f->dport;
 		break;
 	case PROTO_SCTP:
-		if (f->l4 + SCTP_HEADER > f->end || load(skb, f->l4, ports, sizeof(ports)))
+		if (f->l4 + SCTP_HEADER > j->end || load(skb, f->l4, ports, sizeof(ports)))
 			return DROP_L4_BAD;
 		j->has_ports = 1;
 		j->sport = bswap16(ports[0]);
@@ -103,6 +103,36 @@ INLINE int describe_transport(struct __sk_buff *skb, struct judgement *j, const 
 	return 0;
 }
 
+/* Where the packet ends: as its IP header claims, or with the aggregate. What follows is Ethernet's padding. */
+INLINE __u32 end_of(struct __sk_buff *skb, const struct frame *f)
+{
+	__be16 length;
+
+	if (skb->gso_size || load(skb, f->ip == 4 ? ETH + 2 : ETH + 4, &length, 2))
+		return skb->len;
+	return ETH + bswap16(length) + (f->ip == 4 ? 0 : sizeof(struct ipv6));
+}
+
+/* Whether the transport header, whose ports or messages are judged, is beyond the packet: in the padding. */
+INLINE int is_beyond(struct __sk_buff *skb, const struct judgement *j, const struct frame *f)
+{
+	__be16 length;
+
+	switch (f->proto) {
+	case PROTO_TCP:
+		return f->l4 + f->tcp_header > j->end;
+	case PROTO_UDP:
+		if (f->fragment || skb->gso_size || load(skb, f->l4 + 4, &length, 2))
+			return f->l4 + 8 > j->end;
+		return f->l4 + bswap16(length) > j->end;
+	case PROTO_ICMP:
+	case PROTO_ICMPV6:
+		if ((f->proto == PROTO_ICMP) == (f->ip == 4))
+			return f->l4 + 8 > j->end;
+	}
+	return f->l4 > j->end;
+}
+
 /* Fills this CPU's docket with the packet. */
 __attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
@@ -126,11 +156,16 @@ __attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, str
 	j->dst = f->dst;
 	j->proto = f->proto;
 	j->kind = KIND_PACKET;
-	if (f->fragment)
-		describe_fragment(skb, j);
+	j->end = end_of(skb, f);
+	j->fragment = f->fragment;
+	if ((f->fragment || (f->ip == 6 && !f->l4)) && (w->unfit = describe_fragment(skb, j)))
+		return 0;
 	if (!f->l4)
 		return 0;
-	j->end = f->end;
+	if (is_beyond(skb, j, f)) {
+		w->unfit = DROP_L4_BAD;
+		return 0;
+	}
 	headers = f->l4 + (f->proto == PROTO_TCP ? f->tcp_header : 8);
 	if (w->packets > 1)
 		j->wire += (w->packets - 1) * headers;

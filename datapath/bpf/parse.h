@@ -17,7 +17,6 @@ struct frame {
 	struct ethernet eth;
 	__u32 l4;		/* offset of the transport header; 0: none, or not in this fragment */
 	__u32 l3_length;	/* of the largest packet it becomes on a wire, in bytes */
-	__u32 end;		/* offset of what follows the packet: Ethernet's padding is no part of it */
 	__u16 ethertype;
 	__u16 sport, dport;	/* of UDP */
 	__u8 proto;
@@ -85,7 +84,7 @@ INLINE int parse_tcp(struct __sk_buff *skb, struct frame *f)
 		return DROP_L4_BAD;
 	f->tcp_header = (head[12] >> 4) * 4;
 	f->tcp_flags = head[13];
-	if (f->tcp_header < 20 || f->l4 + f->tcp_header > f->end)
+	if (f->tcp_header < 20 || f->l4 + f->tcp_header > skb->len)
 		return DROP_L4_BAD;
 	return 0;
 }
@@ -94,11 +93,11 @@ INLINE int parse_udp(struct __sk_buff *skb, struct frame *f)
 {
 	__be16 head[3];
 
-	if (f->l4 + 8 > f->end || load(skb, f->l4, head, sizeof(head)))
+	if (load(skb, f->l4, head, sizeof(head)))
 		return DROP_L4_BAD;
 	f->sport = bswap16(head[0]);
 	f->dport = bswap16(head[1]);
-	if (!f->fragment && !skb->gso_size && (bswap16(head[2]) < 8 || f->l4 + bswap16(head[2]) > f->end))
+	if (!f->fragment && !skb->gso_size && (bswap16(head[2]) < 8 || f->l4 + bswap16(head[2]) > skb->len))
 		return DROP_L4_BAD;
 	return 0;
 }
@@ -122,7 +121,7 @@ INLINE int parse_l4(struct __sk_buff *skb, struct frame *f)
 	case PROTO_ICMPV6:
 		if ((f->proto == PROTO_ICMP) != (f->ip == 4))
 			break; /* the other family's: a number that means nothing here */
-		if (f->end < f->l4 + 8 || load(skb, f->l4, &f->icmp_type, 1))
+		if (skb->len < f->l4 + 8 || load(skb, f->l4, &f->icmp_type, 1))
 			bad = DROP_L4_BAD;
 		break;
 	}
@@ -145,7 +144,6 @@ INLINE int parse_ipv4(struct __sk_buff *skb, struct frame *f)
 	if ((length < header || ETH + length > skb->len) && !(skb->gso_size && length == 0))
 		return DROP_L3_BAD;
 	f->ip = 4;
-	f->end = skb->gso_size ? skb->len : ETH + length;
 	f->options = header - sizeof(ip);
 	f->proto = ip.proto;
 	f->ecn = ip.tos & 3;
@@ -176,16 +174,16 @@ INLINE int parse_extensions(struct __sk_buff *skb, struct frame *f, __u32 at)
 			break;
 		default:
 			f->l4 = f->proto == PROTO_NONE ? 0 : at;
-			return at > f->end ? DROP_L3_BAD : 0; /* one of the headers was beyond the packet */
+			return 0;
 		}
 		if (load(skb, at, head, 4))
 			return DROP_L3_BAD;
 		if (f->proto == PROTO_FRAGMENT) {
 			f->fragment = 1;
 			f->proto = head[0];
-			at += 8;
 			if (bswap16(*(__be16 *)(head + 2)) & 0xfff8)
-				return at > f->end ? DROP_L3_BAD : 0;
+				return 0;
+			at += 8;
 			continue;
 		}
 		at += f->proto == PROTO_AH ? (head[1] + 2) * 4 : (head[1] + 1) * 8;
@@ -207,7 +205,6 @@ INLINE int parse_ipv6(struct __sk_buff *skb, struct frame *f)
 	if (length == 0 && ip.next != PROTO_NONE && !skb->gso_size)
 		return DROP_L3_BAD;
 	f->ip = 6;
-	f->end = skb->gso_size ? skb->len : ETH + sizeof(ip) + length;
 	f->proto = ip.next;
 	__builtin_memcpy(&f->src, ip.src, sizeof(f->src));
 	__builtin_memcpy(&f->dst, ip.dst, sizeof(f->dst));
