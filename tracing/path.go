@@ -93,6 +93,9 @@ func (p *Path) Sentence() string {
 		if end != nil {
 			s += fmt.Sprintf(" on %s at %s", end.Host, end.Stage)
 		}
+		if name := RuleName(p.Policy, p.Rule); name != "" {
+			s += " by " + name
+		}
 		s += fmt.Sprintf(": %s (%s).", p.Reason, p.Reason.Doc())
 		if fix := p.Reason.Fix(); fix != "" {
 			s += " Next: " + fix + "."
@@ -152,3 +155,11 @@ func peerName(s Step) string {
 
 // leaves reports whether a frame at this stage is about to leave the host for another.
 func (s Stage) leaves() bool { return s == StageEncap || s == StageUnderlayOut || s == StageRelay }
+
+// RuleName is how a rule is named in sentences: policy/rule; a default action has no policy, and nothing no name.
+func RuleName(policy, rule string) string {
+	if policy == "" {
+		return rule
+	}
+	return policy + "/" + rule
+}

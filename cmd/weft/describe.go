@@ -54,9 +54,14 @@ func (a *app) describe(ctx context.Context, r api.Resource, name string) error {
 	}
 	switch o := o.(type) {
 	case *fabric.Policy:
-		a.describeRules(o)
+		ports, err := c.Counted(ctx)
+		if err != nil {
+			return err
+		}
+		a.describeRules(o, hitsOf(o.Metadata.Name, ports.Items))
 	case *fabric.Port:
 		a.describeDrops(o.Status)
+		a.describeHits(o.Status.Rules)
 	case *fabric.Host:
 		for _, p := range o.Status.Problems {
 			fmt.Fprintf(a.out, "%-12s %s\n", "Problem", p)

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // createPolicy makes a policy of rules on the command line.
@@ -81,13 +83,54 @@ func policyRow(p *fabric.Policy) (narrow, more []string) {
 	return []string{p.Metadata.Name, fmt.Sprint(in), fmt.Sprint(out), fmt.Sprint(stateful)}, []string{strings.Join(slices.Compact(groups), ",")}
 }
 
-// describeRules prints a policy's rules in the order in which they are asked.
-func (a *app) describeRules(p *fabric.Policy) {
+// hitsOf adds up what a policy's rules have met at all ports, by rule.
+func hitsOf(policy string, ports []fabric.Object) map[string]fabric.RuleHits {
+	all := map[string]fabric.RuleHits{}
+	for _, o := range ports {
+		for _, r := range o.(*fabric.Port).Status.Rules {
+			if r.Policy != policy {
+				continue
+			}
+			sum := all[r.Rule]
+			sum.Packets, sum.Bytes = sum.Packets+r.Packets, sum.Bytes+r.Bytes
+			if r.Last.After(sum.Last) {
+				sum.Last = r.Last
+			}
+			all[r.Rule] = sum
+		}
+	}
+	return all
+}
+
+// describeHits prints what the rules of a port have met there.
+func (a *app) describeHits(rules []fabric.RuleHits) {
+	if len(rules) == 0 {
+		return
+	}
+	rows := make([][]string, len(rules))
+	for i, r := range rules {
+		rows[i] = append([]string{tracing.RuleName(r.Policy, r.Rule)}, met(r)...)
+	}
+	fmt.Fprintln(a.out)
+	a.table([]string{"RULE", "PACKETS", "BYTES", "LAST"}, rows)
+}
+
+// met are the cells for what a rule has met.
+func met(r fabric.RuleHits) []string {
+	last := ""
+	if !r.Last.IsZero() {
+		last = r.Last.Local().Format(time.DateTime)
+	}
+	return []string{fmt.Sprint(r.Packets), size(r.Bytes), last}
+}
+
+// describeRules prints a policy's rules in the order in which they are asked, with what they have met.
+func (a *app) describeRules(p *fabric.Policy, hits map[string]fabric.RuleHits) {
 	for _, d := range []fabric.Direction{fabric.In, fabric.Out} {
 		var rows [][]string
 		for _, r := range p.Spec.Rules {
 			if r.Direction == d {
-				rows = append(rows, []string{fmt.Sprintf("%5d", r.Weight), r.Name, does(r), asks(r)})
+				rows = append(rows, append([]string{fmt.Sprintf("%5d", r.Weight), r.Name, does(r), asks(r)}, met(hits[r.Name])...))
 			}
 		}
 		if len(rows) == 0 {
@@ -98,7 +141,7 @@ func (a *app) describeRules(p *fabric.Policy) {
 			r[0] = strings.TrimSpace(r[0])
 		}
 		fmt.Fprintln(a.out)
-		a.table([]string{"WEIGHT", strings.ToUpper(string(d)), "ACTION", "MATCHES"}, rows)
+		a.table([]string{"WEIGHT", strings.ToUpper(string(d)), "ACTION", "MATCHES", "PACKETS", "BYTES", "LAST"}, rows)
 	}
 }
 

@@ -92,6 +92,9 @@ func hopText(h tracing.Step) string {
 	if h.Reason != 0 {
 		words = append(words, h.Reason.String())
 	}
+	if name := tracing.RuleName(h.Policy, h.Rule); name != "" {
+		words = append(words, name)
+	}
 	if h.Port != "" {
 		words = append(words, "port "+string(h.Port))
 	} else if h.Device != "" {
