@@ -90,9 +90,10 @@ func (d *Datapath) clearFlows(slot uint32) error {
 	return sweepKeys[coreFlowKey, coreFlow](flows, func(*coreFlowKey) bool { return false })
 }
 
-// judgeBy changes what a port is judged by, with one store. Connections that were under way before are adopted.
-func (d *Datapath) judgeBy(slot uint32, t *table, gate Gate) error {
-	word := uint64(0)
+// judgeBy changes what a port is judged by, with one store; a port that is to pass less is closed before. Connections that were
+// under way before are adopted.
+func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
+	slot, gate, word := now.value.Slot, p.Gate, uint64(0)
 	if t != nil {
 		word = t.word()
 	}
@@ -107,6 +108,9 @@ func (d *Datapath) judgeBy(slot uint32, t *table, gate Gate) error {
 		case before == Staged && gate == Open, before == Open && d.shared.policyWord(slot) == 0:
 			d.shared.adoptFor(slot, adoptRunning)
 		}
+	}
+	if gate != Staged { // which the guest's first frame opens anyway
+		d.closeFor(now, p)
 	}
 	if d.shared.policyWord(slot) != word {
 		d.shared.setPolicyWord(slot, word)

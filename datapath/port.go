@@ -29,11 +29,6 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return fmt.Errorf("put port %s: %w", p.Name, err)
 	}
 	now := d.ports[device]
-	table, err := d.judgedBy(p)
-	if err != nil {
-		d.closeFor(now, p)
-		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
-	}
 	if now != nil && now.ifindex != found.Index {
 		if err := d.removePort(device); err != nil {
 			return err
@@ -48,7 +43,12 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return err
 	}
 	was := fabric.VNI(now.value.Vni)
-	if err := d.judgeBy(now.value.Slot, table, p.Gate); err != nil {
+	table, err := d.judgedBy(p)
+	if err != nil {
+		d.closeFor(now, p)
+		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+	}
+	if err := d.judgeBy(now, table, p); err != nil {
 		d.closeFor(now, p)
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}

@@ -134,7 +134,7 @@ func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time
 
 // whole judges a packet that shows its transport header: by its flow, else by the rules.
 func (m *Model) whole(g generation, port fabric.PortID, d fabric.Direction, p Packet, now time.Time) Verdict {
-	if f, from := m.flowOf(port, d, p, now); f != nil && !m.reopens(f, p) && m.goesOn(g, port, f, p, from) {
+	if f, from := m.flowOf(port, d, p, now); f != nil && !f.reopens(p, from) && m.goesOn(g, port, f, p, from) {
 		f.advance(p, from, now)
 		return Verdict{Action: fabric.Allow, Reason: ByFlow, Rule: f.Rule, Meter: g.meter(d, p), Stateful: true}
 	}
@@ -174,9 +174,12 @@ func (m *Model) flowOf(port fabric.PortID, d fabric.Direction, p Packet, now tim
 	return nil, 0
 }
 
-// reopens reports whether the packet begins a connection anew that had the same addresses and ports.
-func (m *Model) reopens(f *Flow, p Packet) bool {
-	return f.State == FlowClosing && p.Protocol == protocolTCP && p.TCPFlags&(FlagSYN|FlagACK|FlagRST|FlagFIN) == FlagSYN
+// reopens reports whether the packet begins another connection of the same addresses and ports (ADR 10, 9).
+func (f *Flow) reopens(p Packet, from int) bool {
+	if p.Protocol != protocolTCP || p.TCPFlags&(FlagSYN|FlagACK|FlagRST|FlagFIN) != FlagSYN {
+		return false
+	}
+	return f.State == FlowClosing || f.State == FlowOpen && from == 1
 }
 
 // goesOn judges a flow again when the rules have changed since it was judged (ADR 10, 7), and ends it when they no longer
@@ -236,7 +239,7 @@ func (m *Model) midstream(g generation, port fabric.PortID, d fabric.Direction, 
 		}
 		syn := p.reverse()
 		syn.TCPFlags = FlagSYN
-		if o := g.decide(opposite(d), syn); o.Allowed() && o.Stateful {
+		if o := g.decide(opposite(d), syn); p.TCPFlags&FlagACK != 0 && o.Allowed() && o.Stateful {
 			m.open(g, place{port, opposite(d), c.reverse()}, o.Rule, p, 1, FlowOpen, now)
 			o.Meter = v.Meter
 			return o

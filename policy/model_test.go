@@ -87,7 +87,8 @@ func TestFlowsLiveAsTheADRSays(t *testing.T) {
 		"a FIN out of the window counts for nothing":           append(handshake(), step{0, o, tcp(o, FlagFIN|FlagACK, 101, 501, 0), "allow flow p/web"}, step{0, i, tcp(i, FlagFIN|FlagACK, 501+1<<21, 102, 0), "allow flow p/web"}, step{60 * time.Second, o, tcp(o, FlagACK, 102, 502, 0), "allow flow p/web"}),
 		"a SYN on a closing connection opens anew":             append(handshake(), step{0, i, tcp(i, FlagRST, 501, 0, 0), "allow flow p/web"}, step{0, o, tcp(o, FlagSYN, 9000, 0, 0), "allow rule p/web"}, step{30 * time.Second, i, tcp(i, FlagSYN|FlagACK, 1, 9001, 0), "allow flow p/web"}),
 		"a SYN from the other side on a closing one is judged": append(handshake(), step{0, i, tcp(i, FlagRST, 501, 0, 0), "allow flow p/web"}, step{0, i, tcp(i, FlagSYN, 9000, 0, 0), "deny rule p/none-in"}),
-		"a SYN in an open connection passes":                   append(handshake(), step{0, i, tcp(i, FlagSYN, 9000, 0, 0), "allow flow p/web"}),
+		"a SYN of the opener in an open connection passes":     append(handshake(), step{0, o, tcp(o, FlagSYN, 9000, 0, 0), "allow flow p/web"}),
+		"a SYN of the other side in an open one is judged":     append(handshake(), step{0, i, tcp(i, FlagSYN, 9000, 0, 0), "deny rule p/none-in"}),
 		"numbers that wrap are numbers":                        {{0, o, tcp(o, FlagSYN, 1<<32-1, 0, 0), "allow rule p/web"}, {0, i, tcp(i, FlagSYN|FlagACK, 1<<32-2, 0, 0), "allow flow p/web"}, {0, o, tcp(o, FlagACK, 0, 1<<32-1, 0), "allow flow p/web"}, {0, i, tcp(i, FlagRST, 1<<32-1, 0, 0), "allow flow p/web"}, {10 * time.Second, o, tcp(o, FlagACK, 0, 0, 0), "deny ct_no_flow p/web"}},
 		"UDP lives 30 s until answered":                        {{0, o, query, "allow rule p/dns"}, {30 * time.Second, i, answer, "deny rule p/none-in"}},
 		"UDP lives 180 s once answered":                        {{0, o, query, "allow rule p/dns"}, {29 * time.Second, i, answer, "allow flow p/dns"}, {179 * time.Second, i, answer, "allow flow p/dns"}, {180 * time.Second, i, answer, "deny rule p/none-in"}},
@@ -139,10 +140,11 @@ func TestAChangedPolicyJudgesFlowsAgain(t *testing.T) {
 func TestAdoptionTakesConnectionsOn(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for claim, first := range map[string]step{
-		"by the opener's packet":     {0, o, tcp(o, FlagACK, 7000, 1, 9), "allow rule p/web"},
-		"by the other side's":        {0, i, tcp(i, FlagACK, 7000, 1, 9), "allow rule p/web"},
-		"not by a RST":               {0, o, tcp(o, FlagRST, 7000, 1, 9), "deny ct_no_flow p/web"},
-		"not by the answer to a SYN": {0, i, tcp(i, FlagSYN|FlagACK, 7000, 1, 9), "deny rule p/none-in"},
+		"by the opener's packet":              {0, o, tcp(o, FlagACK, 7000, 1, 9), "allow rule p/web"},
+		"by the other side's":                 {0, i, tcp(i, FlagACK, 7000, 1, 9), "allow rule p/web"},
+		"not by the other side's without ACK": {0, i, tcp(i, FlagPSH, 7000, 0, 9), "deny rule p/none-in"},
+		"not by a RST":                        {0, o, tcp(o, FlagRST, 7000, 1, 9), "deny ct_no_flow p/web"},
+		"not by the answer to a SYN":          {0, i, tcp(i, FlagSYN|FlagACK, 7000, 1, 9), "deny rule p/none-in"},
 	} {
 		t.Run(claim, func(t *testing.T) {
 			m := NewModel(world(t, rules("p", web), "p"))
@@ -157,6 +159,7 @@ func TestAdoptionTakesConnectionsOn(t *testing.T) {
 			if f := flows[0]; f.Direction != o || f.SourcePort != 1000 || f.State != FlowOpen {
 				t.Errorf("adopted as %+v", f)
 			}
+			play(t, m, now, step{0, i, tcp(i, FlagSYN, 9000, 0, 0), "deny rule p/none-in"}) // adoption lets nobody in
 			play(t, m, now, step{time.Hour, i, tcp(i, FlagACK, 7009, 1, 9), "allow flow p/web"}, step{0, o, tcp(o, FlagACK, 7009, 1, 9), "allow flow p/web"})
 		})
 	}

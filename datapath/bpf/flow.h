@@ -212,9 +212,9 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 		return NOT_FOLLOWED;
 	if (!(how & RENEWED) && j->now - f->seen >= lifetime(f, j->key.proto))
 		return NOT_FOLLOWED;
-	if (!(how & RELATED) && f->state == FLOW_CLOSING && j->proto == PROTO_TCP &&
-	    (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN)
-		return NOT_FOLLOWED; /* a new connection of the same ends */
+	if (!(how & RELATED) && j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN &&
+	    (f->state == FLOW_CLOSING || (f->state == FLOW_OPEN && in != f->opener)))
+		return NOT_FOLLOWED; /* another connection of the same ends */
 	if (unlikely(f->table != j->table))
 		return WAS_FOLLOWED;
 	if (!(how & RELATED))
@@ -277,7 +277,7 @@ __attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, __u32 reason
 			open_flow(slot, in, FLOW_OPEN, 0);
 			return 0;
 		}
-		o = first_packet(j);
+		o = j->flags & TCP_ACK ? first_packet(j) : 0;
 		if (o && !ask_rules(FIRST, !in, 0) && o->stateful) {
 			j->rule = o->rule;
 			j->idle = o->idle;

@@ -107,6 +107,8 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 	__u64 word = s->policy;
 
 	in &= 1;
+	if (!(word & (POLICY_OUT << in)))
+		return 0; /* its rules were taken away since the caller looked */
 	j->table = word;
 	face(j, slot, in);
 	first = unlikely(j->later) ? bpf_map_lookup_elem(&fragments_v1, &j->fragment_of) : 0;
