@@ -5,11 +5,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 func TestADeviceThatCannotBecomeAPortIsLowered(t *testing.T) {
@@ -41,6 +43,39 @@ func TestADeviceThatCannotBecomeAPortIsLowered(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+func TestADeviceWhoseRulesCannotBeMadeCarriesTheCoreClosed(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	g, b := w.bareTap(h, 1, 0), w.tap(h, 2, 0)
+	w.in(h.ns, func() error { return nic.SetUp(g.device) }) // as libvirt does
+	judged := g.port
+	judged.Policy = policy.Digest{1}
+	err := h.ns.Do(func() error {
+		return h.Apply(t.Context(), datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{g.device: judged}}})
+	})
+	if err == nil || !strings.Contains(err.Error(), "rules") {
+		t.Fatalf("a port without its table was made: %v", err)
+	}
+	w.in(h.ns, func() error {
+		if up, err := nic.IsUp(g.device); !up || err != nil {
+			t.Errorf("up %v, %v", up, err)
+		}
+		return nil
+	})
+	links := strings.Join(pinned(t, h, "links"), " ")
+	if strings.Count(links, "-vp_in") != 2 || strings.Count(links, "-vp_out") != 2 {
+		t.Errorf("the core is not on both devices: %s", links)
+	}
+	g.send(ether(mac(2), mac(1), typeIPv4, ip{protocol: protoUDP}.packet(address4(1), address4(2), udp(1, 2, data))))
+	b.silent()
+	w.plug(&g.station)
+	g.send(ether(mac(2), mac(1), typeIPv4, ip{protocol: protoUDP}.packet(address4(1), address4(2), udp(1, 2, data))))
+	if b.receive() == nil {
+		t.Error("it did not arrive once the port was made")
+	}
 }
 
 func TestOneFailureDoesNotStopTheRest(t *testing.T) {
