@@ -22,7 +22,7 @@ const (
 // kernel 15 ms (it waits for a grace period), which a port that is plugged in need not.
 const flowsAhead = 4
 
-// ensureFlows gives a slot its map of flows, which stays with the slot.
+// ensureFlows gives a slot its map of flows, which stays until the slot's port is removed.
 func (d *Datapath) ensureFlows(slot uint32) error {
 	var id ebpf.MapID
 	err := d.maps.FlowsV1.Lookup(slot, &id)
@@ -78,6 +78,14 @@ func (d *Datapath) flowsOf(slot uint32) (*ebpf.Map, error) {
 		return nil, fmt.Errorf("open the flows of slot %d: %w", slot, err)
 	}
 	return flows, nil
+}
+
+// dropFlows takes the map of flows from a slot that no port has any more.
+func (d *Datapath) dropFlows(slot uint32) error {
+	if err := d.maps.FlowsV1.Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("drop the flows of slot %d: %w", slot, err)
+	}
+	return nil
 }
 
 // clearFlows ends the flows of a slot, before another port gets it.

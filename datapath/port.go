@@ -201,6 +201,7 @@ func (d *Datapath) removePort(device string) error {
 	if err := d.maps.PortsV1.Delete(uint32(p.ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)
 	}
+	errs = append(errs, d.dropFlows(slot))
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("remove port %s from %s: %w", text(p.value.Name[:]), device, err)
 	}

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
@@ -172,6 +174,30 @@ func TestTablesLeaveNothingBehind(t *testing.T) {
 		m := mapOf(t, program, name)
 		if key, err := m.NextKeyBytes(nil); err != nil || key != nil {
 			t.Errorf("%s holds % x: %v", name, bytes.Clone(key), err)
+		}
+	}
+}
+
+func TestPortsThatComeAndGoLeaveNoFlowsBehind(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a := w.tap(h, 1, 0)
+	a.judge(t, manyRules(3, true))
+	b := w.bareTap(h, 2, 0)
+	flows := mapOf(t, h.program(t, "vp_in"), "flows_v1")
+	for n := range 8 {
+		w.plug(&b.station)
+		h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{b.device: {}}}})
+		var id ebpf.MapID
+		held := 0
+		for slot := range flows.MaxEntries() {
+			if flows.Lookup(slot, &id) == nil {
+				held++
+			}
+		}
+		if held == 0 || held > 7 { // a's, and those of the next few slots
+			t.Fatalf("%d maps of flows after %d ports have come and gone", held, n+1)
 		}
 	}
 }
