@@ -14,7 +14,7 @@ for tool in curl cpio xz; do command -v "$tool" >/dev/null || apt-get install -y
 cache=/var/cache/weft/kernels/$suite
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-mkdir -p "$cache" "$root"/bin "$root"/lib64 "$root"/mods "$root"/work "$root"/proc "$root"/sys "$root"/dev "$root"/tmp "$root"/run
+mkdir -p "$cache" "$root"/bin "$root"/lib64 "$root"/mods "$root"/tests "$root"/proc "$root"/sys "$root"/dev "$root"/tmp "$root"/run
 curl -fsS "$mirror/dists/$suite/main/binary-amd64/Packages.xz" | xz -dc |
 	awk '/^Package: linux-(image|binary|modules)-[0-9].*-cloud-amd64$/ {p = $2} /^Filename:/ {if (p) print p, $2; p = ""}' >"$cache/list"
 release=$(sed -n 's/^linux-image-\([^ ]*\) .*/\1/p' "$cache/list" | sort -V | tail -n 1)
@@ -30,7 +30,7 @@ if [ ! -e "$cache/$release/whole" ]; then
 fi
 
 CGO_ENABLED=0 go test -c -o "$root/bin/datapath.test" ./datapath
-cp -r datapath/*.o datapath/testdata "$root/work/" 2>/dev/null || cp datapath/*.o "$root/work/"
+cp datapath/*.o "$root/tests/"
 cp "$(command -v busybox)" "$root/bin/busybox"
 for applet in sh mount insmod mkdir poweroff sleep uname; do ln -s busybox "$root/bin/$applet"; done
 for program in ip ping; do # busybox has not all of their options
@@ -50,7 +50,7 @@ mount -t bpf bpf /sys/fs/bpf
 for m in $modules; do insmod /mods/\$m.ko; done
 ip link set lo up
 echo "Linux \$(uname -r)"
-cd /work && datapath.test -test.v -test.timeout 2h -test.run '$tests' && echo EVERY TEST PASSED
+cd /tests && datapath.test -test.v -test.timeout 2h -test.run '$tests' && echo EVERY TEST PASSED
 poweroff -f
 EOF
 chmod +x "$root/init"
