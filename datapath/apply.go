@@ -30,7 +30,7 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	defer d.mu.Unlock()
 	var failed failures
 	for _, step := range []func(Change, *failures){
-		d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applyStations,
+		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applyStations,
 		d.unapplyStations, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
 	} {
 		if err := ctx.Err(); err != nil {
@@ -66,6 +66,18 @@ func (f *failures) err() error {
 		return errors.Join(append(f.first, fmt.Errorf("and %d failures more", f.more))...)
 	}
 	return errors.Join(f.first...)
+}
+
+// applyClosings closes what is to pass less than now, or nothing any more, before anything else takes time.
+func (d *Datapath) applyClosings(c Change, _ *failures) {
+	for device := range c.Delete.Ports {
+		d.closeFor(d.ports[device], Port{Gate: Closed})
+	}
+	for device, p := range c.Put.Ports {
+		if p.Gate != Staged && p.Check(device) == nil { // a staged port's first frame opens it anyway
+			d.closeFor(d.ports[device], p)
+		}
+	}
 }
 
 // applyLocal changes this host's tunnel end point, and with it the header of every peer.

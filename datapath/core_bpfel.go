@@ -112,20 +112,24 @@ type coreFlowKey struct {
 type coreFragment struct {
 	_      structs.HostLayout
 	At     uint64
+	Src    coreAddress
+	Dst    coreAddress
+	Id     uint32
+	Proto  uint8
+	Zero   [3]uint8
 	Rule   uint64
 	Meter  uint64
 	Reason uint32
-	Zero   uint32
+	Zero2  uint32
+	Again  uint64
 }
 
 type coreFragmentKey struct {
 	_     structs.HostLayout
-	Src   coreAddress
-	Dst   coreAddress
-	Id    uint32
-	Slot  uint16
+	Slot  uint32
 	In    uint8
-	Proto uint8
+	Place uint8
+	Zero  uint16
 }
 
 type coreFrame struct {
@@ -270,7 +274,7 @@ type coreJudgement struct {
 	}
 	Flow       coreFlow
 	FragmentOf coreFragmentKey
-	Seen       coreFragment
+	First      coreFragment
 	Place      corePlaceKey
 	Service    coreServiceKey
 	_          [4]byte

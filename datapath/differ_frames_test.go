@@ -19,7 +19,7 @@ type talk struct {
 }
 
 func (u *universe) talk() *talk {
-	t := &talk{here: pick(u, u.addresses), lport: u.port(), rport: u.port(), fragment: uint16(u.IntN(4))}
+	t := &talk{here: pick(u, u.addresses), lport: u.port(), rport: u.port(), fragment: pick(u, []uint16{0, 1, 2, 3, 34, 35, 0x8003})}
 	for t.there = pick(u, u.addresses); t.there.Is4() != t.here.Is4(); {
 		t.there = pick(u, u.addresses)
 	}

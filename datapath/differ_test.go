@@ -188,7 +188,10 @@ func (d *differ) age(by time.Duration) {
 	if d.flows != nil {
 		change(d.tb, d.flows, func(_ *datapath.FlowKey, f *datapath.Flow) { f.Seen -= uint64(by) })
 	}
-	change(d.tb, d.frags, func(_ *datapath.FragmentKey, f *datapath.Fragment) { f.At -= uint64(by) })
+	change(d.tb, d.frags, func(_ *datapath.FragmentKey, f *datapath.Fragment) {
+		f.At -= uint64(by)
+		f.Again = f.At
+	})
 }
 
 // openFlows opens the map of the port's flows, if it has one.

@@ -1,6 +1,10 @@
 package datapath
 
-import "time"
+import (
+	"time"
+
+	"github.com/weftnet/weft/policy"
+)
 
 // EndTruces lets the time pass for which programs are left off.
 func (d *Datapath) EndTruces() {
@@ -12,4 +16,28 @@ func (d *Datapath) EndTruces() {
 			d.fights[key] = f
 		}
 	}
+}
+
+// Attempts is how often a table was tried in vain.
+func (d *Datapath) Attempts(digest policy.Digest) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.tables.refused[digest].attempts
+}
+
+// EndRefusals lets the time pass for which tables are not tried again.
+func (d *Datapath) EndRefusals() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for digest, r := range d.tables.refused {
+		r.until = time.Now()
+		d.tables.refused[digest] = r
+	}
+}
+
+// GraceOfMaps is what grace does where membarrier is refused.
+func (d *Datapath) GraceOfMaps() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.graceOfMaps()
 }

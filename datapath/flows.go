@@ -22,6 +22,9 @@ const (
 // kernel 15 ms (it waits for a grace period), which a port that is plugged in need not.
 const flowsAhead = 4
 
+// fragmentPlaces is how many first fragments a port remembers of each direction (FRAGMENT_PLACES in bpf/tables.h).
+const fragmentPlaces = 32
+
 // ensureFlows gives a slot its map of flows, which stays until the slot's port is removed.
 func (d *Datapath) ensureFlows(slot uint32) error {
 	var id ebpf.MapID
@@ -88,8 +91,16 @@ func (d *Datapath) dropFlows(slot uint32) error {
 	return nil
 }
 
-// clearFlows ends the flows of a slot, before another port gets it.
-func (d *Datapath) clearFlows(slot uint32) error {
+// clearMemory ends the flows of a slot and forgets its fragments, before another port gets it.
+func (d *Datapath) clearMemory(slot uint32) error {
+	for in := range uint8(2) {
+		for place := range uint8(fragmentPlaces) {
+			err := d.maps.FragmentsV1.Delete(coreFragmentKey{Slot: slot, In: in, Place: place})
+			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+				return fmt.Errorf("forget the fragments of slot %d: %w", slot, err)
+			}
+		}
+	}
 	flows, err := d.flowsOf(slot)
 	if err != nil || flows == nil {
 		return err

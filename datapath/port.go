@@ -41,6 +41,8 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		}
 	} else if err := d.refuseOld(now, p); err != nil {
 		return err
+	} else if err := d.renew(now, p); err != nil {
+		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
 	was := fabric.VNI(now.value.Vni)
 	table, err := d.judgedBy(p)
@@ -89,7 +91,7 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	d.shared.setOut(slot, 0, 0, 0)
 	d.shared.setGate(slot, Closed, 0, 0)
 	d.shared.forgetPolicy(slot)
-	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot), d.clearFlows(slot)); err != nil {
+	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot), d.clearMemory(slot)); err != nil {
 		d.slots.release(slot)
 		return nil, err
 	}
@@ -100,6 +102,30 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	p.value.Slot = slot
 	d.ports[device.Name] = p
 	return p, nil
+}
+
+// renew closes a device that is to carry another port, or the same one on another switch, and ends what its packets have
+// left behind: no flow that the one has opened lets anything pass to the other.
+func (d *Datapath) renew(now *port, p Port) error {
+	name := fabric.PortID(text(now.value.Name[:]))
+	if name == p.Name && fabric.VNI(now.value.Vni) == p.VNI {
+		return nil
+	}
+	slot := now.value.Slot
+	_, epoch := d.shared.loadGate(slot)
+	if name != p.Name {
+		epoch = 0
+	}
+	d.shared.setGate(slot, Closed, epoch, fabric.Revision(now.value.Generation))
+	d.shared.forgetPolicy(slot)
+	if err := d.grace(); err != nil {
+		return err
+	}
+	errs := []error{d.clearMemory(slot)}
+	if name != p.Name {
+		errs = append(errs, d.clearHits(slot), d.clearCounters(slot))
+	}
+	return errors.Join(errs...)
 }
 
 // writePort replaces the port's settings as a whole, under a version that no other writing on this host has: by it a reader

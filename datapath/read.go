@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/weftnet/weft/fabric"
@@ -72,7 +73,8 @@ func (d *Datapath) readPeers(s *State) (map[uint16]netip.Addr, error) {
 	return byID, nil
 }
 
-// readTables returns the digests by the tables' numbers, too.
+// readTables returns the digests by the tables' numbers, too. A table that somebody has deleted is forgotten, and made again under
+// another number when it is put.
 func (d *Datapath) readTables(s *State) (map[uint32]policy.Digest, error) {
 	byID := make(map[uint32]policy.Digest, len(d.tables.byDigest))
 	var id uint32
@@ -82,7 +84,14 @@ func (d *Datapath) readTables(s *State) (map[uint32]policy.Digest, error) {
 		byID[id] = value.Digest
 		s.Tables[value.Digest] = nil
 	}
-	return byID, entries.Err()
+	if err := entries.Err(); err != nil {
+		return nil, err
+	}
+	maps.DeleteFunc(d.tables.byDigest, func(_ policy.Digest, t *table) bool {
+		_, there := byID[t.id]
+		return !there
+	})
+	return byID, nil
 }
 
 // readPorts returns the devices by slot, too. A port whose table is not there, which passes nothing, has missingTable.

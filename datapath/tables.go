@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -22,19 +23,31 @@ const (
 	policyRejects  = 1 << 37
 )
 
+// table is one table: its number and its entry in the kernel.
+type table struct {
+	id    uint32
+	value coreTable
+}
+
 // tables are the tables in the kernel, by the digest of their source, with the parts that they share. A table never changes
 // once a port names it.
 type tables struct {
 	byDigest map[policy.Digest]*table
 	// shapes and places are the parts' numbers by digest.
 	shapes, places map[policy.Digest]uint32
+	// refused are those that could not be made.
+	refused map[policy.Digest]refusal
 }
 
-// table is one table: its number and its entry in the kernel.
-type table struct {
-	id    uint32
-	value coreTable
+// refusal is why a table could not be made, and when it is tried again: after 1 s, then twice as long each time.
+type refusal struct {
+	err      error
+	attempts int
+	until    time.Time
 }
+
+// slowest is the longest wait before a table that could not be made is tried again.
+const slowest = time.Minute
 
 // word is what the slot of a port holds that this table judges.
 func (t *table) word() uint64 {
@@ -58,8 +71,9 @@ func (t *table) word() uint64 {
 
 // adoptTables learns which tables a loader before has left, and removes the parts of those that it could not complete.
 func (d *Datapath) adoptTables() error {
-	d.tables = tables{byDigest: map[policy.Digest]*table{}, shapes: map[policy.Digest]uint32{}, places: map[policy.Digest]uint32{}}
+	d.tables = tables{byDigest: map[policy.Digest]*table{}, shapes: map[policy.Digest]uint32{}, places: map[policy.Digest]uint32{}, refused: map[policy.Digest]refusal{}}
 	known := liveParts{}
+	lost := d.shared.config.Parts == 0
 	var id uint32
 	var value coreTable
 	entries := d.maps.TablesV1.Iterate()
@@ -71,10 +85,10 @@ func (d *Datapath) adoptTables() error {
 	if err := entries.Err(); err != nil {
 		return fmt.Errorf("read the tables of rules: %w", err)
 	}
-	if d.shared.config.Parts == 0 {
-		// Numbers are never given twice: combinations that were found under one are kept by it. The clock begins them anew
-		// where the last one is not known.
-		d.shared.config.Parts = uint32(time.Now().Unix())
+	if lost {
+		// Numbers are never given twice: flows and combinations that were found under one are kept by it. Where the last one is not
+		// known, they begin anew far beyond all that can have been given.
+		d.shared.config.Parts = max(d.shared.config.Parts, uint32(time.Now().Unix())) + 1<<24
 	}
 	return d.sweepParts(known)
 }
@@ -88,11 +102,28 @@ func (ts *tables) add(t *table) {
 // nextPart is a number that no table or part has had.
 func (d *Datapath) nextPart() uint32 { return atomic.AddUint32(&d.shared.config.Parts, 1) }
 
-// putTable compiles a source and writes its table, complete before anything can name it. One that is there already stays.
-func (d *Datapath) putTable(digest policy.Digest, source *policy.Source) (err error) {
+// putTable makes the table of a source, unless it is there or was refused a moment ago.
+func (d *Datapath) putTable(digest policy.Digest, source *policy.Source) error {
 	if d.tables.byDigest[digest] != nil {
 		return nil
 	}
+	was := d.tables.refused[digest]
+	if time.Now().Before(was.until) {
+		return was.err
+	}
+	delete(d.tables.refused, digest)
+	if err := d.makeTable(digest, source); err != nil {
+		wait := min(time.Second<<min(was.attempts, 16), slowest)
+		next := refusal{err: err, attempts: was.attempts + 1, until: time.Now().Add(wait)}
+		maps.DeleteFunc(d.tables.refused, func(_ policy.Digest, r refusal) bool { return time.Since(r.until) > slowest })
+		d.tables.refused[digest] = next
+		return err
+	}
+	return nil
+}
+
+// makeTable compiles a source and writes its table, complete before anything can name it.
+func (d *Datapath) makeTable(digest policy.Digest, source *policy.Source) (err error) {
 	if source == nil {
 		return fmt.Errorf("put table %s: it has no rules to be made of", digest)
 	}
@@ -174,6 +205,7 @@ func (d *Datapath) releaseTables(digests map[policy.Digest]*policy.Source) error
 	if !gone {
 		return nil
 	}
+	clear(d.tables.refused) // there is room again
 	live := d.liveParts()
 	for digest, id := range d.tables.shapes {
 		if !live.shapes[id] {
@@ -185,17 +217,25 @@ func (d *Datapath) releaseTables(digests map[policy.Digest]*policy.Source) error
 			delete(d.tables.places, digest)
 		}
 	}
-	if err := grace(); err != nil {
+	if err := d.grace(); err != nil {
 		return err
 	}
 	return d.sweepParts(live)
 }
 
-// grace waits until every program that ran when it was called has ended (synchronize_rcu by way of membarrier(2)).
-func grace() error {
+// grace waits until every program that ran when it was called has ended: synchronize_rcu by way of membarrier(2), or, on hosts
+// with nohz_full, which refuse that, of a map of maps that changes (maybe_wait_bpf_programs in kernel/bpf/syscall.c).
+func (d *Datapath) grace() error {
 	const global = 1 // MEMBARRIER_CMD_GLOBAL
 	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, global, 0, 0); errno != 0 {
-		return fmt.Errorf("wait for the programs that still read a table: %w", errno)
+		return d.graceOfMaps()
+	}
+	return nil
+}
+
+func (d *Datapath) graceOfMaps() error {
+	if err := errors.Join(d.ensureFlows(slotNowhere), d.dropFlows(slotNowhere)); err != nil {
+		return fmt.Errorf("wait for the programs that still read what changes: %w", err)
 	}
 	return nil
 }

@@ -26,6 +26,7 @@ const (
 	idleUDPOpening  = 30 * time.Second
 	idleOther       = 30 * time.Second
 	fragmentsKept   = 30 * time.Second
+	fragmentPlaces  = 32
 	window          = 1 << 20 // bytes past what was seen, within which a FIN counts
 	farthestAdvance = 1 << 30 // a larger step of a sequence number is no advance: the largest window (RFC 7323 section 2.3)
 )

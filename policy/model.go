@@ -16,7 +16,7 @@ type Model struct {
 	adopting  map[fabric.PortID]bool
 	lists     map[fabric.PortID]generation
 	flows     map[place]*Flow
-	fragments map[fragment]remembered
+	fragments map[residue]remembered
 	count     uint64 // of generations
 }
 
@@ -34,23 +34,29 @@ type place struct {
 	Connection
 }
 
+// residue is where a port remembers a first fragment until another one comes there: one for each remainder of identifications.
+type residue struct {
+	port fabric.PortID
+	dir  fabric.Direction
+	id   uint32
+}
+
 // fragment tells which packet a fragment is of.
 type fragment struct {
-	port                fabric.PortID
-	dir                 fabric.Direction
 	source, destination netip.Addr
 	protocol            uint8
 	id                  uint32
 }
 
 type remembered struct {
+	fragment
 	Verdict
 	at time.Time
 }
 
 // NewModel starts without flows.
 func NewModel(s *fabric.Snapshot) *Model {
-	return &Model{snapshot: s, adopting: map[fabric.PortID]bool{}, lists: map[fabric.PortID]generation{}, flows: map[place]*Flow{}, fragments: map[fragment]remembered{}}
+	return &Model{snapshot: s, adopting: map[fabric.PortID]bool{}, lists: map[fabric.PortID]generation{}, flows: map[place]*Flow{}, fragments: map[residue]remembered{}}
 }
 
 // Replace puts another snapshot in force. Flows of ports whose rules it changes are judged again by their next packet.
@@ -103,7 +109,7 @@ func (m *Model) list(port fabric.PortID) generation {
 // Prune takes away flows that have been idle and fragments that are no longer remembered; no verdict changes by it.
 func (m *Model) Prune(now time.Time) {
 	maps.DeleteFunc(m.flows, func(_ place, f *Flow) bool { return now.Sub(f.Last) >= f.timeout() })
-	maps.DeleteFunc(m.fragments, func(_ fragment, r remembered) bool { return now.Sub(r.at) >= fragmentsKept })
+	maps.DeleteFunc(m.fragments, func(_ residue, r remembered) bool { return now.Sub(r.at) >= fragmentsKept })
 }
 
 // Judge says what becomes of a packet at a port, and remembers what it opens or closes. Time must not run backwards.
@@ -118,13 +124,13 @@ func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time
 	if !p.Fragment {
 		return m.whole(g, port, d, p, now)
 	}
-	at := fragment{port, d, p.Source, p.Destination, p.Protocol, p.FragmentID}
+	at, of := residue{port, d, p.FragmentID % fragmentPlaces}, fragment{p.Source, p.Destination, p.Protocol, p.FragmentID}
 	if !p.Later {
 		v := m.whole(g, port, d, p, now)
-		m.fragments[at] = remembered{v, now}
+		m.fragments[at] = remembered{of, v, now}
 		return v
 	}
-	if first, ok := m.fragments[at]; ok && now.Sub(first.at) < fragmentsKept {
+	if first := m.fragments[at]; first.fragment == of && now.Sub(first.at) < fragmentsKept {
 		v := first.Verdict
 		v.Reason = ByFragment
 		return v
@@ -138,8 +144,8 @@ func (m *Model) whole(g generation, port fabric.PortID, d fabric.Direction, p Pa
 		f.advance(p, from, now)
 		return Verdict{Action: fabric.Allow, Reason: ByFlow, Rule: f.Rule, Meter: g.meter(d, p), Stateful: true}
 	}
-	if f := m.related(g, port, d, p, now); f != nil {
-		return Verdict{Action: fabric.Allow, Reason: ByRelated, Rule: f.Rule, Meter: g.meter(d, p)}
+	if rule, related := m.related(g, port, d, p, now); related {
+		return Verdict{Action: fabric.Allow, Reason: ByRelated, Rule: rule, Meter: g.meter(d, p)}
 	}
 	v := g.decide(d, p)
 	c, connects := connectionOf(p)
@@ -188,13 +194,20 @@ func (m *Model) goesOn(g generation, port fabric.PortID, f *Flow, p Packet, from
 	if f.generation == g.number {
 		return true
 	}
-	v := g.decide(f.Direction, f.first(p, from))
-	if !v.Allowed() || !v.Stateful {
+	v := g.again(f, p, from)
+	if !v.Stateful {
 		delete(m.flows, place{port, f.Direction, f.Connection})
 		return false
 	}
 	f.Rule, f.generation, f.idle = v.Rule, g.number, time.Duration(g.idle(v.Rule))
 	return true
+}
+
+// again is the verdict on the flow's first packet if it came now, with the MACs of the packet at hand; Stateful where it goes on.
+func (l list) again(f *Flow, p Packet, from int) Verdict {
+	v := l.decide(f.Direction, f.first(p, from))
+	v.Stateful = v.Stateful && v.Allowed()
+	return v
 }
 
 // first is the packet that opened the flow as it would come now, with the MACs of the packet at hand.
@@ -215,18 +228,23 @@ func (f *Flow) first(p Packet, from int) Packet {
 	return o
 }
 
-// related finds the flow that an ICMP error speaks of: it quotes a packet that went the other way (ADR 10, 10).
-func (m *Model) related(g generation, port fabric.PortID, d fabric.Direction, p Packet, now time.Time) *Flow {
+// related finds the rule of the flow that an ICMP error speaks of: it quotes a packet that went the other way (ADR 10, 10). The
+// flow stays as it is.
+func (m *Model) related(g generation, port fabric.PortID, d fabric.Direction, p Packet, now time.Time) (RuleRef, bool) {
 	if p.Group() || p.Quote == nil || p.Quote.Source != p.Destination {
-		return nil
+		return RuleRef{}, false
 	}
 	q := *p.Quote
 	q.SourceMAC, q.DestinationMAC, q.EtherType = p.DestinationMAC, p.SourceMAC, p.EtherType
 	f, from := m.flowOf(port, opposite(d), q, now)
-	if f == nil || !m.goesOn(g, port, f, q, from) {
-		return nil
+	switch {
+	case f == nil:
+		return RuleRef{}, false
+	case f.generation == g.number:
+		return f.Rule, true
 	}
-	return f
+	v := g.again(f, q, from)
+	return v.Rule, v.Stateful
 }
 
 // midstream judges a TCP packet that opens no connection by itself and belongs to none.

@@ -13,7 +13,7 @@ import (
 // Wanted is the state that host's datapath must hold under the snapshot. The result depends on its arguments alone: how
 // many snapshots came before, and in which order, does not matter.
 func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.State {
-	w := &wanted{snap: snap, host: host, local: local, digests: map[judged]policy.Digest{}, grouped: map[string][]netip.Prefix{}}
+	w := &wanted{snap: snap, host: host, local: local, judged: map[judged]ruled{}, grouped: map[string][]netip.Prefix{}}
 	w.state.Local.VTEP, w.state.Tables = local.VTEP, map[policy.Digest]*policy.Source{}
 	w.peers()
 	w.switches()
@@ -32,8 +32,8 @@ type wanted struct {
 	vteps map[fabric.HostID]netip.Addr
 	// present are the switches in force here.
 	present map[fabric.SwitchID]fabric.VNI
-	// digests are the tables of the ports so far, grouped the members of the groups.
-	digests map[judged]policy.Digest
+	// judged is what the lists of the ports so far come to, grouped the members of the groups.
+	judged  map[judged]ruled
 	grouped map[string][]netip.Prefix
 }
 

@@ -16,32 +16,50 @@ type judged struct {
 	vni      fabric.VNI
 }
 
-// policy names the table that judges a port and puts it on the list of those that are wanted; zero without rules. It is false
-// when the profile, a policy or a group is not known: such a port is closed.
-func (w *wanted) policy(port *fabric.Port, sw *fabric.Switch) (policy.Digest, bool) {
-	if name := profileOf(port, sw); name != "" && w.snap.Profiles[name] == nil {
-		return policy.Digest{}, false
-	}
+// ruled is what a list comes to.
+type ruled struct {
+	table    policy.Digest   // that judges the port; zero without rules
+	revision fabric.Revision // the latest of the records that the rules come from
+	known    bool            // false when the profile, a policy or a group is not known: such a port is closed
+}
+
+// rules is what judges a port; its table is put on the list of those that are wanted.
+func (w *wanted) rules(port *fabric.Port, sw *fabric.Switch) ruled {
 	names, action := w.list(port, sw)
 	key := judged{strings.Join(names, "\n"), action, sw.Spec.VNI}
-	if digest, done := w.digests[key]; done {
-		return digest, true
+	r, done := w.judged[key]
+	if !done {
+		r = w.ruled(names, action, sw.Spec.VNI)
+		w.judged[key] = r
 	}
-	source := &policy.Source{Default: action, VNI: sw.Spec.VNI, Groups: map[string][]netip.Prefix{}}
+	if name := profileOf(port, sw); name != "" && w.snap.Profiles[name] == nil {
+		r.known = false
+	}
+	if !r.known { // a record has gone, and its revision with it: what closes the port must not look older than what opened it
+		r.revision = max(r.revision, w.snap.Revision)
+	}
+	return r
+}
+
+// ruled makes the table of a list.
+func (w *wanted) ruled(names []string, action fabric.Action, vni fabric.VNI) (r ruled) {
+	source := &policy.Source{Default: action, VNI: vni, Groups: map[string][]netip.Prefix{}}
+	r.known = true
 	for _, name := range names {
 		p := w.snap.Policies[name]
-		if p == nil || !w.groups(source, p) {
-			return policy.Digest{}, false
+		if p == nil {
+			r.known = false
+			continue
 		}
+		r.revision = max(r.revision, p.Metadata.Revision)
 		source.Policies = append(source.Policies, p)
+		r.known = w.groups(source, p, &r.revision) && r.known
 	}
-	var digest policy.Digest
-	if !source.IsOpen() {
-		digest = source.Digest()
-		w.state.Tables[digest] = source
+	if r.known && !source.IsOpen() {
+		r.table = source.Digest()
+		w.state.Tables[r.table] = source
 	}
-	w.digests[key] = digest
-	return digest, true
+	return r
 }
 
 // list is the order in which a port's policies are asked, each once, and what decides where no rule does.
@@ -70,8 +88,9 @@ func profileOf(port *fabric.Port, sw *fabric.Switch) string {
 	return sw.Spec.Profile
 }
 
-// groups adds the members of the groups that the policy names; false when one is not known.
-func (w *wanted) groups(source *policy.Source, p *fabric.Policy) bool {
+// groups adds the members of the groups that the policy names, and their revisions; false when one is not known.
+func (w *wanted) groups(source *policy.Source, p *fabric.Policy, latest *fabric.Revision) bool {
+	known := true
 	for i := range p.Spec.Rules {
 		for _, e := range []*fabric.End{p.Spec.Rules[i].Local, p.Spec.Rules[i].Remote} {
 			if e == nil {
@@ -80,13 +99,15 @@ func (w *wanted) groups(source *policy.Source, p *fabric.Policy) bool {
 			for _, name := range e.Groups {
 				g := w.snap.Groups[name]
 				if g == nil {
-					return false
+					known = false
+					continue
 				}
+				*latest = max(*latest, g.Metadata.Revision)
 				source.Groups[name] = w.members(name, g)
 			}
 		}
 	}
-	return true
+	return known
 }
 
 // members are a group's address blocks and the addresses of the ports that it selects, whatever switch they are on.
@@ -115,29 +136,4 @@ func selects(g *fabric.Group, port *fabric.Port) bool {
 		}
 	}
 	return len(g.Spec.Ports) > 0
-}
-
-// rulesRevision is the latest revision of the records that a port's rules come from.
-func (w *wanted) rulesRevision(port *fabric.Port, sw *fabric.Switch) (r fabric.Revision) {
-	names, _ := w.list(port, sw)
-	for _, name := range names {
-		p := w.snap.Policies[name]
-		if p == nil {
-			continue
-		}
-		r = max(r, p.Metadata.Revision)
-		for i := range p.Spec.Rules {
-			for _, e := range []*fabric.End{p.Spec.Rules[i].Local, p.Spec.Rules[i].Remote} {
-				if e == nil {
-					continue
-				}
-				for _, group := range e.Groups {
-					if g := w.snap.Groups[group]; g != nil {
-						r = max(r, g.Metadata.Revision)
-					}
-				}
-			}
-		}
-	}
-	return r
 }

@@ -101,3 +101,14 @@ func TestAnotherPolicyIsPutBeforeThePortAndTheOldOneTakenAfterIt(t *testing.T) {
 		t.Fatalf("nothing has changed: %+v", steps)
 	}
 }
+
+func TestAPortWhoseNewestRecordIsMissingIsClosed(t *testing.T) {
+	s := judged()
+	have := plan.Wanted(s, "h1", holding("h1", "a"))
+	delete(s.Policies, "all") // by whose revision the port's settings were dated
+	s.Revision = 50
+	steps := plan.Changes(plan.Wanted(s, "h1", holding("h1", "a")), have)
+	if len(steps) == 0 || steps[0].Put.Ports["tap-a"].Gate != datapath.Closed {
+		t.Fatalf("the port stays as open as it was: %+v", steps)
+	}
+}

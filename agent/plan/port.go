@@ -32,13 +32,12 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	}
 	entry.VNI, entry.MAC = vni, port.Spec.MAC
 	copy(entry.Addresses[:], port.Spec.Addresses)
-	entry.Guards, entry.Generation = w.guards(port, sw), w.settings(port, sw)
+	rules := w.rules(port, sw)
+	entry.Guards, entry.Generation = w.guards(port, sw), w.settings(port, sw, rules.revision)
 	entry.Gate, entry.Epoch = w.gate(name)
-	table, known := w.policy(port, sw)
-	if !known {
+	if entry.Policy = rules.table; !rules.known {
 		entry.Gate = datapath.Closed
 	}
-	entry.Policy = table
 	return entry
 }
 
@@ -90,8 +89,8 @@ func (w *wanted) guards(port *fabric.Port, sw *fabric.Switch) datapath.GuardSet 
 }
 
 // settings is the revision of the port's settings: the latest of the records they come from.
-func (w *wanted) settings(port *fabric.Port, sw *fabric.Switch) fabric.Revision {
-	r := max(port.Metadata.Revision, sw.Metadata.Revision, w.rulesRevision(port, sw))
+func (w *wanted) settings(port *fabric.Port, sw *fabric.Switch, rules fabric.Revision) fabric.Revision {
+	r := max(port.Metadata.Revision, sw.Metadata.Revision, rules)
 	if profile := w.snap.Profiles[profileOf(port, sw)]; profile != nil {
 		r = max(r, profile.Metadata.Revision)
 	}

@@ -51,7 +51,7 @@ struct judgement {
 	struct quote quote;
 	struct flow flow;	/* that it opens */
 	struct fragment_key fragment_of;
-	struct fragment seen;	/* what is remembered of it for later fragments */
+	struct fragment first;	/* what is remembered of it for later fragments */
 	struct place_key place;	/* keys of what is looked up, which the stack has no room for */
 	struct service_key service;
 	struct exact_key exact;

@@ -174,10 +174,16 @@ enum {
 	WAS_FOLLOWED = 2,	/* a flow that another table has judged */
 };
 
+/* How a flow is looked for. */
+enum {
+	RELATED = 1,	/* by what the packet quotes: nothing of the flow changes */
+	RENEWED = 2,	/* it was judged again for this packet, and was not idle before */
+};
+
 /* Judges a flow again as if its first packet came now (ADR 10.7); whether it goes on. */
-__attribute__((noinline)) int goes_on(__u32 slot)
+__attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 {
-	const struct judgement *j = judgement(PACKET);
+	struct judgement *j = judgement(PACKET);
 	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
 	struct judgement *o;
 	struct flow *f;
@@ -185,7 +191,14 @@ __attribute__((noinline)) int goes_on(__u32 slot)
 	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
 		return 0;
 	o = first_packet(j);
-	if (!o || ask_rules(FIRST, f->opener & 1, 0) || !o->stateful) {
+	int goes = o && !ask_rules(FIRST, f->opener & 1, 0) && o->stateful;
+
+	if (how & RELATED) { /* an error says nothing of its flow's MACs, so it neither renews nor ends it */
+		if (goes)
+			j->rule = o->rule;
+		return goes;
+	}
+	if (!goes) {
 		bpf_map_delete_elem(flows, &j->key);
 		return 0;
 	}
@@ -194,12 +207,6 @@ __attribute__((noinline)) int goes_on(__u32 slot)
 	f->table = j->table;
 	return 1;
 }
-
-/* How a flow is looked for. */
-enum {
-	RELATED = 1,	/* by what the packet quotes, which keeps no flow from being idle */
-	RENEWED = 2,	/* it was judged again for this packet, and was not idle before */
-};
 
 /* Whether a flow of the port allows the packet. */
 __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)

@@ -45,9 +45,39 @@ INLINE void face(struct judgement *j, __u32 slot, __u32 in)
 	j->rule = j->meter = 0;
 	j->stateful = 0;
 	j->now = bpf_ktime_get_ns();
-	if (!j->fragment)
-		return;
-	j->fragment_of = (struct fragment_key){.src = j->src, .dst = j->dst, .id = j->id, .slot = slot, .in = in, .proto = j->proto};
+	if (unlikely(j->fragment))
+		j->fragment_of = (struct fragment_key){.slot = slot, .in = in, .place = j->id % FRAGMENT_PLACES};
+}
+
+/* Finds what became of the first fragment of the same packet, in the docket; whether it is known. */
+__attribute__((noinline)) int recall_first(void)
+{
+	struct judgement *j = judgement(PACKET);
+	const struct fragment *at_place;
+	const volatile struct fragment *now;
+
+	if (!j || !(at_place = bpf_map_lookup_elem(&fragments_v1, &j->fragment_of)))
+		return 0;
+	now = at_place;
+	__builtin_memcpy(&j->first, at_place, sizeof(j->first));
+	barrier();
+	if (j->first.at != j->first.again || now->at != j->first.at || now->again != j->first.at)
+		return 0; /* another one was written meanwhile */
+	return j->now - j->first.at < FRAGMENTS_KEPT_S * SECOND && j->first.id == j->id && j->first.proto == j->proto &&
+	       same_address(&j->first.src, &j->src) && same_address(&j->first.dst, &j->dst);
+}
+
+/* Remembers what becomes of a first fragment. */
+__attribute__((noinline)) int remember_first(__u32 reason)
+{
+	struct judgement *j = judgement(PACKET);
+
+	if (!j)
+		return 0;
+	j->first = (struct fragment){.at = j->now, .again = j->now, .src = j->src, .dst = j->dst, .id = j->id, .proto = j->proto,
+				     .rule = j->rule, .meter = j->meter, .reason = reason};
+	bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->first, BPF_ANY);
+	return 0;
 }
 
 /* Whether a flow allows the packet: its own, or, where it is an ICMP error to the source of what it quotes, that one's. */
@@ -58,12 +88,12 @@ INLINE int is_followed(__u32 slot, __u32 in, struct judgement *j)
 	if (connects(j)) {
 		found = follow(slot, in, 0);
 		if (unlikely(found == WAS_FOLLOWED))
-			found = goes_on(slot) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
+			found = goes_on(slot, 0) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
 	} else if (unlikely(j->quotes) && !j->group && same_address(&j->quote.src, &j->dst)) {
 		set_ends(1);
 		found = follow(slot, in, RELATED);
 		if (found == WAS_FOLLOWED)
-			found = goes_on(slot) ? follow(slot, in, RELATED | RENEWED) : NOT_FOLLOWED;
+			found = goes_on(slot, RELATED) ? IS_FOLLOWED : NOT_FOLLOWED;
 		set_ends(0);
 	}
 	return found == IS_FOLLOWED;
@@ -94,7 +124,6 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 {
 	struct judgement *j = judgement(PACKET);
 	const struct slot *s = slot_of(slot);
-	const struct fragment *first;
 	int reason;
 
 	if (!w || !j || !s || !w->described)
@@ -111,20 +140,17 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 		return 0; /* its rules were taken away since the caller looked */
 	j->table = word;
 	face(j, slot, in);
-	first = unlikely(j->later) ? bpf_map_lookup_elem(&fragments_v1, &j->fragment_of) : 0;
-	if (first && j->now - first->at < FRAGMENTS_KEPT_S * SECOND) {
-		j->rule = first->rule;
-		j->meter = first->meter;
-		reason = first->reason;
+	if (unlikely(j->later) && recall_first()) {
+		j->rule = j->first.rule;
+		j->meter = j->first.meter;
+		reason = j->first.reason;
 	} else if (flows && !j->later) {
 		reason = judge_whole(slot, in, word, j, w->traced == CAUGHT);
 	} else {
 		reason = ask_rules(PACKET, in, 0);
 	}
-	if (unlikely(j->fragment && !j->later)) {
-		j->seen = (struct fragment){.at = j->now, .rule = j->rule, .meter = j->meter, .reason = reason};
-		bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->seen, BPF_ANY);
-	}
+	if (unlikely(j->fragment && !j->later))
+		remember_first(reason);
 	if (j->meter)
 		count_hit(slot, j->meter);
 	if (j->rule)

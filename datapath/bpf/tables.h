@@ -24,7 +24,8 @@ enum {
 	MAX_HITS = 524288,	/* rules that have met a packet, of all ports */
 	NO_RULE = 0xffff,
 	MAX_FLOWS = 16384,	/* of one port; the oldest give way */
-	MAX_FRAGMENTS = 8192,
+	FRAGMENT_PLACES = 32,	/* first fragments that a port remembers, of each direction */
+	MAX_FRAGMENTS = MAX_PORTS * 2 * FRAGMENT_PLACES,
 };
 
 /* Dimensions, as policy.Dim has them. */
@@ -172,20 +173,26 @@ struct flow {
 	struct flow_side sides[2];	/* the opener's, the other's */
 };
 
+/* A place for the first fragment of a packet, so that one port's leave those of others alone. */
 struct fragment_key {
-	struct address src, dst;
-	__u32 id;
-	__u16 slot;
+	__u32 slot;
 	__u8 in;
-	__u8 proto;
+	__u8 place;		/* the packet's identification modulo FRAGMENT_PLACES */
+	__u16 zero;
 };
 
-/* What became of a packet's first fragment. */
+/* What became of a packet's first fragment. A reader may find the memory in use for another one: written first and last,
+ * read again when all else was, is when it came. */
 struct fragment {
 	__u64 at;		/* CLOCK_MONOTONIC, in ns */
+	struct address src, dst;
+	__u32 id;
+	__u8 proto;
+	__u8 zero[3];
 	__u64 rule, meter;
 	__u32 reason;
-	__u32 zero;
+	__u32 zero2;
+	__u64 again;		/* the same as at */
 };
 
 /* Key: number of a table. Value: what it consists of.
@@ -285,11 +292,12 @@ struct {
 	MAP_OF(struct flows);
 } flows_v1 SEC(".maps");
 
-/* Key: a packet that came in fragments. Value: the verdict on its first one.
+/* Key: a place of a port. Value: the verdict on the first fragment that came there last.
  * Written and read by judge. */
 struct {
-	MAP_UINT(type, BPF_MAP_TYPE_LRU_HASH);
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
 	MAP_UINT(max_entries, MAX_FRAGMENTS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct fragment_key);
 	MAP_TYPE(value, struct fragment);
 } fragments_v1 SEC(".maps");

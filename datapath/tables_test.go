@@ -1,0 +1,105 @@
+package datapath_test
+
+import (
+	"context"
+	"testing"
+
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
+)
+
+// onlyAnswers lets the guest open connections, and nobody else.
+func onlyAnswers() *policy.Source {
+	return rules(fabric.Rule{Name: "out", Direction: fabric.Out, Action: fabric.Allow, Stateful: true}, fabric.Rule{Name: "in", Direction: fabric.In, Action: fabric.Deny})
+}
+
+func TestADeviceThatCarriesAnotherPortKeepsNoFlows(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	a, b := w.tap(w.hosts[0], 1, 0), w.tap(w.hosts[0], 2, 0)
+	b.judge(t, onlyAnswers())
+	b.send(ip{protocol: protoUDP}.frame(2, 1, false, udp(80, 1000, data)))
+	a.receive()
+	answer := ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 80, data))
+	a.send(answer)
+	if b.receive() == nil {
+		t.Fatal("the answer does not pass")
+	}
+	b.port.Name = "another"
+	b.host.apply(datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{b.device: b.port}}})
+	if got := b.hits(t, "out"); got.Packets != 0 {
+		t.Errorf("the other port begins with %d hits", got.Packets)
+	}
+	a.send(answer)
+	b.silent()
+	if got := b.hits(t, "in"); got.Packets != 1 {
+		t.Errorf("%d packets denied, want 1", got.Packets)
+	}
+}
+
+func TestATableThatSomebodyDeletesIsMadeAgain(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	source := onlyAnswers()
+	b.judge(t, source)
+	tables := mapOf(t, h.program(t, "vp_in"), "tables_v1")
+	var id uint32
+	if err := tables.NextKey(nil, &id); err != nil {
+		t.Fatal(err)
+	}
+	if err := tables.Delete(id); err != nil {
+		t.Fatal(err)
+	}
+	packet := ip{protocol: protoUDP}.frame(2, 1, false, udp(80, 1000, data))
+	b.send(packet)
+	a.silent()
+	have, err := h.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if have.Ports[b.device].Policy == b.port.Policy {
+		t.Fatal("the port is read as if its table were there")
+	}
+	b.judge(t, source)
+	b.send(packet)
+	if a.receive() == nil {
+		t.Fatal("the table was not made again")
+	}
+}
+
+func TestATableThatDoesNotFitIsNotTriedAgainAtOnce(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	tooMany := rules()
+	for i := range 20000 {
+		tooMany.Policies[0].Spec.Rules = append(tooMany.Policies[0].Spec.Rules, fabric.Rule{Name: "r", Weight: uint16(i), Direction: fabric.In, Action: fabric.Deny})
+	}
+	change := datapath.Change{Put: datapath.State{Tables: map[policy.Digest]*policy.Source{tooMany.Digest(): tooMany}}}
+	for range 3 {
+		if err := h.Apply(context.Background(), change); err == nil {
+			t.Fatal("a table of 20,000 rules was made")
+		}
+	}
+	if got := h.Attempts(tooMany.Digest()); got != 1 {
+		t.Fatalf("it was tried %d times, want 1 within its first second", got)
+	}
+	h.EndRefusals()
+	if err := h.Apply(context.Background(), change); err == nil {
+		t.Fatal("a table of 20,000 rules was made")
+	}
+	if got := h.Attempts(tooMany.Digest()); got != 2 {
+		t.Fatalf("it was tried %d times, want 2", got)
+	}
+}
+
+func TestGraceIsWaitedForByAMapOfMapsToo(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	if err := w.hosts[0].GraceOfMaps(); err != nil {
+		t.Fatal(err)
+	}
+}
