@@ -60,8 +60,13 @@ func bench(args []string) error {
 		return err
 	}
 	progress := func(what string) { fmt.Fprintln(os.Stderr, "measuring", what) }
-	if !slices.Equal(o.Only, []string{controlName}) {
+	if o.takesCore() {
 		if r.Results, r.Programs, err = takeAll(ctx, o, progress); err != nil {
+			return err
+		}
+	}
+	if o.takesGroup(policyName) {
+		if r.Policy, err = takePolicy(ctx, o, progress); err != nil {
 			return err
 		}
 	}
@@ -138,16 +143,27 @@ func (o *options) complete() {
 	}
 }
 
-// takes reports whether the measure of that name is to be taken.
+// takes reports whether the measure of that name is to be taken: its group's name, which stands before a hyphen, takes it too.
 func (o options) takes(name string) bool {
-	return len(o.Only) == 0 || slices.Contains(o.Only, name)
+	group, _, _ := strings.Cut(name, "-")
+	return len(o.Only) == 0 || slices.Contains(o.Only, name) || group == policyName && slices.Contains(o.Only, group)
+}
+
+// takesGroup reports whether anything of a group is to be taken.
+func (o options) takesGroup(group string) bool {
+	return len(o.Only) == 0 || slices.ContainsFunc(o.Only, func(name string) bool { return name == group || strings.HasPrefix(name, group+"-") })
+}
+
+// takesCore reports whether anything is to be taken of the core without rules.
+func (o options) takesCore() bool {
+	return o.takes(programsName) || slices.ContainsFunc(measures, func(m measure) bool { return o.takes(m.Name) })
 }
 
 // names lists all measures.
 func names() []string {
-	all := []string{programsName, controlName}
+	all := []string{programsName, controlName, policyName}
 	for _, m := range measures {
 		all = append(all, m.Name)
 	}
-	return all
+	return append(all, policyNames()...)
 }

@@ -14,6 +14,8 @@ const (
 	documentEnd   = "<!-- figures: end -->\n"
 	controlBegin  = "<!-- control plane: begin; written by `make bench` -->\n"
 	controlEnd    = "<!-- control plane: end -->\n"
+	policyBegin   = "<!-- policy: begin; written by `make bench` -->\n"
+	policyEnd     = "<!-- policy: end -->\n"
 )
 
 // Document replaces the figures in the file that were taken; others and the text around them stay. A file that is not there
@@ -27,13 +29,18 @@ func (r report) Document(path string) (wrote bool, err error) {
 		return false, err
 	}
 	text := string(old)
-	if len(r.Results) > 0 || len(r.Control) == 0 {
+	if len(r.Results) > 0 || len(r.Programs) > 0 {
 		if text, err = replace(text, documentBegin, documentEnd, r.markdown()); err != nil {
 			return false, fmt.Errorf("write figures into %s: %w", path, err)
 		}
 	}
 	if len(r.Control) > 0 {
 		if text, err = replace(text, controlBegin, controlEnd, r.controlMarkdown()); err != nil {
+			return false, fmt.Errorf("write figures into %s: %w", path, err)
+		}
+	}
+	if !r.Policy.isEmpty() {
+		if text, err = replace(text, policyBegin, policyEnd, r.policyMarkdown()); err != nil {
 			return false, fmt.Errorf("write figures into %s: %w", path, err)
 		}
 	}
@@ -54,11 +61,16 @@ func replace(document, begin, end, text string) (string, error) {
 	return before + begin + text + end + after, nil
 }
 
+// taken says where, how and when the figures were taken.
+func (r report) taken() string {
+	return fmt.Sprintf("%s, %d cores, Linux %s, load %s before the run; `%s`, %s",
+		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"))
+}
+
 // controlMarkdown is the figures of the control plane as a document.
 func (r report) controlMarkdown() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s, load %s before the run; `%s`, %s.\n\n",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"))
+	fmt.Fprintf(&b, "\n%s.\n\n", r.taken())
 	fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(controlHead, " | "), strings.Repeat("---|", len(controlHead)))
 	for _, f := range r.Control {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(f.row(), " | "))
@@ -71,9 +83,8 @@ func (r report) controlMarkdown() string {
 func (r report) markdown() string {
 	var b strings.Builder
 	all, disturbed := r.slices()
-	fmt.Fprintf(&b, "\n%s, %d cores, Linux %s, load %s before the run; `%s`, %s; %d slices of %v each, median (min–max); "+
-		"%d of all %d slices were disturbed by other processes.\n\n",
-		r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Load, r.Command, r.Date.Format("2006-01-02"), r.Options.Rounds, r.Options.Slice, disturbed, all)
+	fmt.Fprintf(&b, "\n%s; %d slices of %v each, median (min–max); %d of all %d slices were disturbed by other processes.\n\n",
+		r.taken(), r.Options.Rounds, r.Options.Slice, disturbed, all)
 	fmt.Fprintf(&b, "| | %s | %s | %s | %s / %s | %s / %s |\n|---|---|---|---|---|---|---|\n", raw, bridge, weft, weft, bridge, weft, raw)
 	for _, m := range r.Results {
 		fmt.Fprintf(&b, "| %s |\n", strings.Join(m.row(), " | "))

@@ -35,33 +35,60 @@ var measures = []measure{
 	{Name: "tcp-from-tap-seg", Text: "TCP bulk, tap to veth, segmented underlay", Unit: "bit/s", Segmented: true, lane: tap, back: true, run: bulk},
 }
 
+// contender is a site under a ruleset, measured against others.
+type contender struct {
+	name string
+	*site
+	rules ruleset
+}
+
+// prepare puts the ruleset in force.
+func (c contender) prepare() error {
+	if c.ruled == c.rules {
+		return nil
+	}
+	if err := c.judge(c.rules); err != nil {
+		return err
+	}
+	c.ruled = c.rules
+	return nil
+}
+
 // result is what one measure gave.
 type result struct {
 	measure
-	// Values are the figures of each peer, one per round; a peer without the lane is absent.
+	// Values are the figures of each contender by name, one per round; one without the lane is absent.
 	Values map[string][]float64
+	// order is that of the contenders.
+	order []string
 	// Disturbed is how many slices were taken while other processes computed.
 	Disturbed int
 }
 
-// take runs the measure on all sites, slice by slice in turn, so that whatever disturbs the machine disturbs all alike.
-func (m measure) take(ctx context.Context, sites []*site, o options, q *quiet) (result, error) {
+// take runs the measure on all contenders, slice by slice in turn, so that whatever disturbs the machine disturbs all alike.
+func (m measure) take(ctx context.Context, all []contender, o options, q *quiet) (result, error) {
 	r := result{measure: m, Values: map[string][]float64{}}
+	for _, c := range all {
+		r.order = append(r.order, c.name)
+	}
 	for round := range o.Rounds {
-		for i := range sites {
-			s := sites[(i+round)%len(sites)] // nobody is always first
-			e, ok := s.ends(m)
+		for i := range all {
+			c := all[(i+round)%len(all)] // nobody is always first
+			e, ok := c.ends(m)
 			if !ok {
 				continue
 			}
+			if err := c.prepare(); err != nil {
+				return r, err
+			}
 			value, disturbed, err := m.slice(ctx, e, o.Slice, q)
 			if err != nil {
-				return r, fmt.Errorf("measure %s on %s: %w", m.Name, s.peer, err)
+				return r, fmt.Errorf("measure %s on %s: %w", m.Name, c.name, err)
 			}
 			if disturbed {
 				r.Disturbed++
 			}
-			r.Values[s.peer] = append(r.Values[s.peer], value)
+			r.Values[c.name] = append(r.Values[c.name], value)
 		}
 	}
 	return r, nil
@@ -111,7 +138,7 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 	if err := sweep(); err != nil {
 		return nil, nil, fmt.Errorf("remove what an earlier benchmark left: %w", err)
 	}
-	sites, err := build()
+	sites, err := build(buildRaw, buildBridge, buildWeft)
 	defer func() {
 		for _, s := range sites {
 			err = errors.Join(err, s.Close())
@@ -126,6 +153,10 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 			return nil, nil, err
 		}
 	}
+	all := make([]contender, len(sites))
+	for i, s := range sites {
+		all[i] = contender{name: s.peer, site: s}
+	}
 	q := &quiet{budget: o.Patience}
 	segmented := false
 	for _, m := range measures {
@@ -139,7 +170,7 @@ func takeAll(ctx context.Context, o options, progress func(string)) (results []r
 			}
 		}
 		progress(m.Text)
-		r, err := m.take(ctx, sites, o, q)
+		r, err := m.take(ctx, all, o, q)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -158,9 +189,9 @@ func segmentAll(sites []*site) error {
 	return nil
 }
 
-// build builds the sites of all peers, weft's last; those that stand are returned even with an error.
-func build() (sites []*site, err error) {
-	for i, builder := range []func(int) (*site, error){buildRaw, buildBridge, buildWeft} {
+// build builds sites in order; those that stand are returned even with an error.
+func build(builders ...func(int) (*site, error)) (sites []*site, err error) {
+	for i, builder := range builders {
 		s, err := builder(i)
 		if err != nil {
 			return sites, fmt.Errorf("build %s: %w", s.peer, err)
@@ -190,9 +221,12 @@ func spreadOf(values []float64) spread {
 	return spread{Median: (sorted[(n-1)/2] + sorted[n/2]) / 2, Min: sorted[0], Max: sorted[n-1]}
 }
 
-// Over is weft's figure over a peer's, round by round: both slices of a ratio stood side by side in time.
-func (r result) Over(peer string) (spread, bool) {
-	ours, theirs := r.Values[weft], r.Values[peer]
+// Over is weft's figure over a peer's.
+func (r result) Over(peer string) (spread, bool) { return r.Ratio(weft, peer) }
+
+// Ratio is one contender's figure over another's, round by round: both slices of a ratio stood near each other in time.
+func (r result) Ratio(of, over string) (spread, bool) {
+	ours, theirs := r.Values[of], r.Values[over]
 	n := min(len(ours), len(theirs))
 	ratios := make([]float64, n)
 	for i := range ratios {

@@ -52,6 +52,7 @@ func buildBridge(number int) (s *site, err error) {
 	if err != nil {
 		return s, err
 	}
+	s.hosts = hosts
 	for i, host := range hosts {
 		err := host.Do(func() error {
 			tunnel := nic.Tunnel{Name: "vx0", VNI: 77, Local: vteps[i], Remote: vteps[1-i], MTU: guestMTU}

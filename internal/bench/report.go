@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,6 +34,8 @@ type report struct {
 	Programs []programTime
 	// Control are the figures of the control plane.
 	Control []figure
+	// Policy are those of rules.
+	Policy policyReport
 }
 
 // goal is a ratio that was asked for.
@@ -80,7 +83,9 @@ func thisMachine() (machine, error) {
 // Table writes the results for a terminal.
 func (r report) Table(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(t, "\t%s\t%s\t%s\t%s / %s\t%s / %s\n", raw, bridge, weft, weft, bridge, weft, raw)
+	if len(r.Results) > 0 {
+		fmt.Fprintf(t, "\t%s\t%s\t%s\t%s / %s\t%s / %s\n", raw, bridge, weft, weft, bridge, weft, raw)
+	}
 	for _, m := range r.Results {
 		fmt.Fprintln(t, strings.Join(m.row(), "\t"))
 	}
@@ -93,6 +98,7 @@ func (r report) Table(w io.Writer) error {
 	for _, p := range r.Programs {
 		fmt.Fprintln(t, strings.Join(p.row(), "\t"))
 	}
+	r.Policy.table(t)
 	if len(r.Control) > 0 {
 		fmt.Fprintln(t, "\n"+strings.Join(controlHead, "\t"))
 	}
@@ -168,7 +174,7 @@ type jsonResult struct {
 // JSON writes the results for a program.
 func (r report) JSON(w io.Writer) error {
 	items := make([]jsonResult, 0, len(r.Results))
-	for _, m := range r.Results {
+	for _, m := range append(slices.Clone(r.Results), r.Policy.Results...) {
 		j := jsonResult{Name: m.Name, Text: m.Text, Unit: m.Unit, Values: m.Values, Ratios: map[string]spread{}, Disturbed: m.Disturbed}
 		for _, peer := range []string{raw, bridge} {
 			if s, ok := m.Over(peer); ok {
@@ -182,5 +188,6 @@ func (r report) JSON(w io.Writer) error {
 	return encoder.Encode(map[string]any{
 		"machine": r.Machine, "command": r.Command, "date": r.Date.Format(time.RFC3339),
 		"rounds": r.Options.Rounds, "sliceSeconds": r.Options.Slice.Seconds(), "items": items, "programs": r.Programs, "control": r.Control,
+		"policy": r.Policy.Figures, "policyRatios": r.Policy.ratios(),
 	})
 }

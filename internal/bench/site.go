@@ -19,11 +19,12 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// The peers: the same guests, joined in three ways.
+// The peers: the same guests, joined in several ways.
 const (
-	raw    = "raw veth"
-	bridge = "bridge+VXLAN"
-	weft   = "weft"
+	raw      = "raw veth"
+	bridge   = "bridge+VXLAN"
+	weft     = "weft"
+	filtered = "bridge+VXLAN+nftables"
 )
 
 const (
@@ -63,10 +64,14 @@ type site struct {
 	sender map[lane]netip.Addr
 	// wires are the devices that stand for the cable between the hosts, with their namespaces.
 	wires []wireEnd
-	// hosts and planes are weft's hosts and the forwarding cores in them.
+	// hosts are those of the bridge and of weft, planes weft's forwarding cores in them.
 	hosts  []nic.Namespace
 	planes []*datapath.Datapath
-	undo   []func() error
+	// judge puts a ruleset on the guests of the lane across hosts; nil where there is nothing that could judge. ruled is the one
+	// in force.
+	judge func(ruleset) error
+	ruled ruleset
+	undo  []func() error
 }
 
 // wireEnd is a device at one end of the underlay.

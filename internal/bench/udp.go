@@ -43,16 +43,35 @@ func openSink(e ends) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	refuse := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
-	program := unix.SockFprog{Len: uint16(len(refuse)), Filter: &refuse[0]}
-	err = errors.Join(
-		unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program),
-		unix.Bind(fd, sockaddr(e.addr, sinkPort)))
-	if err != nil {
+	if err := unix.Bind(fd, sockaddr(e.addr, sinkPort)); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("open the sink in %s: %w", e.to.Name, err)
 	}
 	return &sink{space: e.to, fd: fd}, nil
+}
+
+// Establish answers the first datagram, so that all that track connections hold this one for established, and refuses what
+// follows.
+func (s *sink) Establish() error {
+	for deadline := time.Now().Add(patience); ; {
+		var one [smallPayload]byte
+		_, from, err := unix.Recvfrom(s.fd, one[:], 0)
+		if err == nil {
+			if err := unix.Sendto(s.fd, one[:], 0, from); err != nil {
+				return fmt.Errorf("answer a datagram in %s: %w", s.space.Name, err)
+			}
+			break
+		}
+		if !again(err) {
+			return fmt.Errorf("wait for a datagram in %s: %w", s.space.Name, err)
+		}
+		if time.Now().After(deadline) {
+			return errNothing
+		}
+	}
+	refuse := []unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	program := unix.SockFprog{Len: uint16(len(refuse)), Filter: &refuse[0]}
+	return unix.SetsockoptSockFprog(s.fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program)
 }
 
 // Close closes the socket.
@@ -175,6 +194,9 @@ func blast(ctx context.Context, e ends, rate int, d time.Duration) (counted span
 		b.stop.Store(true)
 		err = errors.Join(err, <-done)
 	}()
+	if err := s.Establish(); err != nil {
+		return counted, err
+	}
 	if err := wait(ctx, d/8); err != nil {
 		return counted, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 )
 
 const (
@@ -42,19 +43,44 @@ func buildWeft(number int) (s *site, err error) {
 	if err := s.populate(hosts, guests, func(nic.Namespace, string) error { return nil }); err != nil {
 		return s, err
 	}
+	states := make([]datapath.State, len(hosts))
 	for i, host := range hosts {
 		plane, err := s.openPlane(host, vteps[i])
 		if err != nil {
 			return s, err
 		}
 		s.hosts, s.planes = append(s.hosts, host), append(s.planes, plane)
-		change := datapath.Change{Put: wanted(i, vteps, guests)}
-		err = host.Do(func() error { return plane.Apply(context.Background(), change) })
-		if err != nil {
+		states[i] = wanted(i, vteps, guests)
+		if err := s.apply(i, datapath.Change{Put: states[i]}); err != nil {
 			return s, fmt.Errorf("fill the core of host %d: %w", i, err)
 		}
 	}
+	s.judge = func(r ruleset) error { return s.judgeWeft(r, states) }
 	return s, nil
+}
+
+// apply changes the core of a host.
+func (s *site) apply(host int, c datapath.Change) error {
+	return s.hosts[host].Do(func() error { return s.planes[host].Apply(context.Background(), c) })
+}
+
+// judgeWeft puts the guests of the lane across hosts under a ruleset. Tables that were in force stay, so that a ruleset that comes
+// again is there.
+func (s *site) judgeWeft(r ruleset, states []datapath.State) error {
+	source := r.source()
+	for i, device := range []string{portA, portB} {
+		port := states[i].Ports[device]
+		c := datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{}}}
+		if source != nil {
+			port.Policy = source.Digest()
+			c.Put.Tables = map[policy.Digest]*policy.Source{port.Policy: source}
+		}
+		c.Put.Ports[device] = port
+		if err := s.apply(i, c); err != nil {
+			return fmt.Errorf("judge %s by %s: %w", device, r, err)
+		}
+	}
+	return nil
 }
 
 // openPlane loads the core into a host, pinned in a BPF file system of its own.

@@ -1,0 +1,107 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+)
+
+// policyReport is what was measured of rules.
+type policyReport struct {
+	// Results have a figure of each contender.
+	Results []result
+	// Figures are times and counts.
+	Figures []figure
+}
+
+func (p policyReport) isEmpty() bool { return len(p.Results) == 0 && len(p.Figures) == 0 }
+
+// ratio is a ratio that was asked for, or is told, as it was measured.
+type ratio struct {
+	Measure string  `json:"measure"`
+	Of      string  `json:"of"`
+	Over    string  `json:"over"`
+	Least   float64 `json:"least,omitempty"`
+	spread
+}
+
+// ratios are those of the measures that were taken.
+func (p policyReport) ratios() []ratio {
+	var all []ratio
+	for _, a := range policyAsked {
+		for _, m := range p.Results {
+			if s, ok := m.Ratio(a.of, a.over); ok && m.Name == a.measure {
+				all = append(all, ratio{m.Text, a.of, a.over, a.least, s})
+			}
+		}
+	}
+	return all
+}
+
+// row is the ratio as text.
+func (r ratio) row() []string {
+	row := []string{r.Measure, r.Of + " / " + r.Over, "–", fmt.Sprintf("%.2f (%.2f–%.2f)", r.Median, r.Min, r.Max), ""}
+	if r.Least == 0 {
+		return row
+	}
+	row[2], row[4] = fmt.Sprintf("≥ %.2f", r.Least), "reached"
+	if r.Median < r.Least {
+		row[4] = "**missed**"
+	}
+	return row
+}
+
+// grid is a table of figures: its head, then rows of as many columns.
+type grid [][]string
+
+// grids are the report's tables.
+func (p policyReport) grids() []grid {
+	var all []grid
+	rates := grid{{"rules", "", "rate"}}
+	for _, m := range p.Results {
+		if m.Name == curve.Name {
+			continue
+		}
+		for _, name := range m.order {
+			rates = append(rates, []string{m.Text, name, format(spreadOf(m.Values[name]), m.Unit)})
+		}
+	}
+	ratios := grid{{"ratio of", "", "asked for", "measured", ""}}
+	for _, r := range p.ratios() {
+		ratios = append(ratios, r.row())
+	}
+	figures := grid{append([]string{"rules"}, controlHead[1:]...)}
+	for _, f := range p.Figures {
+		figures = append(figures, f.row())
+	}
+	for _, g := range []grid{rates, ratios, figures} {
+		if len(g) > 1 {
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// table writes the figures for a terminal.
+func (p policyReport) table(w io.Writer) {
+	for _, g := range p.grids() {
+		fmt.Fprintln(w)
+		for _, row := range g {
+			fmt.Fprintln(w, strings.Join(row, "\t"))
+		}
+	}
+}
+
+// policyMarkdown is the figures of rules as a document.
+func (r report) policyMarkdown() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "\n%s; %d slices of %v each, median (min–max).\n\n", r.taken(), r.Options.Rounds, r.Options.Slice)
+	for _, g := range r.Policy.grids() {
+		fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(g[0], " | "), strings.Repeat("---|", len(g[0])))
+		for _, row := range g[1:] {
+			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
+		}
+		b.WriteString("\n")
+	}
+	return b.String()
+}
