@@ -7,7 +7,7 @@ GO      := go
 # Packages whose tests touch the kernel: root only, part of `make test`, not of `make check`.
 ROOTED  := /(agent|agent/server|cmd/weft|datapath|datapath/nic|datapath/datapathtest|internal/lab|internal/lab/impair|internal/bench)$$
 
-.PHONY: build demo test check bench generate deps deps-generate clean
+.PHONY: build demo test check bench mutants generate deps deps-generate clean
 
 build: ## bin/weft, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weft ./cmd/weft
@@ -26,6 +26,9 @@ check: ## fast, no root: format, vet, the rules of the house, tests that need no
 
 bench: deps build ## ratios against raw veth and the Linux bridge, written to docs/benchmarks.md
 	$(GO) run ./internal/bench
+
+mutants: deps deps-generate ## faults in the C code that the differential test must notice, as root; docs/reference/mutants.md
+	$(GO) run ./internal/mutants
 
 generate: deps-generate ## BPF objects, stages and reasons, OpenAPI; leaves a clean tree clean
 	$(GO) generate ./...

@@ -73,7 +73,7 @@ func TestTheCoreDecidesAsTheModel(t *testing.T) {
 	for ; time.Since(began) < length; episodes++ {
 		d.episode(rand.New(rand.NewPCG(seed, uint64(episodes))))
 		if t.Failed() {
-			t.Fatalf("seed %d, episode %d", seed, episodes)
+			t.Fatalf("seed %d, episode %d, packet %d", seed, episodes, d.packets)
 		}
 	}
 	t.Logf("seed %d: %d packets in %d episodes, %.0f a second: %v", seed, d.packets, episodes, float64(d.packets)/time.Since(began).Seconds(), d.seen)

@@ -25,7 +25,7 @@ var rows = map[string]int{
 	"policy":        2, "tracing": 2, "extension": 2, "fabric/store": 2, "fabric/members": 2, "fabric/identity": 2,
 	"fabric/store/server": 2, "fabric/store/storetest": 3,
 	"fabric":            1,
-	"internal/archtest": 0, "internal/tally": 0,
+	"internal/archtest": 0, "internal/tally": 0, "internal/mutants": 0,
 	"internal/gen/stages": 2, "internal/gen/openapi": 6, "internal/lab/impair": 4,
 }
 
