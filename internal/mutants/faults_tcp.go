@@ -187,7 +187,7 @@ var tcpFaults = []fault{
 		new:   `open_flow(slot, in, FLOW_OPEN, 0);`,
 		means: "after a move and a change of policy connections are judged by the wrong rules"},
 	{name: "adopted under no rule", file: "flow.h",
-		old:   "\t\t\tj->rule = o->rule;\n",
-		new:   "",
+		old:   "\t\t\tj->rule = o->rule;\n\t\t\tj->idle",
+		new:   "\t\t\tj->idle",
 		means: "moved connections are counted for the rule that would have dropped them"},
 }
