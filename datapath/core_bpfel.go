@@ -260,6 +260,7 @@ type coreJudgement struct {
 	SrcMac    uint64
 	DstMac    uint64
 	Now       uint64
+	Turn      uint64
 	Src       coreAddress
 	Dst       coreAddress
 	Key       coreFlowKey

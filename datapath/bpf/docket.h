@@ -45,7 +45,8 @@ struct judgement {
 
 	/* From here on nothing is cleared: it is written before it is read. */
 	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
-	__u64 now;		/* CLOCK_MONOTONIC when its judgement began, in ns */
+	__u64 now;		/* CLOCK_MONOTONIC_COARSE when its judgement began, in ns; every use is in seconds */
+	__u64 turn;		/* judgements on this CPU so far; read by the test */
 	struct address src, dst;
 	struct flow_key key;	/* the ends, of the packet as of its connection */
 	struct quote quote;

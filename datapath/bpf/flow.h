@@ -68,6 +68,12 @@ INLINE int is_reply(const struct judgement *j)
 	return j->icmp_type == (j->ip == 4 ? ICMP_ECHO_REPLY : ICMPV6_ECHO_REPLY);
 }
 
+/* How long ago then was, in ns; not at all if another CPU wrote it down since now was read. */
+INLINE __u64 elapsed(__u64 now, __u64 then)
+{
+	return (__s64)(now - then) > 0 ? now - then : 0;
+}
+
 INLINE __u64 lifetime(const struct flow *f, __u32 proto)
 {
 	__u32 s = f->idle;
@@ -217,7 +223,7 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 
 	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
 		return NOT_FOLLOWED;
-	if (!(how & RENEWED) && j->now - f->seen >= lifetime(f, j->key.proto))
+	if (!(how & RENEWED) && elapsed(j->now, f->seen) >= lifetime(f, j->key.proto))
 		return NOT_FOLLOWED;
 	if (!(how & RELATED) && j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN &&
 	    (f->state == FLOW_CLOSING || (f->state == FLOW_OPEN && in != f->opener)))
@@ -230,21 +236,35 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 	return IS_FOLLOWED;
 }
 
-/* The ends of the packet, or of the one that it quotes, which went the other way. */
-__attribute__((noinline)) int set_ends(__u32 quoted)
+INLINE void set_ends(struct judgement *j, const struct address *local, const struct address *remote, __u16 lport, __u16 rport, __u8 proto)
+{
+	j->key.local = *local;
+	j->key.remote = *remote;
+	j->key.lport = lport;
+	j->key.rport = rport;
+	j->key.proto = proto;
+}
+
+/* The ends are the packet's. */
+INLINE void set_own_ends(struct judgement *j)
+{
+	if (j->inward)
+		set_ends(j, &j->dst, &j->src, j->dport, j->sport, j->proto);
+	else
+		set_ends(j, &j->src, &j->dst, j->sport, j->dport, j->proto);
+}
+
+/* The ends are those of the packet that it quotes, which went the other way. */
+__attribute__((noinline)) int set_quoted_ends(void)
 {
 	struct judgement *j = judgement(PACKET);
 
 	if (!j)
 		return 0;
-	const struct address *src = quoted ? &j->quote.dst : &j->src, *dst = quoted ? &j->quote.src : &j->dst;
-	__u16 sport = quoted ? j->quote.dport : j->sport, dport = quoted ? j->quote.sport : j->dport;
-
-	j->key.local = j->inward ? *dst : *src;
-	j->key.remote = j->inward ? *src : *dst;
-	j->key.lport = j->inward ? dport : sport;
-	j->key.rport = j->inward ? sport : dport;
-	j->key.proto = quoted ? j->quote.proto : j->proto;
+	if (j->inward)
+		set_ends(j, &j->quote.src, &j->quote.dst, j->quote.sport, j->quote.dport, j->quote.proto);
+	else
+		set_ends(j, &j->quote.dst, &j->quote.src, j->quote.dport, j->quote.sport, j->quote.proto);
 	return 0;
 }
 

@@ -41,10 +41,11 @@ INLINE int is_exempt(const struct judgement *j)
 INLINE void face(struct judgement *j, __u32 slot, __u32 in)
 {
 	j->inward = in;
-	set_ends(0);
+	set_own_ends(j);
 	j->rule = j->meter = 0;
 	j->stateful = 0;
-	j->now = bpf_ktime_get_ns();
+	j->now = bpf_ktime_get_coarse_ns();
+	j->turn++;
 	if (unlikely(j->fragment))
 		j->fragment_of = (struct fragment_key){.slot = slot, .in = in, .place = j->id % FRAGMENT_PLACES};
 }
@@ -63,7 +64,7 @@ __attribute__((noinline)) int recall_first(void)
 	barrier();
 	if (j->first.at != j->first.again || now->at != j->first.at || now->again != j->first.at)
 		return 0; /* another one was written meanwhile */
-	return j->now - j->first.at < FRAGMENTS_KEPT_S * SECOND && j->first.id == j->id && j->first.proto == j->proto &&
+	return elapsed(j->now, j->first.at) < FRAGMENTS_KEPT_S * SECOND && j->first.id == j->id && j->first.proto == j->proto &&
 	       same_address(&j->first.src, &j->src) && same_address(&j->first.dst, &j->dst);
 }
 
@@ -74,7 +75,9 @@ __attribute__((noinline)) int remember_first(__u32 reason)
 
 	if (!j)
 		return 0;
-	j->first = (struct fragment){.at = j->now, .again = j->now, .src = j->src, .dst = j->dst, .id = j->id, .proto = j->proto,
+	__u64 now = bpf_ktime_get_ns();
+
+	j->first = (struct fragment){.at = now, .again = now, .src = j->src, .dst = j->dst, .id = j->id, .proto = j->proto,
 				     .rule = j->rule, .meter = j->meter, .reason = reason};
 	bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->first, BPF_ANY);
 	return 0;
@@ -90,11 +93,11 @@ INLINE int is_followed(__u32 slot, __u32 in, struct judgement *j)
 		if (unlikely(found == WAS_FOLLOWED))
 			found = goes_on(slot, 0) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
 	} else if (unlikely(j->quotes) && !j->group && same_address(&j->quote.src, &j->dst)) {
-		set_ends(1);
+		set_quoted_ends();
 		found = follow(slot, in, RELATED);
 		if (found == WAS_FOLLOWED)
 			found = goes_on(slot, RELATED) ? IS_FOLLOWED : NOT_FOLLOWED;
-		set_ends(0);
+		set_own_ends(j);
 	}
 	return found == IS_FOLLOWED;
 }
