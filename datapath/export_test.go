@@ -41,3 +41,10 @@ func (d *Datapath) GraceOfMaps() error {
 	defer d.mu.Unlock()
 	return d.graceOfMaps()
 }
+
+// PruneHits keeps the hits of at most so many rules, beside those that judge.
+func (d *Datapath) PruneHits(most int) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pruneHits(most)
+}

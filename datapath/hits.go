@@ -2,8 +2,11 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
@@ -30,23 +33,46 @@ func (d *Datapath) RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.R
 		names[p.value.Slot] = fabric.PortID(text(p.value.Name[:]))
 	}
 	all := map[fabric.PortID]map[policy.RuleID]Hits{}
-	var key coreHitKey
-	var perCPU []coreHits
-	entries := d.maps.HitsV1.Iterate()
-	for entries.Next(&key, &perCPU) {
+	err := d.eachHit(func(key *coreHitKey, perCPU []coreHits) {
 		name, known := names[key.Slot]
 		if !known {
-			continue
+			return
 		}
 		if all[name] == nil {
 			all[name] = map[policy.RuleID]Hits{}
 		}
 		all[name][policy.RuleID(key.Rule)] = hitsOf(perCPU)
+	})
+	return all, err
+}
+
+// hitBatch is how many rules' hits one system call reads, at most.
+const hitBatch = 4096
+
+// eachHit calls fn with what every rule of every slot has met, per CPU; fn must not keep what it gets.
+func (d *Datapath) eachHit(fn func(key *coreHitKey, perCPU []coreHits)) error {
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("read the hits of rules: %w", err)
 	}
-	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("read the hits of rules: %w", err)
+	keys, values := make([]coreHitKey, hitBatch), make([]coreHits, hitBatch*cpus)
+	var cursor ebpf.MapBatchCursor
+	for {
+		n, err := d.maps.HitsV1.BatchLookup(&cursor, keys, values, nil)
+		if errors.Is(err, errNoSpace) { // one bucket holds more than the batch
+			keys, values = make([]coreHitKey, 2*len(keys)), make([]coreHits, 2*len(values))
+			continue
+		}
+		for i := range n {
+			fn(&keys[i], values[i*cpus:(i+1)*cpus])
+		}
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the hits of rules: %w", err)
+		}
 	}
-	return all, nil
 }
 
 // hitsOf adds up what the CPUs have counted.
@@ -66,16 +92,51 @@ func hitsOf(perCPU []coreHits) (h Hits) {
 // clearHits begins the hits of a slot's rules anew.
 func (d *Datapath) clearHits(slot uint32) error {
 	var stale []coreHitKey
-	var key coreHitKey
-	var perCPU []coreHits
-	entries := d.maps.HitsV1.Iterate()
-	for entries.Next(&key, &perCPU) {
+	err := d.eachHit(func(key *coreHitKey, _ []coreHits) {
 		if key.Slot == slot {
-			stale = append(stale, key)
+			stale = append(stale, *key)
 		}
-	}
-	if err := entries.Err(); err != nil {
-		return fmt.Errorf("clear the hits of slot %d: %w", slot, err)
+	})
+	if err != nil {
+		return err
 	}
 	return remove(d.maps.HitsV1, stale)
+}
+
+// mostKeptHits is how many rules' hits are kept before those of rules that judge no port here any more give way.
+const mostKeptHits = maxHits / 2
+
+// pruneHits makes room for the hits of new rules: of slots that have no port, and, when there are more than most, of rules
+// that are in no table.
+func (d *Datapath) pruneHits(most int) error {
+	slots := make(map[uint32]bool, len(d.ports))
+	for _, p := range d.ports {
+		slots[p.value.Slot] = true
+	}
+	rules := map[uint64]bool{}
+	if err := each(d.maps.RulesV1, &batch[coreRuleKey, coreRule]{}, func(_ *coreRuleKey, r *coreRule) { rules[r.Id] = true }); err != nil {
+		return err
+	}
+	for _, direction := range []fabric.Direction{fabric.In, fabric.Out} {
+		rules[uint64(policy.DefaultID(direction))] = true
+	}
+	var orphans, strays []coreHitKey
+	kept := 0
+	err := d.eachHit(func(key *coreHitKey, _ []coreHits) {
+		switch {
+		case !slots[key.Slot]:
+			orphans = append(orphans, *key)
+		case !rules[key.Rule]:
+			strays = append(strays, *key)
+		default:
+			kept++
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if kept+len(strays) > most {
+		orphans = append(orphans, strays...)
+	}
+	return remove(d.maps.HitsV1, orphans)
 }

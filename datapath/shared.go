@@ -19,6 +19,7 @@ import (
 const (
 	maxPorts       = 4096
 	maxPeers       = 4096
+	maxHits        = 524288
 	firstSlot      = 3
 	slotUnderlay   = 0
 	slotTunnel     = 1

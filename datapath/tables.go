@@ -220,7 +220,7 @@ func (d *Datapath) releaseTables(digests map[policy.Digest]*policy.Source) error
 	if err := d.grace(); err != nil {
 		return err
 	}
-	return d.sweepParts(live)
+	return errors.Join(d.sweepParts(live), d.pruneHits(mostKeptHits))
 }
 
 // grace waits until every program that ran when it was called has ended: synchronize_rcu by way of membarrier(2), or, on hosts

@@ -103,3 +103,35 @@ func TestGraceIsWaitedForByAMapOfMapsToo(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestHitsOfRulesThatJudgeNoMoreGiveWay(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	a, b := w.tap(w.hosts[0], 1, 0), w.tap(w.hosts[0], 2, 0)
+	packet := ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 85, data))
+	for _, name := range []string{"old", "new"} {
+		b.judge(t, rules(fabric.Rule{Name: name, Direction: fabric.In, Action: fabric.Allow, Protocol: "udp"}))
+		a.send(packet)
+		if b.receive() == nil {
+			t.Fatal("an allowed packet does not arrive")
+		}
+	}
+	have, err := w.hosts[0].Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(have.Tables, b.port.Policy)
+	w.hosts[0].apply(datapath.Change{Delete: datapath.State{Tables: have.Tables}})
+	if got := b.hits(t, "old"); got.Packets != 1 {
+		t.Fatalf("a rule that judges no more has %d hits, want 1 while there is room", got.Packets)
+	}
+	if err := w.hosts[0].PruneHits(1); err != nil {
+		t.Fatal(err)
+	}
+	if got := b.hits(t, "old"); got.Packets != 0 {
+		t.Errorf("a rule that judges no more keeps %d hits", got.Packets)
+	}
+	if got := b.hits(t, "new"); got.Packets != 1 {
+		t.Errorf("a rule that judges has %d hits, want 1", got.Packets)
+	}
+}
