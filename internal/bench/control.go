@@ -43,12 +43,14 @@ func (o options) effort() effort {
 type figure struct {
 	Name string `json:"name"`
 	Text string `json:"text"`
-	Unit string `json:"unit"` // s, ms or MB
+	Unit string `json:"unit"` // s, ms, MB; empty for a count
 	// Values are all that was measured, in order of time.
 	Values []float64 `json:"values"`
 	// Most is what was asked for, 0 where nothing was; P99 says whether it is about the slowest hundredth or the median.
 	Most float64 `json:"most,omitempty"`
 	P99  bool    `json:"p99,omitempty"`
+	// None: what was asked for is that nothing is counted, ever.
+	None bool `json:"none,omitempty"`
 }
 
 // quantile is the smallest value that this part of all values does not exceed.
@@ -63,9 +65,18 @@ func (f figure) quantile(part float64) float64 {
 // row is a figure as text: what it is, median, p99, largest, how many, what was asked for, and whether it was reached.
 func (f figure) row() []string {
 	number := func(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) + " " + f.Unit }
+	if f.Unit == "" {
+		number = func(v float64) string { return thousands(int(v)) }
+	}
 	row := []string{f.Text, number(f.quantile(0.5)), "–", number(f.quantile(1)), strconv.Itoa(len(f.Values)), "–", ""}
 	if len(f.Values) >= 100 { // fewer have no hundredth
 		row[2] = number(f.quantile(0.99))
+	}
+	if f.None {
+		row[5], row[6] = "0", "reached"
+		if f.quantile(1) > 0 {
+			row[6] = "**missed**"
+		}
 	}
 	if f.Most == 0 {
 		return row

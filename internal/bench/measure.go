@@ -40,6 +40,8 @@ type contender struct {
 	name string
 	*site
 	rules ruleset
+	// beside is a load that runs beside the slice, until the function that it returns is called; nil is none.
+	beside func() (end func() error)
 }
 
 // prepare puts the ruleset in force.
@@ -81,8 +83,12 @@ func (m measure) take(ctx context.Context, all []contender, o options, q *quiet)
 			if err := c.prepare(); err != nil {
 				return r, err
 			}
+			end := func() error { return nil }
+			if c.beside != nil {
+				end = c.beside()
+			}
 			value, disturbed, err := m.slice(ctx, e, o.Slice, q)
-			if err != nil {
+			if err := errors.Join(err, end()); err != nil {
 				return r, fmt.Errorf("measure %s on %s: %w", m.Name, c.name, err)
 			}
 			if disturbed {

@@ -72,7 +72,7 @@ func policyNames() []string {
 	for _, m := range ruledMeasures() {
 		all = append(all, m.Name)
 	}
-	return all
+	return append(all, attackName)
 }
 
 // asked is a ratio of two contenders; least 0 says that it was not asked for and is only told.
@@ -89,6 +89,9 @@ var policyAsked = []asked{
 	{"policy-udp64", entry{weft, thousand}.name(), entry{filtered, linear}.name(), 0},
 	{"policy-crr", entry{weft, thousand}.name(), raw, 0.8},
 	{"policy-crr", entry{weft, thousand}.name(), entry{weft, noRules}.name(), 0},
+	{attackName, besideRandom, unattacked, 0.9},
+	{attackName, besideRandom, besideOne, 0},
+	{attackName, atReceiver, unattacked, 0},
 }
 
 // takePolicy builds the peers that rules are compared on, takes the group's measures, and removes the sites.
@@ -116,6 +119,15 @@ func takePolicy(ctx context.Context, o options, progress func(string)) (r policy
 			return r, err
 		}
 		r.Results = append(r.Results, taken)
+	}
+	weft := sites[len(sites)-1]
+	if o.takes(attackName) {
+		progress("what an attack leaves the others")
+		taken, figures, err := takeAttack(ctx, weft, o, q)
+		if err != nil {
+			return r, err
+		}
+		r.Results, r.Figures = append(r.Results, taken), append(r.Figures, figures...)
 	}
 	return r, nil
 }

@@ -116,6 +116,7 @@ func smallFrame(from, to guest) []byte {
 	binary.BigEndian.PutUint16(h[2:], uint16(len(h)))
 	copy(h[12:], from.addr.AsSlice())
 	copy(h[16:], to.addr.AsSlice())
+	setChecksum(f)
 	u := h[ip:]
 	binary.BigEndian.PutUint16(u[0:], 49152)
 	binary.BigEndian.PutUint16(u[2:], sinkPort)

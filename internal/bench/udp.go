@@ -150,15 +150,15 @@ func (b *blaster) run() error {
 			return fmt.Errorf("send datagrams: %w", errno)
 		}
 		if b.rate > 0 {
-			b.pace(start, sent)
+			pace(start, sent, b.rate)
 		}
 	}
 	return nil
 }
 
-// pace sleeps until so many datagrams are due.
-func (b *blaster) pace(start time.Time, sent int) {
-	due := start.Add(time.Duration(sent) * time.Second / time.Duration(b.rate))
+// pace sleeps until so many are due at a rate per second.
+func pace(start time.Time, sent, rate int) {
+	due := start.Add(time.Duration(sent) * time.Second / time.Duration(rate))
 	if wait := time.Until(due); wait > 0 {
 		t := unix.NsecToTimespec(wait.Nanoseconds())
 		_ = unix.Nanosleep(&t, nil)

@@ -1,0 +1,95 @@
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Connection is a connection that a stateful rule has allowed at a port.
+type Connection struct {
+	Protocol uint8
+	// Local is the guest's end, Remote the other: ports of TCP, UDP and SCTP, for ICMP echoes twice the identifier, else 0.
+	Local, Remote netip.AddrPort
+	// Opener is the direction of the packets of the side that opened it, seen from the guest.
+	Opener fabric.Direction
+}
+
+// Connections returns those that the port on the device remembers, in no order. One that has been idle for too long stays among
+// them until the kernel needs its room. A device without a port has none.
+func (d *Datapath) Connections(ctx context.Context, device string) (all []Connection, err error) {
+	if err := d.begin(ctx); err != nil {
+		return nil, fmt.Errorf("read the connections at %s: %w", device, err)
+	}
+	defer d.mu.Unlock()
+	p := d.ports[device]
+	if p == nil {
+		return nil, nil
+	}
+	flows, err := d.flowsOf(p.value.Slot)
+	if err != nil || flows == nil {
+		return nil, err
+	}
+	defer flows.Close()
+	var b batch[coreFlowKey, coreFlow]
+	err = each(flows, &b, func(k *coreFlowKey, f *coreFlow) {
+		c := Connection{Protocol: k.Proto, Opener: fabric.Out,
+			Local: netip.AddrPortFrom(fromCore(k.Local), k.Lport), Remote: netip.AddrPortFrom(fromCore(k.Remote), k.Rport)}
+		if f.Opener != 0 {
+			c.Opener = fabric.In
+		}
+		all = append(all, c)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("read the connections at %s: %w", device, err)
+	}
+	return all, nil
+}
+
+// Memory returns how many bytes of the kernel's memory each map of the core takes, by its name without version, as the kernel
+// counts them (map_mem_usage; not the inner nodes of tries). "flows" are those of all ports together.
+func (d *Datapath) Memory(ctx context.Context) (map[string]uint64, error) {
+	if err := d.begin(ctx); err != nil {
+		return nil, fmt.Errorf("read the memory of maps: %w", err)
+	}
+	defer d.mu.Unlock()
+	sizes := map[string]uint64{}
+	for name, m := range d.maps.byName() {
+		size, err := sizeOf(m)
+		if err != nil {
+			return nil, err
+		}
+		sizes[name[:strings.LastIndex(name, "_v")]] = size
+	}
+	for slot := range uint32(maxPorts) {
+		flows, err := d.flowsOf(slot)
+		if err != nil {
+			return nil, err
+		}
+		if flows == nil {
+			continue
+		}
+		size, err := sizeOf(flows)
+		flows.Close()
+		if err != nil {
+			return nil, err
+		}
+		sizes["flows"] += size
+	}
+	return sizes, nil
+}
+
+// sizeOf is how much of the kernel's memory a map takes.
+func sizeOf(m *ebpf.Map) (uint64, error) {
+	info, err := m.Info()
+	if err != nil {
+		return 0, fmt.Errorf("read the memory of %s: %w", m, err)
+	}
+	size, _ := info.Memlock() // unknown is how an empty trie looks, which takes nothing
+	return size, nil
+}
