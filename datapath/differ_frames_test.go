@@ -70,6 +70,9 @@ func (u *universe) payloadOf(t *talk, from int) []byte {
 
 func (u *universe) segment(t *talk, from int, sport, dport uint16, body []byte) []byte {
 	flags := pick(u, []uint8{0x02, 0x02, 0x12, 0x12, 0x10, 0x10, 0x10, 0x18, 0x11, 0x11, 0x04, 0x14, 0x01, 0x00, 0x13, 0x3f, 0xc2})
+	if u.IntN(8) == 0 {
+		flags = uint8(u.IntN(256))
+	}
 	if flags&2 != 0 && u.IntN(3) > 0 {
 		body = nil
 	}

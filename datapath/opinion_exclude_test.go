@@ -1,6 +1,7 @@
 package datapath_test
 
 import (
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/weftnet/weft/policy"
@@ -32,6 +33,22 @@ var exclusions = []struct {
 		}
 		return p.Later && o.firsts[at]
 	}},
+	{"refragmented", 0.01, func(_ *opinion, s sample, p policy.Packet, _ bool) bool {
+		return p.Later && p.Source.Is6() && firstFragmentHeader(s.frame)&0xfff8 == 0
+	}},
+}
+
+// firstFragmentHeader is the offset and flags of the first fragment header of an IPv6 frame.
+func firstFragmentHeader(frame []byte) uint16 {
+	next, rest := frame[20], frame[54:]
+	for next != 44 {
+		size := (int(rest[1]) + 1) * 8
+		if next == 51 {
+			size = (int(rest[1]) + 2) * 4
+		}
+		next, rest = rest[0], rest[size:]
+	}
+	return binary.BigEndian.Uint16(rest[2:])
 }
 
 // exclude names the reason for which a sample is not compared, empty when it is. It is asked in the order of sending.

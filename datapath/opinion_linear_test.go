@@ -42,7 +42,7 @@ func (a *asked) conditions() (all []string, lists [][]string) {
 	if a.protocol >= 0 {
 		all = append(all, fmt.Sprintf("meta l4proto %d", a.protocol))
 	}
-	for _, one := range []string{a.family(), a.message(), a.flags()} {
+	for _, one := range []string{a.shown(), a.family(), a.message(), a.flags()} {
 		if one != "" {
 			all = append(all, one)
 		}

@@ -145,6 +145,15 @@ func (a *asked) flags() string {
 	return fmt.Sprintf("tcp flags & 0x%x == 0x%x", set|clear, set)
 }
 
+// shown is the condition that the packet shows its transport header, where the rule asks for something in it. By itself nftables
+// would take the data of some later fragments of IPv4 for ports.
+func (a *asked) shown() string {
+	if a.ICMP != nil || a.TCPFlags != nil || a.source.ports != nil || a.end.ports != nil {
+		return "meta mark 0"
+	}
+	return ""
+}
+
 // family is the family that a condition on ICMP type and code asks for, empty without one: nftables by itself takes protocol 58
 // of IPv4 for ICMPv6.
 func (a *asked) family() string {
@@ -186,7 +195,10 @@ const endOfBatch = 0x88b6
 // text is the whole table: a frame from one of the two devices is asked about by the sender's rules and then by the receiver's,
 // and both must accept it.
 func (t *ruleset) text() string {
-	t.chain("sender", "type filter hook forward priority 0; policy accept;", fmt.Sprintf("ether type 0x%x accept", endOfBatch), "iifname p0 jump guest_out", "iifname p1 jump other_out")
-	t.chain("receiver", "type filter hook forward priority 10; policy accept;", fmt.Sprintf("ether type 0x%x accept", endOfBatch), "oifname p0 jump guest_in", "oifname p1 jump other_in")
+	all := fmt.Sprintf("ether type 0x%x accept", endOfBatch)
+	t.chain("sender", "type filter hook forward priority 0; policy accept;", all,
+		"ip frag-off & 0x1fff != 0 meta mark set 1", "frag frag-off != 0 meta mark set 1", // later fragments
+		"iifname p0 jump guest_out", "iifname p1 jump other_out")
+	t.chain("receiver", "type filter hook forward priority 10; policy accept;", all, "oifname p0 jump guest_in", "oifname p1 jump other_in")
 	return "flush ruleset\ntable bridge opinion {\n" + t.sets.String() + t.chains.String() + "}\n"
 }

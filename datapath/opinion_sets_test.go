@@ -104,7 +104,7 @@ func (t *ruleset) lookups(name string, r *asked, k int) (line string, can bool) 
 			lists = append(lists, dimension{r.transport() + " " + side.field + "port", "inet_service", joined(apart(side.ports))})
 		}
 	}
-	for _, one := range []string{r.message(), r.flags()} {
+	for _, one := range []string{r.shown(), r.message(), r.flags()} {
 		if one != "" {
 			words = append(words, one)
 		}

@@ -93,7 +93,8 @@ func newOpinion(t *testing.T) *opinion {
 // ruleSet draws policies, puts them in force everywhere and asks about some frames.
 func (o *opinion) ruleSet(r *rand.Rand) {
 	o.u = newUniverse(r)
-	o.snap = o.u.stateless(pick(o.u, []int{3, 10, 30, 60}))
+	theme := pick(o.u, themes)
+	o.snap = o.u.stateless(pick(o.u, []int{3, 10, 30, 60}), theme)
 	o.put()
 	var linear, sets ruleset
 	for i, id := range []fabric.PortID{"g1", "g50"} {
@@ -108,30 +109,10 @@ func (o *opinion) ruleSet(r *rand.Rand) {
 	talks := make([]*talk, 12)
 	for range opinionBatches {
 		for i := range talks {
-			talks[i] = o.u.talk()
+			talks[i] = o.u.themed(theme)
 		}
 		o.ask(talks)
 	}
-}
-
-// stateless draws a fabric with the ports g1 and g50, whose rules follow no connections.
-func (u *universe) stateless(rules int) *fabric.Snapshot {
-	s := u.snapshot(rules)
-	s.Policies["d"] = u.policy("d", u.IntN(rules/3+1))
-	s.Ports["g50"] = &fabric.Port{Metadata: fabric.Metadata{Name: "g50", Revision: 7}, Spec: fabric.PortSpec{Switch: "sw", MAC: mac(50)}}
-	s.Locations["g50"] = fabric.Location{Port: "g50", Switch: "sw", Host: "h", Epoch: 1}
-	if u.IntN(2) == 0 {
-		s.Ports["g50"].Spec.Policies = []string{"d"}
-	}
-	if u.IntN(2) == 0 { // rules of the guest alone
-		s.Switches["sw"].Spec.Policies, s.Switches["sw"].Spec.DefaultAction = nil, ""
-	}
-	for _, p := range s.Policies {
-		for i := range p.Spec.Rules {
-			p.Spec.Rules[i].Stateful, p.Spec.Rules[i].Idle = false, 0
-		}
-	}
-	return s
 }
 
 // put puts the snapshot's rules in force in the core.

@@ -1,0 +1,79 @@
+package datapath_test
+
+import (
+	"slices"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// theme is what most rules and frames of a rule set are about, so that they meet more often; the zero value is everything.
+type theme struct {
+	protocols []string // of rules
+	number    uint8    // of frames
+}
+
+var themes = []theme{
+	{}, {}, {[]string{"tcp", "6"}, 6}, {[]string{"tcp", "6"}, 6}, {[]string{"udp"}, 17}, {[]string{"sctp"}, 132},
+	{[]string{"icmp"}, 1}, {[]string{"icmpv6", "58"}, 58},
+}
+
+// themed draws a talk that is most often of the theme.
+func (u *universe) themed(of theme) *talk {
+	t := u.talk()
+	if of.number != 0 && u.IntN(8) > 0 {
+		for t = u.talk(); t.protocol != of.number; {
+			t = u.talk()
+		}
+	}
+	return t
+}
+
+// stateless draws a fabric with the ports g1 and g50, whose rules follow no connections.
+func (u *universe) stateless(rules int, of theme) *fabric.Snapshot {
+	s := u.snapshot(rules)
+	s.Policies["d"] = u.policy("d", u.IntN(rules/3+1))
+	s.Ports["g50"] = &fabric.Port{Metadata: fabric.Metadata{Name: "g50", Revision: 7}, Spec: fabric.PortSpec{Switch: "sw", MAC: mac(50)}}
+	s.Locations["g50"] = fabric.Location{Port: "g50", Switch: "sw", Host: "h", Epoch: 1}
+	if u.IntN(2) == 0 {
+		s.Ports["g50"].Spec.Policies = []string{"d"}
+	}
+	if u.IntN(2) == 0 { // rules of the guest alone
+		s.Switches["sw"].Spec.Policies, s.Switches["sw"].Spec.DefaultAction = nil, ""
+	}
+	for _, name := range []string{"a", "b", "c", "d"} {
+		p := s.Policies[name]
+		for i := range p.Spec.Rules {
+			p.Spec.Rules[i] = u.about(of, p, i)
+		}
+	}
+	return s
+}
+
+// about draws another rule in place of one that is not of the theme, and asks for more flags than rules commonly do.
+func (u *universe) about(of theme, p *fabric.Policy, i int) fabric.Rule {
+	for old := p.Spec.Rules[i]; ; p.Spec.Rules[i] = u.rule(i) {
+		r := &p.Spec.Rules[i]
+		r.Name, r.Weight, r.Direction = old.Name, old.Weight, old.Direction
+		r.Stateful, r.Idle = false, 0
+		if r.Protocol == "tcp" && r.Action != fabric.Meter && u.IntN(2) == 0 {
+			r.TCPFlags = u.flags()
+		}
+		if off := of.number != 0 && !slices.Contains(of.protocols, r.Protocol) && u.IntN(8) > 0; !off && p.Validate() == nil {
+			return *r
+		}
+	}
+}
+
+// flags draws flags that must be set, and others that must be clear.
+func (u *universe) flags() *fabric.TCPFlags {
+	f := &fabric.TCPFlags{}
+	for _, name := range []string{"fin", "syn", "rst", "psh", "ack", "urg"} {
+		switch u.IntN(6) {
+		case 0:
+			f.Set = append(f.Set, name)
+		case 1:
+			f.Clear = append(f.Clear, name)
+		}
+	}
+	return f
+}
