@@ -167,6 +167,8 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 	switch e.Kind {
 	case datapath.HopSeen:
 		a.prober.add(a.rules.name(e.Hop, a.Latest()))
+	case datapath.RuleLogged:
+		a.decided(e)
 	case datapath.PortOpened:
 		a.emit(a.event("port.opened", object, fmt.Sprintf("The guest's first frame has opened port %s on host %s.", e.Port, a.config.Host)))
 		a.opened.tell(e.Port, e.Time)

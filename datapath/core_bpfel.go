@@ -87,7 +87,8 @@ type coreFlow struct {
 	Idle   uint32
 	State  uint8
 	Opener uint8
-	Zero   [6]uint8
+	Zero   [2]uint8
+	Sample uint32
 	Sides  [2]struct {
 		_     structs.HostLayout
 		End   uint32
@@ -120,7 +121,7 @@ type coreFragment struct {
 	Rule   uint64
 	Meter  uint64
 	Reason uint32
-	Zero2  uint32
+	Sample uint32
 	Again  uint64
 }
 
@@ -238,6 +239,7 @@ type coreJudgement struct {
 	Shape     uint32
 	Places    uint32
 	Idle      uint32
+	Sample    uint32
 	Ethertype uint16
 	Sport     uint16
 	Dport     uint16
@@ -256,7 +258,7 @@ type coreJudgement struct {
 	Inward    uint8
 	Stateful  uint8
 	Quotes    uint8
-	_         [3]byte
+	_         [7]byte
 	SrcMac    uint64
 	DstMac    uint64
 	Now       uint64
@@ -274,6 +276,7 @@ type coreJudgement struct {
 		Zero  [3]uint8
 	}
 	Flow       coreFlow
+	Event      coreLogged
 	FragmentOf coreFragmentKey
 	First      coreFragment
 	Place      corePlaceKey
@@ -282,6 +285,25 @@ type coreJudgement struct {
 	Exact      coreExactKey
 	Combo      coreComboKey
 	Words      [64]uint64
+}
+
+type coreLogged struct {
+	_           structs.HostLayout
+	Kind        uint32
+	Ifindex     uint32
+	Ts          uint64
+	Rule        uint64
+	Source      coreAddress
+	Destination coreAddress
+	Len         uint32
+	Reason      uint16
+	Ethertype   uint16
+	Sport       uint16
+	Dport       uint16
+	Proto       uint8
+	In          uint8
+	IcmpType    uint8
+	IcmpCode    uint8
 }
 
 type coreNeighbor struct {
@@ -392,7 +414,7 @@ type coreSlot struct {
 	Version uint64
 	Policy  uint64
 	Adopt   uint64
-	Zero    uint64
+	Logged  uint64
 }
 
 type coreStats struct {
@@ -412,7 +434,7 @@ type coreStats struct {
 	TxBytes   uint64
 	SentOn    uint64
 	Untold    uint64
-	Zero      uint64
+	Unlogged  uint64
 }
 
 type coreTable struct {

@@ -31,8 +31,8 @@ type Counters struct {
 	Tx      Traffic
 	// SentOn are frames for the port that were relayed to its new host.
 	SentOn uint64
-	// Untold are hop records and events that the ring had no room for.
-	Untold uint64
+	// Untold are hop records and events that the ring had no room for, Unlogged events about rules beyond the port's 100 a second.
+	Untold, Unlogged uint64
 	// DropsIn are frames from the guest (Host: from the underlay) that ended here, DropsOut those for the guest.
 	DropsIn, DropsOut map[tracing.Reason]uint64
 }
@@ -123,6 +123,7 @@ func (d *Datapath) countersOf(slot uint32, drops drops) (c Counters, err error) 
 		c.Offered += s.Offered
 		c.SentOn += s.SentOn
 		c.Untold += s.Untold
+		c.Unlogged += s.Unlogged
 	}
 	c.DropsIn, c.DropsOut = drops[[2]uint16{uint16(slot), 0}], drops[[2]uint16{uint16(slot), 1}]
 	return c, nil

@@ -3,6 +3,7 @@ package datapath
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"os"
 	"time"
 	"unsafe"
@@ -10,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
 	"github.com/weftnet/weft/tracing"
 )
 
@@ -32,6 +34,8 @@ const (
 	DeviceGone
 	// ForeignProgram: somebody's program is ahead of the core on a device, and may let frames pass the core by.
 	ForeignProgram
+	// RuleLogged: a rule with log has decided a packet (Decision).
+	RuleLogged
 	// Contested: somebody takes a program off a device again and again, and Verify has left it off for a while (Contests).
 	Contested
 )
@@ -46,12 +50,30 @@ type Event struct {
 	Message string
 	// Hop is set for HopSeen.
 	Hop tracing.Hop
+	// Decision is set for RuleLogged.
+	Decision Decision
 }
 
-// kindHop and kindOpened are the kinds of records in the ring (bpf/types.h).
+// Decision is what a rule has decided about a packet.
+type Decision struct {
+	Rule      policy.RuleID
+	Direction fabric.Direction
+	// Reason is why it was dropped; 0: it passes.
+	Reason    tracing.Reason
+	EtherType fabric.EtherType
+	// Source and Destination are of IP packets; their ports are of protocols that have them, TCP, UDP and SCTP.
+	Source, Destination netip.AddrPort
+	Protocol            uint8
+	ICMPType, ICMPCode  uint8
+	// Length is in bytes on a wire, from the Ethernet header on.
+	Length uint32
+}
+
+// The kinds of records in the ring (bpf/types.h).
 const (
 	kindHop    = 1
 	kindOpened = 2
+	kindLogged = 3
 )
 
 // Events returns the channel of events. There is one, for one reader; Close closes it.
@@ -79,29 +101,40 @@ func (d *Datapath) drain() {
 			d.log.Warn("an event could not be read", "error", err)
 			continue
 		}
-		r, ok := readRecord(record.RawSample)
-		if !ok {
-			continue
-		}
-		if r.Kind == kindOpened {
-			d.tellOpened(int(r.Ifindex), wallClock(r.Ts))
+		e, told := d.eventOf(record.RawSample)
+		if !told {
 			continue
 		}
 		select { // waiting lets the ring fill, which is counted
-		case d.events <- d.event(&r):
+		case d.events <- e:
 		case <-d.quit:
 			return
 		}
 	}
 }
 
-// readRecord is a record of the ring; ok is false for what is too short, or of a kind that only another release's core writes.
-func readRecord(raw []byte) (r coreHop, ok bool) {
+// eventOf makes an event of a record; false for what is no event for the reader.
+func (d *Datapath) eventOf(raw []byte) (Event, bool) {
+	if r, ok := readRecord[coreLogged](raw); ok && r.Kind == kindLogged {
+		return d.logged(&r), true
+	}
+	r, ok := readRecord[coreHop](raw)
+	switch {
+	case ok && r.Kind == kindHop:
+		return d.event(&r), true
+	case ok && r.Kind == kindOpened:
+		d.tellOpened(int(r.Ifindex), wallClock(r.Ts))
+	}
+	return Event{}, false
+}
+
+// readRecord is a record of the ring; ok is false for what is too short. A record of a kind that only another release's core
+// writes is nobody's.
+func readRecord[R any](raw []byte) (r R, ok bool) {
 	if len(raw) < int(unsafe.Sizeof(r)) {
 		return r, false
 	}
-	r = *(*coreHop)(unsafe.Pointer(&raw[0]))
-	return r, r.Kind == kindHop || r.Kind == kindOpened
+	return *(*R)(unsafe.Pointer(&raw[0])), true
 }
 
 // endEvents closes the channel; what is emitted from then on is nobody's.
@@ -170,6 +203,20 @@ func (d *Datapath) event(r *coreHop) Event {
 	e.Port, e.Device = d.portAt(int(r.Ifindex))
 	e.Hop = hopOf(r)
 	e.Hop.Port, e.Hop.Device, e.Hop.Time = e.Port, e.Device, e.Time
+	return e
+}
+
+func (d *Datapath) logged(r *coreLogged) Event {
+	e := Event{Kind: RuleLogged, Time: wallClock(r.Ts)}
+	e.Port, e.Device = d.portAt(int(r.Ifindex))
+	e.Decision = Decision{
+		Rule: policy.RuleID(r.Rule), Direction: fabric.Out, Reason: tracing.Reason(r.Reason), EtherType: fabric.EtherType(r.Ethertype),
+		Source: netip.AddrPortFrom(fromCore(r.Source), r.Sport), Destination: netip.AddrPortFrom(fromCore(r.Destination), r.Dport),
+		Protocol: r.Proto, ICMPType: r.IcmpType, ICMPCode: r.IcmpCode, Length: r.Len,
+	}
+	if r.In != 0 {
+		e.Decision.Direction = fabric.In
+	}
 	return e
 }
 

@@ -30,7 +30,7 @@ struct judgement {
 	__u32 end;		/* of the packet, as its IP header claims */
 	__u32 id;		/* of the packet that fragments are of */
 	__u32 table, shape, places;
-	__u32 idle;
+	__u32 idle, sample;	/* of the rule */
 	__u16 ethertype;
 	__u16 sport, dport;	/* of protocols that have them; twice the id of an ICMP echo */
 	__u8 kind, ip, proto;
@@ -51,6 +51,7 @@ struct judgement {
 	struct flow_key key;	/* the ends, of the packet as of its connection */
 	struct quote quote;
 	struct flow flow;	/* that it opens */
+	struct logged event;	/* that tells of it */
 	struct fragment_key fragment_of;
 	struct fragment first;	/* what is remembered of it for later fragments */
 	struct place_key place;	/* keys of what is looked up, which the stack has no room for */

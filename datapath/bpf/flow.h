@@ -47,6 +47,7 @@ __attribute__((noinline)) int ask_rules(__u32 which, __u32 in, __u32 only_meter)
 		return DROP_POLICY_MISSING;
 	j->rule = r->id;
 	j->idle = r->idle;
+	j->sample = r->sample;
 	j->stateful = r->stateful;
 	switch (r->act) {
 	case ACT_ALLOW:
@@ -163,7 +164,7 @@ INLINE struct judgement *first_packet(const struct judgement *j)
 
 	if (!o)
 		return 0;
-	__builtin_memcpy(o, j, sizeof(*o));
+	__builtin_memcpy(o, j, __builtin_offsetof(struct judgement, quote));
 	o->flags = TCP_SYN;
 	o->has_ports = proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
 	o->has_icmp = proto == (o->ip == 4 ? PROTO_ICMP : PROTO_ICMPV6);
@@ -200,8 +201,10 @@ __attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 	int goes = o && !ask_rules(FIRST, f->opener & 1, 0) && o->stateful;
 
 	if (how & RELATED) { /* an error says nothing of its flow's MACs, so it neither renews nor ends it */
-		if (goes)
+		if (goes) {
 			j->rule = o->rule;
+			j->sample = o->sample;
+		}
 		return goes;
 	}
 	if (!goes) {
@@ -210,6 +213,7 @@ __attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 	}
 	f->rule = o->rule;
 	f->idle = o->idle;
+	f->sample = o->sample;
 	f->table = j->table;
 	return 1;
 }
@@ -233,6 +237,7 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 	if (!(how & RELATED))
 		advance(f, j, in != f->opener);
 	j->rule = f->rule;
+	j->sample = f->sample;
 	return IS_FOLLOWED;
 }
 
@@ -282,6 +287,7 @@ __attribute__((noinline)) int open_flow(__u32 slot, __u32 opener, __u32 state, _
 	j->flow.opener = opener;
 	j->flow.rule = j->rule;
 	j->flow.idle = j->idle;
+	j->flow.sample = j->sample;
 	j->flow.table = j->table;
 	advance(&j->flow, j, from & 1);
 	bpf_map_update_elem(flows, &j->key, &j->flow, BPF_ANY);
@@ -308,6 +314,7 @@ __attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, __u32 reason
 		if (o && !ask_rules(FIRST, !in, 0) && o->stateful) {
 			j->rule = o->rule;
 			j->idle = o->idle;
+			j->sample = o->sample;
 			open_flow(slot, !in, FLOW_OPEN, 1);
 			return 0;
 		}

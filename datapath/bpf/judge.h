@@ -5,11 +5,15 @@
 
 #include "flow.h"
 
-enum { FRAGMENTS_KEPT_S = 30 };
+enum {
+	FRAGMENTS_KEPT_S = 30,
+	LOG_EVERY_NS = 10000000,	/* events about rules: 100 a second and port, */
+	LOG_BURST_NS = 990000000,	/* at once after a second without any */
+};
 
-/* Counts the packet for a rule of the port. Two CPUs may meet at a rule's first packet: who loses the race to insert finds the
- * entry there. */
-__attribute__((noinline)) int count_hit(__u32 slot, __u64 rule)
+/* Counts the packet for a rule of the port; whether an event is asked for, that is whether it is the first of sample. Two
+ * CPUs may meet at a rule's first packet: who loses the race to insert finds the entry there. */
+__attribute__((noinline)) int count_hit(__u32 slot, __u64 rule, __u32 sample)
 {
 	struct judgement *j = judgement(PACKET);
 	struct hit_key key = {.rule = rule, .slot = slot};
@@ -23,9 +27,48 @@ __attribute__((noinline)) int count_hit(__u32 slot, __u64 rule)
 	}
 	if (!h)
 		return 0;
+	__u64 before = h->packets;
+
 	h->packets += j->packets;
 	h->bytes += j->wire;
 	h->last = j->now;
+	return unlikely(sample) && (before + sample - 1) / sample != (before + j->packets + sample - 1) / sample;
+}
+
+/* Tells of the decision, as long as the port's budget lasts. */
+__attribute__((noinline)) int log_decision(__u32 slot, __u32 reason)
+{
+	struct judgement *j = judgement(PACKET);
+	struct slot *s = slot_of(slot);
+
+	if (!j || !s)
+		return 0;
+	__u64 at = s->logged > j->now ? s->logged : j->now;
+
+	if (at - j->now > LOG_BURST_NS) {
+		COUNT(slot, unlogged);
+		return 0;
+	}
+	s->logged = at + LOG_EVERY_NS;
+	j->event = (struct logged){
+		.kind = EVENT_LOGGED, .ifindex = s->out, .ts = j->now, .rule = j->rule, .len = j->wire, .reason = reason,
+		.ethertype = j->ethertype, .in = j->inward,
+	};
+	if (j->ip) {
+		j->event.source = j->src;
+		j->event.destination = j->dst;
+		j->event.proto = j->proto;
+	}
+	if (j->has_ports) {
+		j->event.sport = j->sport;
+		j->event.dport = j->dport;
+	}
+	if (j->has_icmp) {
+		j->event.icmp_type = j->icmp_type;
+		j->event.icmp_code = j->icmp_code;
+	}
+	if (bpf_ringbuf_output(&events_v1, &j->event, sizeof(j->event), 0))
+		COUNT(slot, untold);
 	return 0;
 }
 
@@ -44,6 +87,7 @@ INLINE void face(struct judgement *j, __u32 slot, __u32 in)
 	set_own_ends(j);
 	j->rule = j->meter = 0;
 	j->stateful = 0;
+	j->sample = 0;
 	j->now = bpf_ktime_get_coarse_ns();
 	j->turn++;
 	if (unlikely(j->fragment))
@@ -78,7 +122,7 @@ __attribute__((noinline)) int remember_first(__u32 reason)
 	__u64 now = bpf_ktime_get_ns();
 
 	j->first = (struct fragment){.at = now, .again = now, .src = j->src, .dst = j->dst, .id = j->id, .proto = j->proto,
-				     .rule = j->rule, .meter = j->meter, .reason = reason};
+				     .rule = j->rule, .meter = j->meter, .reason = reason, .sample = j->sample};
 	bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->first, BPF_ANY);
 	return 0;
 }
@@ -146,6 +190,7 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 	if (unlikely(j->later) && recall_first()) {
 		j->rule = j->first.rule;
 		j->meter = j->first.meter;
+		j->sample = j->first.sample;
 		reason = j->first.reason;
 	} else if (flows && !j->later) {
 		reason = judge_whole(slot, in, word, j, w->traced == CAUGHT);
@@ -155,9 +200,9 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 	if (unlikely(j->fragment && !j->later))
 		remember_first(reason);
 	if (j->meter)
-		count_hit(slot, j->meter);
-	if (j->rule)
-		count_hit(slot, j->rule);
+		count_hit(slot, j->meter, 0);
+	if (j->rule && unlikely(count_hit(slot, j->rule, j->sample)))
+		log_decision(slot, reason);
 	w->rule = j->rule;
 	j->reason = reason;
 	return reason;

@@ -169,7 +169,8 @@ struct flow {
 	__u32 idle;		/* of the rule, in s; 0: as the protocol has it */
 	__u8 state;		/* FLOW_ */
 	__u8 opener;		/* direction of the opener's packets: 0 out, 1 in */
-	__u8 zero[6];
+	__u8 zero[2];
+	__u32 sample;		/* of the rule */
 	struct flow_side sides[2];	/* the opener's, the other's */
 };
 
@@ -191,7 +192,7 @@ struct fragment {
 	__u8 zero[3];
 	__u64 rule, meter;
 	__u32 reason;
-	__u32 zero2;
+	__u32 sample;
 	__u64 again;		/* the same as at */
 };
 

@@ -82,7 +82,7 @@ struct slot {
 	__u64 version;		/* counts the times the port's settings are written (is_stale) */
 	__u64 policy;		/* POLICY_ bits and the number of the table that judges; 0: everything passes */
 	__u64 adopt;		/* until this time, in ns, TCP connections are taken on that are under way already */
-	__u64 zero;
+	__u64 logged;		/* theoretical arrival time of the next event about a rule (judge.h) */
 };
 
 struct config {
@@ -157,8 +157,8 @@ struct stats {
 	__u64 offered;				/* frames for the guest, */
 	__u64 tx_frames, tx_packets, tx_bytes;	/* and those given to its device, which may still lose them */
 	__u64 sent_on;				/* frames for the port that were relayed; counted in the tunnel's relayed too */
-	__u64 untold;				/* hop records and events that found no room */
-	__u64 zero;
+	__u64 untold;				/* hop records and events that found no room, */
+	__u64 unlogged;				/* and events about rules beyond the port's budget */
 };
 
 enum { FROM_GUEST = 0, TO_GUEST = 1 };
@@ -177,7 +177,7 @@ struct probe {
 	__u32 zero;
 };
 
-enum { EVENT_HOP = 1, EVENT_OPENED = 2 };
+enum { EVENT_HOP = 1, EVENT_OPENED = 2, EVENT_LOGGED = 3 };
 
 struct hop {
 	__u32 kind;		/* EVENT_ */
@@ -196,6 +196,22 @@ struct hop {
 	__u8 result;
 	__u8 proto;
 	__u8 zero;
+};
+
+/* A packet that a rule with `log` has decided. */
+struct logged {
+	__u32 kind;		/* EVENT_LOGGED */
+	__u32 ifindex;		/* of the port's device */
+	__u64 ts;		/* CLOCK_MONOTONIC, in ns */
+	__u64 rule;
+	struct address source, destination;
+	__u32 len;		/* bytes on a wire */
+	__u16 reason;		/* 0: it passes */
+	__u16 ethertype;
+	__u16 sport, dport;	/* of protocols that have them */
+	__u8 proto;		/* with addresses only */
+	__u8 in;		/* the guest receives it */
+	__u8 icmp_type, icmp_code;
 };
 
 #endif
