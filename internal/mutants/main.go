@@ -30,7 +30,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.only, "only", "", "try the faults whose names match this regular expression alone, and write no document")
+	flag.StringVar(&o.only, "only", "", "try the faults alone whose \"file: name\" matches this regular expression, and write no document")
 	flag.DurationVar(&o.limit, "limit", time.Minute, "for how long the test may look for one fault")
 	flag.Uint64Var(&o.seed, "seed", 20261122, "that the test draws policies and packets from")
 	flag.BoolVar(&o.write, "write", true, "write "+document)
@@ -85,15 +85,15 @@ func run(ctx context.Context, o options) error {
 	return r.complaint()
 }
 
-// chosen is the faults whose names match an expression.
+// chosen is the faults that match an expression.
 func chosen(names string) ([]fault, error) {
 	match, err := regexp.Compile(names)
 	if err != nil {
 		return nil, err
 	}
-	some := slices.DeleteFunc(faults(), func(f fault) bool { return !match.MatchString(f.name) })
+	some := slices.DeleteFunc(faults(), func(f fault) bool { return !match.MatchString(f.file + ": " + f.name) })
 	if len(some) == 0 {
-		return nil, fmt.Errorf("no fault is named like %q", names)
+		return nil, fmt.Errorf("no fault matches %q", names)
 	}
 	return some, nil
 }
