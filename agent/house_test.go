@@ -85,6 +85,10 @@ func (g *ground) RuleHits(context.Context) (map[fabric.PortID]map[policy.RuleID]
 	return nil, nil
 }
 
+func (g *ground) InheritHits(context.Context, fabric.PortID, map[policy.RuleID]datapath.Hits) error {
+	return nil
+}
+
 func (g *ground) Arm(context.Context, uint64, uint16, time.Duration) error { return nil }
 
 func (g *ground) Disarm(context.Context, uint64) error { return nil }

@@ -36,6 +36,7 @@ type Meter interface {
 	Counters(ctx context.Context) (map[fabric.PortID]datapath.Counters, error)
 	Host(ctx context.Context) (datapath.HostCounters, error)
 	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
+	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
 }
 
 // Probes are frames that the datapath follows; *datapath.Datapath is one.

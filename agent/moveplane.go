@@ -30,7 +30,9 @@ type sourcePlane struct{ *Agent }
 // Handoff closes the ports for their guest and sends frames for them on. Closing the gates is the first thing done, and
 // all that the kernel needs (plan.Wanted has named the destination beforehand); remembering it comes after.
 func (p sourcePlane) Handoff(ctx context.Context, move *fabric.Move) error {
-	return p.keeper.handoff(ctx, move.Spec.Ports, move.Spec.To)
+	err := p.keeper.handoff(ctx, move.Spec.Ports, move.Spec.To)
+	p.leave(ctx, move)
+	return err
 }
 
 // Restore opens the ports again for the guest that runs on here.

@@ -120,6 +120,9 @@ func (m *movers) start(ctx context.Context, p part, move *fabric.Move) {
 		if err == nil {
 			m.emit(m.event("move."+string(phase), "move/"+string(p.move), fmt.Sprintf("The move of %s from %s to %s is %s at its %s.",
 				move.Spec.VM, move.Spec.From, move.Spec.To, phase, p.role)))
+			if p.role == migration.Destination && (phase == fabric.MoveActive || phase == fabric.MoveSettled) {
+				m.inherit(ctx, move)
+			}
 			return
 		}
 		if ctx.Err() != nil {

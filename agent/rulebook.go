@@ -24,7 +24,7 @@ func (b *rulebook) of(snap *fabric.Snapshot) map[policy.RuleID]fabric.RuleHits {
 	}
 	names := map[policy.RuleID]fabric.RuleHits{}
 	for _, d := range []fabric.Direction{fabric.In, fabric.Out} {
-		names[policy.DefaultID(d)] = fabric.RuleHits{Rule: "default-" + string(d)}
+		names[policy.DefaultID(d)] = fabric.RuleHits{Rule: defaultName(d)}
 	}
 	if snap != nil {
 		for name, p := range snap.Policies {
@@ -36,6 +36,9 @@ func (b *rulebook) of(snap *fabric.Snapshot) map[policy.RuleID]fabric.RuleHits {
 	b.snap, b.names = snap, names
 	return names
 }
+
+// defaultName is what the hits of a default action are shown under.
+func defaultName(d fabric.Direction) string { return "default-" + string(d) }
 
 // name adds the names of the rule that decided to a hop.
 func (b *rulebook) name(h tracing.Hop, snap *fabric.Snapshot) tracing.Hop {

@@ -87,6 +87,11 @@ func PortsHere() huma.Operation {
 	return operation("ports-here", http.MethodGet, "/v1/here/ports", "ports", Read, "The ports that are plugged in on this host, with their counters")
 }
 
+// LeftHere reads what a port's rules had met here when it moved away.
+func LeftHere() huma.Operation {
+	return operation("left-here", http.MethodGet, "/v1/here/left/{name}", "ports", Read, "What the rules of a port had met on this host when it moved away, and on those where it was before")
+}
+
 // StatusHere reads what the host that is asked says about itself.
 func StatusHere() huma.Operation {
 	return operation("status-here", http.MethodGet, "/v1/here/status", "fabric", Read, "What this host says about itself: what is in force here, and its ports")

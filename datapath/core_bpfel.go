@@ -162,10 +162,10 @@ type coreFrame struct {
 }
 
 type coreHitKey struct {
-	_    structs.HostLayout
-	Rule uint64
-	Slot uint32
-	Zero uint32
+	_      structs.HostLayout
+	Rule   uint64
+	Slot   uint32
+	Before uint32
 }
 
 type coreHits struct {

@@ -41,9 +41,55 @@ func (d *Datapath) RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.R
 		if all[name] == nil {
 			all[name] = map[policy.RuleID]Hits{}
 		}
-		all[name][policy.RuleID(key.Rule)] = hitsOf(perCPU)
+		id := policy.RuleID(key.Rule)
+		all[name][id] = all[name][id].plus(hitsOf(perCPU))
 	})
 	return all, err
+}
+
+// InheritHits adds what the port's rules have met on the hosts where it was before; said again, it replaces what was said.
+// An error wraps fabric.ErrNotFound where no device here carries the port.
+func (d *Datapath) InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]Hits) error {
+	if err := d.begin(ctx); err != nil {
+		return fmt.Errorf("inherit the hits of port %s: %w", port, err)
+	}
+	defer d.mu.Unlock()
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return err
+	}
+	for _, p := range d.ports {
+		if fabric.PortID(text(p.value.Name[:])) != port {
+			continue
+		}
+		for id, h := range hits {
+			perCPU := make([]coreHits, cpus)
+			perCPU[0] = coreHits{Packets: h.Packets, Bytes: h.Bytes, Last: h.monotonic()}
+			key := coreHitKey{Rule: uint64(id), Slot: p.value.Slot, Before: 1}
+			if err := d.maps.HitsV1.Put(&key, perCPU); err != nil {
+				return fmt.Errorf("inherit the hits of port %s: %w%s", port, err, fullRemedy(err))
+			}
+		}
+		return nil
+	}
+	return fmt.Errorf("inherit the hits of port %s: no device here carries it: %w", port, fabric.ErrNotFound)
+}
+
+// plus adds up what was met in two places.
+func (h Hits) plus(o Hits) Hits {
+	h.Packets, h.Bytes = h.Packets+o.Packets, h.Bytes+o.Bytes
+	if o.Last.After(h.Last) {
+		h.Last = o.Last
+	}
+	return h
+}
+
+// monotonic is when the last one came, as a CLOCK_MONOTONIC reading of this boot; 0 when it was before or never.
+func (h Hits) monotonic() uint64 {
+	if h.Last.IsZero() {
+		return 0
+	}
+	return uint64(max(0, int64(monotonic())-int64(time.Since(h.Last))))
 }
 
 // hitBatch is how many rules' hits one system call reads, at most.

@@ -44,6 +44,12 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 	} else if err := d.renew(now, p); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
+	if gate, _ := d.shared.loadGate(now.value.Slot); p.Gate == Staged && gate != Staged && gate != Open {
+		// The port comes from elsewhere, with what its rules have met here before in its bags.
+		if err := d.clearHits(now.value.Slot); err != nil {
+			return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+		}
+	}
 	was := fabric.VNI(now.value.Vni)
 	table, err := d.judgedBy(p)
 	if err != nil {

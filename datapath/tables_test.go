@@ -2,7 +2,9 @@ package datapath_test
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
@@ -101,6 +103,40 @@ func TestGraceIsWaitedForByAMapOfMapsToo(t *testing.T) {
 	w.load()
 	if err := w.hosts[0].GraceOfMaps(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestHitsOfAnotherHostAreAddedOnce(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	b.judge(t, rules(fabric.Rule{Name: "web", Direction: fabric.In, Action: fabric.Allow, Protocol: "udp"}))
+	b.gate(datapath.Closed, 1)
+	b.gate(datapath.Staged, 2)
+	b.gate(datapath.Open, 2)
+	packet := ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 85, data))
+	a.send(packet)
+	if b.receive() == nil {
+		t.Fatal("an allowed packet does not arrive")
+	}
+	before := map[policy.RuleID]datapath.Hits{policy.ID("test", "web"): {Packets: 40, Bytes: 4000, Last: time.Now().Add(-time.Hour)}}
+	for range 2 {
+		if err := h.InheritHits(context.Background(), b.port.Name, before); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := b.hits(t, "web")
+	if got.Packets != 41 || got.Bytes != 4000+uint64(len(packet)) || time.Since(got.Last) > time.Minute {
+		t.Fatalf("%+v, want those of both hosts", got)
+	}
+	b.gate(datapath.Closed, 2)
+	b.gate(datapath.Staged, 3) // it comes back one day, and brings all of them
+	if got := b.hits(t, "web"); got.Packets != 0 {
+		t.Fatalf("a port that comes here begins with %d packets", got.Packets)
+	}
+	if err := h.InheritHits(context.Background(), "nobody", before); !errors.Is(err, fabric.ErrNotFound) {
+		t.Fatalf("a port that is not here: %v", err)
 	}
 }
 

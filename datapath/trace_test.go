@@ -105,7 +105,7 @@ func TestAProbeIsFollowedAndCaughtBeforeTheGuest(t *testing.T) {
 				}
 				hops = append(hops, there...)
 			}
-			if last := hops[len(hops)-1]; last.Stage == tracing.StagePortOut && (last.Port != p.to.port.Name || last.Device != p.to.device) {
+			if last := hops[len(hops)-1]; last.Stage == tracing.StagePortOut && (last.Port != p.to.port.Name || last.Device != p.to.device || last.Generation != p.to.port.Generation) {
 				t.Errorf("the last hop is not at the guest: %+v", last)
 			}
 			for _, hop := range hops {

@@ -133,6 +133,10 @@ func (m *memory) Etcd(context.Context) (api.Etcd, error) {
 func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error) {
 	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
 }
+func (m *memory) Left(_ context.Context, port fabric.PortID) ([]fabric.RuleHits, error) {
+	return nil, fmt.Errorf("port %s has not moved away: %w", port, fabric.ErrNotFound)
+}
+
 func (m *memory) Ports(context.Context) ([]fabric.PortStatus, error) {
 	return []fabric.PortStatus{{Name: "a", RxPackets: 42, Relayed: 5, Drops: map[string]uint64{"guard_src_ip": 3, "port_staged": 2}}}, nil
 }

@@ -116,6 +116,13 @@ func (c *Client) Disarm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/disarm", s, nil)
 }
 
+// Left returns what the rules of a port had met when it moved away from the host that is called.
+func (c *Client) Left(ctx context.Context, port fabric.PortID) ([]fabric.RuleHits, error) {
+	var l api.List[fabric.RuleHits]
+	err := c.call(ctx, http.MethodGet, "/v1/here/left/"+url.PathEscape(string(port)), nil, &l)
+	return l.Items, err
+}
+
 // Register tells a server host about the caller's host.
 func (c *Client) Register(ctx context.Context, h *fabric.Host) error {
 	return c.call(ctx, http.MethodPost, "/v1/report/register", h, nil)

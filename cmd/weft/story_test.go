@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func play(t *testing.T, dir string) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"status": statusCommand, "onetrace": oneTrace, "killagent": killAgent, "unhealthy": unhealthy,
+			"status": statusCommand, "onetrace": oneTrace, "killagent": killAgent, "unhealthy": unhealthy, "shows": shows,
 			"remember": rememberCommand, "gone": goneCommand,
 		},
 	})
@@ -93,6 +94,13 @@ func killAgent(ts *testscript.TestScript, neg bool, args []string) {
 	l, err := lab.Open(ts.Getenv("WEFT_LAB"))
 	ts.Check(err)
 	ts.Check(l.KillAgent(fabric.HostID(args[0])))
+}
+
+// shows repeats a command until it succeeds and a line of what it says is as wanted: shows REGEXP weft describe port b
+func shows(ts *testscript.TestScript, neg bool, args []string) {
+	wanted, err := regexp.Compile("(?m)" + args[0])
+	ts.Check(err)
+	within(ts, args[0], func() bool { return ts.Exec(args[1], args[2:]...) == nil && wanted.MatchString(ts.ReadFile("stdout")) })
 }
 
 // unhealthy waits until weft status names a problem; the last output is kept: unhealthy TEXT

@@ -77,6 +77,18 @@ __attribute__((noinline)) int turn_away(struct __sk_buff *skb, struct way *w, __
 	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
 }
 
+/* A followed frame's hops name the generation of the port that it is for from here on. */
+INLINE void trace_generation(struct way *w, __u64 out)
+{
+	__u32 ifindex = out;
+	const struct port *port;
+
+	if (likely(!w->traced))
+		return;
+	port = bpf_map_lookup_elem(&ports_v1, &ifindex);
+	w->generation = port ? port->generation : 0;
+}
+
 /* Hands the frame to the guest in the slot; f, where it has been taken apart. */
 INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
 {
@@ -90,6 +102,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 
 	__u32 reason = refusal(s, w->vni);
 
 	stats->offered++;
+	trace_generation(w, out);
 	if (unlikely(!reason && (s->policy & POLICY_IN))) {
 		if (!w->described)
 			f ? describe(skb, w, f) : describe_frame(skb, w);

@@ -135,7 +135,7 @@ struct combo {
 struct hit_key {
 	__u64 rule;
 	__u32 slot;
-	__u32 zero;
+	__u32 before;		/* 1: what the port has counted on the hosts where it was before; the loader's */
 };
 
 struct hits {
