@@ -23,6 +23,9 @@ type sample struct {
 
 var sampleMark = []byte("weft")
 
+// lastNumber is the number of the frames that end a batch.
+const lastNumber = ^uint32(0)
+
 // numbered puts the sample's number behind the frame.
 func numbered(number uint32, from int, frame []byte) sample {
 	return sample{number, from, binary.BigEndian.AppendUint32(append(bytes.Clone(frame), sampleMark...), number)}
@@ -47,13 +50,17 @@ func (p *passed) take(frame []byte) {
 type filteredBridge struct {
 	tb      testing.TB
 	ns      nic.Namespace
-	sockets [2]int // packet sockets of the stations
+	sockets [2]int    // packet sockets of the stations
+	last    [2][]byte // what each sends last
 }
 
 // filteredBridge makes the bridge: it floods every frame, learns nothing and leaves it to nftables alone what passes.
 func (w *world) filteredBridge(name string) *filteredBridge {
 	w.tb.Helper()
 	b := &filteredBridge{tb: w.tb, ns: w.namespace(name)}
+	for i := range b.last {
+		b.last[i] = numbered(lastNumber, i, ether(stations[1-i], stations[i], endOfBatch, make([]byte, 46))).frame
+	}
 	w.in(b.ns, func() error {
 		for _, setting := range [][2]string{
 			{"net/ipv6/conf/default/disable_ipv6", "1"}, {"net/ipv6/conf/all/disable_ipv6", "1"},
@@ -64,9 +71,9 @@ func (w *world) filteredBridge(name string) *filteredBridge {
 			}
 		}
 		err := exec.Command("ip", "link", "add", "br0", "up", "type", "bridge", "mcast_snooping", "0").Run()
-		for i := range b.sockets {
+		for i, device := range []string{"p0", "p1"} {
 			if err == nil {
-				err = b.plug(i)
+				err = firstError(b.plug(i), nic.SetMaster(device, "br0"), exec.Command("ip", "link", "set", device, "type", "bridge_slave", "learning", "off").Run())
 			}
 		}
 		return err
@@ -74,11 +81,10 @@ func (w *world) filteredBridge(name string) *filteredBridge {
 	return b
 }
 
-// plug makes one station: a veth whose other end is in the bridge, and a packet socket.
+// plug makes one station: a veth, and a packet socket at its other end.
 func (b *filteredBridge) plug(i int) error {
 	inner, outer := []string{"p0", "p1"}[i], []string{"e0", "e1"}[i]
-	err := firstError(nic.CreateVeth(nic.Veth{Name: inner, Peer: outer, MTU: 1500}), nic.SetMaster(inner, "br0"), nic.SetUp(inner), nic.SetUp(outer),
-		exec.Command("ip", "link", "set", inner, "type", "bridge_slave", "learning", "off").Run())
+	err := firstError(nic.CreateVeth(nic.Veth{Name: inner, Peer: outer, MTU: 1500}), nic.SetUp(inner), nic.SetUp(outer))
 	if err != nil {
 		return err
 	}
@@ -122,21 +128,18 @@ func (b *filteredBridge) pass(batch []sample) passed {
 	for _, s := range batch {
 		b.send(s.from, s.frame)
 	}
-	last := [2][]byte{ether(mac(50), mac(1), endOfBatch, make([]byte, 46)), ether(mac(1), mac(50), endOfBatch, make([]byte, 46))}
 	p := passed{frames: map[uint32][]byte{}}
 	buffer := make([]byte, 4096)
-	for from, frame := range last {
+	for from, frame := range b.last {
 		b.send(from, frame)
-		for {
+		for p.frames[lastNumber] == nil {
 			n, _, err := unix.Recvfrom(b.sockets[1-from], buffer, 0)
 			if err != nil {
 				b.tb.Fatalf("wait for the last frame of %d: %v", len(batch), err)
 			}
-			if bytes.Equal(buffer[:n], frame) {
-				break
-			}
 			p.take(buffer[:n])
 		}
+		delete(p.frames, lastNumber)
 	}
 	return p
 }

@@ -49,7 +49,8 @@ func (u *universe) stateless(rules int, of theme) *fabric.Snapshot {
 	return s
 }
 
-// about draws another rule in place of one that is not of the theme, and asks for more flags than rules commonly do.
+// about draws another rule in place of one that is not of the theme or leaves nothing for those after it, and asks for more flags
+// and MACs than rules commonly do.
 func (u *universe) about(of theme, p *fabric.Policy, i int) fabric.Rule {
 	for old := p.Spec.Rules[i]; ; p.Spec.Rules[i] = u.rule(i) {
 		r := &p.Spec.Rules[i]
@@ -58,9 +59,15 @@ func (u *universe) about(of theme, p *fabric.Policy, i int) fabric.Rule {
 		if r.Protocol == "tcp" && r.Action != fabric.Meter && u.IntN(2) == 0 {
 			r.TCPFlags = u.flags()
 		}
-		if off := of.number != 0 && !slices.Contains(of.protocols, r.Protocol) && u.IntN(8) > 0; !off && p.Validate() == nil {
-			return *r
+		if r.Remote != nil && u.IntN(8) == 0 {
+			r.Remote.MACs = some(u, 2, func() fabric.MAC { return pick(u, u.macs) })
 		}
+		off := of.number != 0 && !slices.Contains(of.protocols, r.Protocol)
+		broad := r.Remote == nil && r.Local == nil && r.ICMP == nil && r.TCPFlags == nil && r.EtherType == 0
+		if (off || broad) && u.IntN(8) > 0 || p.Validate() != nil {
+			continue
+		}
+		return *r
 	}
 }
 

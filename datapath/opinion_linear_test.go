@@ -66,8 +66,8 @@ func (a *asked) conditions() (all []string, lists [][]string) {
 func contradictory(all []string) bool {
 	ip4, ip6 := false, false
 	for _, one := range all {
-		ip4 = ip4 || strings.HasPrefix(one, "ip ") || one == "ether type 0x0800"
-		ip6 = ip6 || strings.HasPrefix(one, "ip6 ") || one == "ether type 0x86dd"
+		ip4 = ip4 || strings.HasPrefix(one, "ip ") || one == "ether type 0x0800" || one == "meta protocol ip"
+		ip6 = ip6 || strings.HasPrefix(one, "ip6 ") || one == "ether type 0x86dd" || one == "meta protocol ip6"
 	}
 	return ip4 && ip6
 }

@@ -107,7 +107,12 @@ func sideOf(s *fabric.Snapshot, e *fabric.End) (out sideOfWire) {
 }
 
 // verdict is nftables' word for the rule's action. A refusal is silent here: the bridge family of some kernels cannot answer.
-func (a *asked) verdict() string { return verdictOf(a.Action == fabric.Allow) }
+func (a *asked) verdict() string {
+	if a.Stateful {
+		return "goto opens"
+	}
+	return verdictOf(a.Action == fabric.Allow)
+}
 
 func verdictOf(allow bool) string {
 	if allow {
@@ -161,9 +166,9 @@ func (a *asked) family() string {
 	case a.ICMP == nil:
 		return ""
 	case a.protocol == 1:
-		return "ether type 0x0800"
+		return "meta protocol ip"
 	}
-	return "ether type 0x86dd"
+	return "meta protocol ip6"
 }
 
 // message is the condition on ICMP type and code, empty without one. Asking for neither still asks for a message.

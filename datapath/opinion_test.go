@@ -94,7 +94,7 @@ func newOpinion(t *testing.T) *opinion {
 func (o *opinion) ruleSet(r *rand.Rand) {
 	o.u = newUniverse(r)
 	theme := pick(o.u, themes)
-	o.snap = o.u.stateless(pick(o.u, []int{3, 10, 30, 60}), theme)
+	o.snap = o.u.stateless(pick(o.u, []int{6, 30, 100, 200}), theme)
 	o.put()
 	var linear, sets ruleset
 	for i, id := range []fabric.PortID{"g1", "g50"} {
