@@ -68,18 +68,55 @@ func (d *Datapath) TestRun(device string, frame []byte, times uint32) (time.Dura
 	return took, nil
 }
 
+// TestFrames gives vp_in each of the frames once, as if the guest behind the device had sent it, without delivering it, and returns
+// the mean time of a run as the kernel counts it, with its two readings of the clock. The runs are counted as the port's traffic.
+func (d *Datapath) TestFrames(device string, frames [][]byte) (mean time.Duration, err error) {
+	counting, err := CountRunTimes()
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, counting.Close()) }()
+	found, err := nic.Find(device)
+	if err != nil {
+		return 0, fmt.Errorf("run %s on %s: %w", vpIn, device, err)
+	}
+	before, err := d.RunTimes()
+	if err != nil {
+		return 0, err
+	}
+	if err := d.runEach(found.Index, frames); err != nil {
+		return 0, fmt.Errorf("run %s on %s: %w", vpIn, device, err)
+	}
+	after, err := d.RunTimes()
+	if err != nil {
+		return 0, err
+	}
+	runs := after[vpIn].Runs - before[vpIn].Runs
+	if runs < uint64(len(frames)) || runs == 0 {
+		return 0, fmt.Errorf("run %s on %s: %d of %d runs were counted", vpIn, device, runs, len(frames))
+	}
+	return (after[vpIn].Took - before[vpIn].Took) / time.Duration(runs), nil
+}
+
+// runEach runs vp_in once on each frame.
+func (d *Datapath) runEach(ifindex int, frames [][]byte) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return ErrClosed
+	}
+	for _, frame := range frames {
+		if _, err := runOn(d.programs[vpIn], ifindex, frame, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // testRun returns the mean time of a run, on a frame met at the device.
 func testRun(program *ebpf.Program, ifindex int, frame []byte, times uint32) (time.Duration, error) {
-	// The part of struct __sk_buff that a caller may set (linux/bpf.h, net/bpf/test_run.c).
-	var context struct {
-		_       [10]uint32
-		Ifindex uint32
-		_       [37]uint32
-	}
-	context.Ifindex = uint32(ifindex)
-	options := ebpf.RunOptions{Data: frame, Context: context, Repeat: times}
 	start := time.Now()
-	verdict, err := program.Run(&options)
+	verdict, err := runOn(program, ifindex, frame, times)
 	took := time.Since(start)
 	if err != nil {
 		return 0, err
@@ -88,4 +125,16 @@ func testRun(program *ebpf.Program, ifindex int, frame []byte, times uint32) (ti
 		return 0, fmt.Errorf("the frame is not delivered (verdict %d): give one from the port to a station of its switch", int32(verdict))
 	}
 	return took / time.Duration(times), nil
+}
+
+// runOn runs the program on a frame met at the device and returns its verdict.
+func runOn(program *ebpf.Program, ifindex int, frame []byte, times uint32) (verdict uint32, err error) {
+	// The part of struct __sk_buff that a caller may set (linux/bpf.h, net/bpf/test_run.c).
+	var context struct {
+		_       [10]uint32
+		Ifindex uint32
+		_       [37]uint32
+	}
+	context.Ifindex = uint32(ifindex)
+	return program.Run(&ebpf.RunOptions{Data: frame, Context: context, Repeat: times})
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 
-	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
 )
@@ -69,19 +68,6 @@ func (a *attack) prepare() error {
 		return err
 	}
 	return a.judgeAlso(1, portT, &policy.Source{Default: fabric.Deny, VNI: benchVNI})
-}
-
-// judgeAlso puts a port under a source.
-func (a *attack) judgeAlso(host int, device string, source *policy.Source) error {
-	state, err := a.planes[host].Read(context.Background())
-	if err != nil {
-		return err
-	}
-	port := state.Ports[device]
-	port.Policy = source.Digest()
-	return a.apply(host, datapath.Change{Put: datapath.State{
-		Tables: map[policy.Digest]*policy.Source{port.Policy: source}, Ports: map[string]datapath.Port{device: port},
-	}})
 }
 
 // round opens the idle connections, measures, and counts those that are gone.

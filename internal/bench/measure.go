@@ -42,6 +42,8 @@ type contender struct {
 	rules ruleset
 	// beside is a load that runs beside the slice, until the function that it returns is called; nil is none.
 	beside func() (end func() error)
+	// run, where it is set, takes the contender's figure instead of the measure's.
+	run func(context.Context, ends, time.Duration) (float64, error)
 }
 
 // prepare puts the ruleset in force.
@@ -87,7 +89,11 @@ func (m measure) take(ctx context.Context, all []contender, o options, q *quiet)
 			if c.beside != nil {
 				end = c.beside()
 			}
-			value, disturbed, err := m.slice(ctx, e, o.Slice, q)
+			take := m
+			if c.run != nil {
+				take.run = c.run
+			}
+			value, disturbed, err := take.slice(ctx, e, o.Slice, q)
 			if err := errors.Join(err, end()); err != nil {
 				return r, fmt.Errorf("measure %s on %s: %w", m.Name, c.name, err)
 			}

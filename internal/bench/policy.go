@@ -72,7 +72,10 @@ func policyNames() []string {
 	for _, m := range ruledMeasures() {
 		all = append(all, m.Name)
 	}
-	return append(all, attackName)
+	for _, p := range policyParts {
+		all = append(all, p.name)
+	}
+	return all
 }
 
 // asked is a ratio of two contenders; least 0 says that it was not asked for and is only told.
@@ -92,6 +95,20 @@ var policyAsked = []asked{
 	{attackName, besideRandom, unattacked, 0.9},
 	{attackName, besideRandom, besideOne, 0},
 	{attackName, atReceiver, unattacked, 0},
+	{worstName, everyNew, everyKnown, 1.0 / 3},
+}
+
+// policyParts are the members of the group that concern weft alone; one that compares nothing has no result.
+var policyParts = []struct {
+	name, text string
+	take       func(context.Context, *site, options, *quiet) (result, []figure, error)
+}{
+	{attackName, "what an attack leaves the others", takeAttack},
+	{worstName, "the dearest packet", takeWorst},
+	{swapName, "the swap of a policy on many ports", takeSwap},
+	{groupsName, "a change of a large group", takeGroup},
+	{compileName, "the compiler of rules", takeCompile},
+	{memoryName, "the memory of rules", takeMemory},
 }
 
 // takePolicy builds the peers that rules are compared on, takes the group's measures, and removes the sites.
@@ -121,13 +138,19 @@ func takePolicy(ctx context.Context, o options, progress func(string)) (r policy
 		r.Results = append(r.Results, taken)
 	}
 	weft := sites[len(sites)-1]
-	if o.takes(attackName) {
-		progress("what an attack leaves the others")
-		taken, figures, err := takeAttack(ctx, weft, o, q)
-		if err != nil {
-			return r, err
+	for _, p := range policyParts {
+		if !o.takes(p.name) {
+			continue
 		}
-		r.Results, r.Figures = append(r.Results, taken), append(r.Figures, figures...)
+		progress(p.text)
+		taken, figures, err := p.take(ctx, weft, o, q)
+		if err != nil {
+			return r, fmt.Errorf("measure %s: %w", p.name, err)
+		}
+		if taken.Name != "" {
+			r.Results = append(r.Results, taken)
+		}
+		r.Figures = append(r.Figures, figures...)
 	}
 	return r, nil
 }

@@ -25,6 +25,14 @@ func TestEveryMeasureOfRulesIsTakenAndLeavesNothing(t *testing.T) {
 			}
 		}
 	}
+	for _, f := range r.Figures {
+		for _, name := range policyNames() {
+			taken[name] = taken[name] || strings.HasPrefix(f.Name, name)
+		}
+		if len(f.Values) == 0 || f.None && f.quantile(1) != 0 {
+			t.Errorf("%s: %v", f.Text, f.Values)
+		}
+	}
 	for _, name := range policyNames() {
 		if !taken[name] {
 			t.Errorf("%s was not measured", name)

@@ -85,6 +85,9 @@ const (
 	atDestination = 14 + 16
 	atSourcePort  = 14 + 20
 	atTargetPort  = 14 + 22
+	atTCPLength   = 14 + 32
+	atTCPFlags    = 14 + 33
+	tcpSYN        = 2
 )
 
 // random makes the frame one of addresses and ports that are drawn anew, among those that rules speak of, so that it is of a class
@@ -96,6 +99,7 @@ func random(draw *rand.Rand) func([]byte) {
 		binary.BigEndian.PutUint32(frame[atDestination:], 172<<24|16<<16|uint32(n&0x1ffff))
 		binary.BigEndian.PutUint16(frame[atSourcePort:], uint16(1+n>>20%2048))
 		binary.BigEndian.PutUint16(frame[atTargetPort:], uint16(1+n>>40%2048))
+		frame[atTCPLength], frame[atTCPFlags] = 5<<4, tcpSYN // payload, where it is UDP
 		setChecksum(frame)
 	}
 }
