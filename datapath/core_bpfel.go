@@ -258,7 +258,8 @@ type coreJudgement struct {
 	Inward    uint8
 	Stateful  uint8
 	Quotes    uint8
-	_         [7]byte
+	Opener    uint8
+	_         [6]byte
 	SrcMac    uint64
 	DstMac    uint64
 	Now       uint64
@@ -284,7 +285,7 @@ type coreJudgement struct {
 	_          [4]byte
 	Exact      coreExactKey
 	Combo      coreComboKey
-	Words      [64]uint64
+	Vector     coreVectorKey
 }
 
 type coreLogged struct {

@@ -79,34 +79,35 @@ __attribute__((noinline)) int find_classes(__u32 which, __u32 in, __u32 dims)
 	return 0;
 }
 
-/* The first rule of a block that is in the vectors of all the packet's classes; NO_RULE if none is. */
+/* The first rule of a block that is in the vectors of all the packet's classes; NO_RULE if none is. A dimension that rules
+ * do not ask about has the services' vector, which is there always, a second time. */
 __attribute__((noinline)) int search(__u32 which, __u32 in, __u32 dims, __u32 block)
 {
 	struct judgement *j = judgement(which);
+	const struct vector *vectors[DIMS], *v;
 	__u64 left = ~0ULL;
 
 	if (!j)
 		return NO_RULE;
-	for (__u32 dim = 0; dim < DIMS; dim++) {
-		struct vector_key key = {.shape = j->shape, .class = j->combo.class[dim], .in_dim = in << 4 | dim, .block = block};
-		const struct vector *v;
-
-		if (!(dims & 1 << dim))
+#pragma unroll
+	for (int dim = 0; dim < DIMS; dim++) {
+		vectors[dim] = vectors[DIM_SERVICE];
+		if (dim != DIM_SERVICE && !(dims & 1 << dim))
 			continue;
-		v = bpf_map_lookup_elem(&vectors_v1, &key);
+		j->vector = (struct vector_key){.shape = j->shape, .class = j->combo.class[dim], .in_dim = in << 4 | dim, .block = block};
+		v = bpf_map_lookup_elem(&vectors_v1, &j->vector);
 		if (!v || !(left &= v->summary))
 			return NO_RULE;
-		if (dim == 0)
-			__builtin_memcpy(j->words, v->words, sizeof(j->words));
-		else
-			for (int i = 0; i < VECTOR_WORDS; i++)
-				j->words[i] &= v->words[i];
+		vectors[dim] = v;
 	}
 	for (int i = 0; i < VECTOR_WORDS && left; i++) {
-		__u64 at = lowest(left);
+		__u64 at = lowest(left), word = ~0ULL;
 
-		if (j->words[at])
-			return at * 64 + lowest(j->words[at]);
+#pragma unroll
+		for (int dim = 0; dim < DIMS; dim++)
+			word &= vectors[dim]->words[at];
+		if (word)
+			return at * 64 + lowest(word);
 		left &= left - 1;
 	}
 	return NO_RULE;

@@ -42,6 +42,7 @@ struct judgement {
 	__u8 inward;		/* towards the guest: its end is the destination */
 	__u8 stateful;		/* the rule opens flows */
 	__u8 quotes;		/* an ICMP error that quotes quote */
+	__u8 opener;		/* of the flow that was found */
 
 	/* From here on nothing is cleared: it is written before it is read. */
 	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
@@ -58,7 +59,7 @@ struct judgement {
 	struct service_key service;
 	struct exact_key exact;
 	struct combo_key combo;
-	__u64 words[VECTOR_WORDS];	/* of all vectors so far */
+	struct vector_key vector;
 };
 
 /* Key: PACKET or FIRST. Value: that packet. Not pinned: its content does not outlive a frame.

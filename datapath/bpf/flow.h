@@ -187,18 +187,17 @@ enum {
 	RENEWED = 2,	/* it was judged again for this packet, and was not idle before */
 };
 
-/* Judges a flow again as if its first packet came now (ADR 10.7); whether it goes on. */
+/* Judges a flow that was found again, as if its first packet came now (ADR 10.7); whether it goes on. */
 __attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 {
-	struct judgement *j = judgement(PACKET);
-	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
-	struct judgement *o;
+	struct judgement *j = judgement(PACKET), *o;
 	struct flow *f;
+	void *flows;
 
-	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
+	if (!j)
 		return 0;
 	o = first_packet(j);
-	int goes = o && !ask_rules(FIRST, f->opener & 1, 0) && o->stateful;
+	int goes = o && !ask_rules(FIRST, j->opener & 1, 0) && o->stateful;
 
 	if (how & RELATED) { /* an error says nothing of its flow's MACs, so it neither renews nor ends it */
 		if (goes) {
@@ -207,6 +206,8 @@ __attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 		}
 		return goes;
 	}
+	if (!(flows = bpf_map_lookup_elem(&flows_v1, &slot)) || !(f = bpf_map_lookup_elem(flows, &j->key)))
+		return 0;
 	if (!goes) {
 		bpf_map_delete_elem(flows, &j->key);
 		return 0;
@@ -232,8 +233,10 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 	if (!(how & RELATED) && j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN &&
 	    (f->state == FLOW_CLOSING || (f->state == FLOW_OPEN && in != f->opener)))
 		return NOT_FOLLOWED; /* another connection of the same ends */
-	if (unlikely(f->table != j->table))
+	if (unlikely(f->table != j->table)) {
+		j->opener = f->opener;
 		return WAS_FOLLOWED;
+	}
 	if (!(how & RELATED))
 		advance(f, j, in != f->opener);
 	j->rule = f->rule;
