@@ -7,197 +7,251 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// talk is a connection that packets are drawn from, so that they meet flows.
+// talk is a connection between two stations that packets are drawn from, so that they meet flows.
 type talk struct {
-	here, there   netip.Addr
-	lport, rport  uint16
-	protocol      uint8
-	seq           [2]uint32 // of the guest's side and the other
-	fragment      uint16
-	last          []byte // an IP packet of it, which ICMP errors quote
-	lastDirection fabric.Direction
+	ends     [2]end
+	protocol uint8
+	broken   bool // comes in fragments most of the time
+	fragment uint16
+	tcp      handshake
+	last     []byte // an IP packet of it, which ICMP errors quote
 }
 
-func (u *universe) talk() *talk {
-	t := &talk{here: pick(u, u.addresses), lport: u.port(), rport: u.port(), fragment: pick(u, []uint16{0, 1, 2, 3, 34, 35, 0x8003})}
-	for t.there = pick(u, u.addresses); t.there.Is4() != t.here.Is4(); {
-		t.there = pick(u, u.addresses)
+// end is one end of a talk.
+type end struct {
+	number  int        // of the guest
+	mac     fabric.MAC // that it sends from
+	address netip.Addr
+	port    uint16
+}
+
+func (u *universe) talk(numbers [2]int) *talk {
+	t := &talk{fragment: pick(u, []uint16{0, 1, 2, 3, 34, 35, 0x8003}), broken: u.IntN(12) == 0}
+	for i, n := range numbers {
+		t.ends[i] = end{number: n, mac: mac(n), address: pick(u, u.addresses), port: u.port()}
+		if u.IntN(8) == 0 && n != remoteGuest { // the fabric knows where a remote guest's MAC is at home
+			t.ends[i].mac = pick(u, u.macs)
+		}
 	}
-	t.protocol = pick(u, []uint8{6, 6, 6, 6, 17, 17, 1, 58, 132, 47, 59})
-	if t.protocol == 1 && t.here.Is6() || t.protocol == 58 && t.here.Is4() {
+	for t.ends[1].address.Is4() != t.ends[0].address.Is4() {
+		t.ends[1].address = pick(u, u.addresses)
+	}
+	t.protocol = pick(u, []uint8{6, 6, 6, 6, 6, 6, 17, 17, 1, 58, 132, 47, 59})
+	if t.protocol == 1 && t.ends[0].address.Is6() || t.protocol == 58 && t.ends[0].address.Is4() {
 		if u.IntN(10) > 0 {
 			t.protocol = 59 - t.protocol
 		}
 	}
-	t.seq = [2]uint32{u.Uint32(), u.Uint32()}
-	if u.IntN(4) == 0 {
-		t.seq[0] = 0xfffffff0
-	}
+	t.tcp.begin(u)
 	return t
 }
 
-// near is a sequence number, most often where it belongs.
-func (u *universe) near(n uint32) uint32 {
-	switch u.IntN(12) {
-	case 0:
-		return n + uint32(u.IntN(3<<20)) - 3<<19
-	case 1:
-		return u.Uint32()
+// appendPayload draws the transport part of the talk's next packet.
+func (u *universe) appendPayload(f []byte, t *talk, from int) []byte {
+	sport, dport := t.ends[from].port, t.ends[1-from].port
+	body := u.IntN(30)
+	if u.IntN(64) == 0 {
+		body = u.IntN(1200)
 	}
-	return n
-}
-
-// payloadOf draws the transport part of the talk's next packet.
-func (u *universe) payloadOf(t *talk, from int) []byte {
-	sport, dport := t.lport, t.rport
-	if from == 1 {
-		sport, dport = dport, sport
-	}
-	body := make([]byte, u.IntN(30))
 	switch t.protocol {
 	case 6:
-		return u.segment(t, from, sport, dport, body)
+		return u.appendSegment(f, t, from, body)
 	case 17:
-		return udp(sport, dport, body)
+		f = binary.BigEndian.AppendUint16(f, sport)
+		f = binary.BigEndian.AppendUint16(f, dport)
+		f = binary.BigEndian.AppendUint16(f, uint16(8+body))
+		return appendZeros(f, 2+body)
 	case 132:
-		s := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, sport), dport)
-		return append(s, make([]byte, 8+len(body))...)
+		f = binary.BigEndian.AppendUint16(f, sport)
+		f = binary.BigEndian.AppendUint16(f, dport)
+		return appendZeros(f, 8+body)
 	case 1, 58:
-		return u.message(t, body)
+		return u.appendMessage(f, t, body)
 	}
-	return body
+	return appendZeros(f, body)
 }
 
-func (u *universe) segment(t *talk, from int, sport, dport uint16, body []byte) []byte {
-	flags := pick(u, []uint8{0x02, 0x02, 0x12, 0x12, 0x10, 0x10, 0x10, 0x18, 0x11, 0x11, 0x04, 0x14, 0x01, 0x00, 0x13, 0x3f, 0xc2})
-	if u.IntN(8) == 0 {
-		flags = uint8(u.IntN(256))
-	}
-	if flags&2 != 0 && u.IntN(3) > 0 {
-		body = nil
-	}
-	s := make([]byte, 20, 20+len(body))
-	binary.BigEndian.PutUint16(s, sport)
-	binary.BigEndian.PutUint16(s[2:], dport)
-	seq := u.near(t.seq[from])
-	ack := u.near(t.seq[1-from])
-	binary.BigEndian.PutUint32(s[4:], seq)
-	binary.BigEndian.PutUint32(s[8:], ack)
-	s[12], s[13] = 5<<4, flags
-	if flags&4 == 0 && u.IntN(8) > 0 {
-		t.seq[from] = seq + uint32(len(body)) + uint32(flags>>1&1) + uint32(flags&1)
-	}
-	return append(s, body...)
-}
+var zeros [2048]byte
 
-// message draws an ICMP message: an echo of the talk, an error about it, or another.
-func (u *universe) message(t *talk, body []byte) []byte {
-	request, reply, errors := byte(8), byte(0), []byte{3, 4, 5, 11, 12}
+func appendZeros(f []byte, n int) []byte { return append(f, zeros[:n]...) }
+
+var (
+	requests, replies = [2]byte{8, 128}, [2]byte{0, 129}
+	errors4, errors6  = []byte{3, 4, 5, 11, 12}, []byte{1, 2, 3, 4, 100}
+	neighborDiscovery = []byte{133, 134, 135, 136, 137}
+	otherTypes        = []uint16{0x88b5, 0x0806, 0x8035, 0x0040}
+)
+
+// appendMessage draws an ICMP message: an echo of the talk, an error without a quotation, or another.
+func (u *universe) appendMessage(f []byte, t *talk, body int) []byte {
+	family, failures := 0, errors4
 	if t.protocol == 58 {
-		request, reply, errors = 128, 129, []byte{1, 2, 3, 4}
+		family, failures = 1, errors6
 	}
-	switch u.IntN(10) {
+	switch u.IntN(16) {
 	case 0:
-		return append([]byte{byte(u.IntN(256)), byte(u.IntN(4)), 0, 0, 0, 0, 0, 0}, body...)
+		f = append(f, byte(u.IntN(256)), byte(u.IntN(4)), 0, 0, 0, 0, 0, 0)
 	case 1:
-		return append([]byte{pick(u, []byte{133, 135, 136, 137}), 0, 0, 0, 0, 0, 0, 0}, make([]byte, 24)...)
+		f = append(f, pick(u, neighborDiscovery), 0, 0, 0, 0, 0, 0, 0)
+		body = 24
 	case 2:
-		return append([]byte{pick(u, errors), 0, 0, 0, 0, 0, 0, 0}, body...)
+		f = append(f, pick(u, failures), byte(u.IntN(3)), 0, 0, 0, 0, 0, 0)
+	default:
+		kind := requests[family]
+		if u.IntN(2) == 0 {
+			kind = replies[family]
+		}
+		f = append(f, kind, byte(u.IntN(8)/7), 0, 0)
+		f = binary.BigEndian.AppendUint16(f, t.ends[0].port)
+		f = append(f, 0, 1)
 	}
-	m := []byte{pick(u, []byte{request, reply}), byte(u.IntN(8) / 7), 0, 0}
-	m = binary.BigEndian.AppendUint16(m, t.lport)
-	return append(append(m, 0, 1), body...)
+	return appendZeros(f, body)
 }
 
-// packetOf draws the talk's next packet, sent by the guest (0) or to it (1).
-func (u *universe) packetOf(t *talk, from int) []byte {
-	src, dst := t.here, t.there
-	if from == 1 {
-		src, dst = dst, src
+// appendPacket draws the talk's next packet, sent by one of its ends.
+func (u *universe) appendPacket(f []byte, t *talk, from int) []byte {
+	src, dst := t.ends[from].address, t.ends[1-from].address
+	at := len(f)
+	if len(t.last) > 0 && u.IntN(16) == 0 {
+		return u.appendError(f, t, src, dst)
 	}
-	if t.last != nil && u.IntN(12) == 0 {
-		return u.errorAbout(t, src, dst)
-	}
-	h := ip{protocol: t.protocol}
-	payload := u.payloadOf(t, from)
-	switch {
-	case src.Is4() && u.IntN(14) == 0:
-		h.more, payload = true, append(payload, make([]byte, (8-len(payload)%8)%8)...)
-	case src.Is4() && u.IntN(20) == 0:
-		h.offset = 4
-	case src.Is4() && u.IntN(30) == 0:
-		h.options = 8
-	}
-	p := h.packet(src, dst, payload)
 	if src.Is4() {
-		binary.BigEndian.PutUint16(p[4:], t.fragment)
-	} else if u.IntN(10) == 0 {
-		p = u.extended(t, p)
+		f = u.appendIPv4(f, t, from)
+	} else {
+		f = u.appendIPv6(f, t, from)
 	}
-	t.last, t.lastDirection = p, fabric.Out
-	if from == 1 {
-		t.lastDirection = fabric.In
-	}
-	return p
+	t.last = append(t.last[:0], f[at:min(len(f), at+128)]...)
+	return f
 }
 
-// extended puts extension headers into an IPv6 packet.
-func (u *universe) extended(t *talk, p []byte) []byte {
-	next := p[6]
-	var chain []byte
-	for range 1 + u.IntN(3) {
-		switch u.IntN(3) {
-		case 0:
-			chain, next = append([]byte{next, 0, 0, 0, 0, 0, 0, 0}, chain...), 60
-		case 1:
-			chain, next = append([]byte{next, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}, chain...), 43
-		case 2:
+// appendIPv4 draws fragments and options too.
+func (u *universe) appendIPv4(f []byte, t *talk, from int) []byte {
+	src, dst := t.ends[from].address.As4(), t.ends[1-from].address.As4()
+	at, options, word := len(f), 0, uint16(0)
+	chance := 24
+	if t.broken {
+		chance = 4
+	}
+	switch u.IntN(chance) {
+	case 0:
+		word = 0x2000 // more fragments
+	case 1:
+		word = pick(u, []uint16{4, 0x2004, 1, 0x1fff})
+	case 2:
+		options = 4 * u.IntN(11)
+	}
+	f = append(f, byte(0x45+options/4), 0, 0, 0, byte(t.fragment>>8), byte(t.fragment), byte(word>>8), byte(word), 64, t.protocol, 0, 0)
+	f = append(append(f, src[:]...), dst[:]...)
+	for range options {
+		f = append(f, 1)
+	}
+	f = u.appendPayload(f, t, from)
+	if word&0x2000 != 0 {
+		f = appendZeros(f, (8-(len(f)-at-20)%8)%8)
+	}
+	finishIPv4(f[at:])
+	return f
+}
+
+// finishIPv4 writes length and checksum.
+func finishIPv4(p []byte) {
+	binary.BigEndian.PutUint16(p[2:], uint16(len(p)))
+	p[10], p[11] = 0, 0
+	binary.BigEndian.PutUint16(p[10:], ^checksum(p[:int(p[0]&15)*4], 0))
+}
+
+// appendIPv6 draws extension headers too.
+func (u *universe) appendIPv6(f []byte, t *talk, from int) []byte {
+	src, dst := t.ends[from].address.As16(), t.ends[1-from].address.As16()
+	at := len(f)
+	f = append(f, 0x60, 0, 0, 0, 0, 0, t.protocol, 64)
+	f = append(append(f, src[:]...), dst[:]...)
+	if u.IntN(12) == 0 || t.broken && u.IntN(2) == 0 {
+		f = u.appendExtensions(f, at+6, t)
+	}
+	f = u.appendPayload(f, t, from)
+	binary.BigEndian.PutUint16(f[at+4:], uint16(len(f)-at-40))
+	return f
+}
+
+// appendExtensions draws extension headers; next is where the number of the first one is said.
+func (u *universe) appendExtensions(f []byte, next int, t *talk) []byte {
+	last := f[next]
+	for i := range 1 + u.IntN(3) {
+		kind := pick(u, u.extensions)
+		switch {
+		case t.broken:
+			kind = 44
+		case i == 0 && u.IntN(4) == 0:
+			kind = 0 // hop by hop
+		}
+		f[next], next = kind, len(f)
+		switch kind {
+		case 43:
+			f = append(f, last, 1)
+			f = appendZeros(f, 14)
+		case 51:
+			f = append(f, last, 2)
+			f = appendZeros(f, 14)
+		case 44:
 			offset := uint16(u.IntN(2)) // the last bit says that more follow
 			if u.IntN(2) == 0 {
-				offset |= 5 << 3
+				offset |= pick(u, []uint16{1, 5, 0x1fff}) << 3
 			}
-			chain, next = append([]byte{next, 0, byte(offset >> 8), byte(offset), 0, 0, 0, byte(t.fragment)}, chain...), 44
+			f = append(f, last, 0, byte(offset>>8), byte(offset), 0, 0, byte(t.fragment>>8), byte(t.fragment))
+		default:
+			f = append(f, last, 0, 0, 0, 0, 0, 0, 0)
 		}
 	}
-	out := append([]byte{}, p[:40]...)
-	out[6] = next
-	out = append(append(out, chain...), p[40:]...)
-	binary.BigEndian.PutUint16(out[4:], uint16(len(out)-40))
-	return out
+	return f
 }
 
-// errorAbout is an ICMP error that quotes the talk's last packet, as far as there is room.
-func (u *universe) errorAbout(t *talk, src, dst netip.Addr) []byte {
-	quote := t.last[:min(len(t.last), 20+u.IntN(60))]
-	if u.IntN(8) == 0 {
-		src = pick(u, u.addresses)
-		if src.Is4() != dst.Is4() {
-			src = dst
+// appendError is an ICMP error that quotes the talk's last packet, as far as there is room.
+func (u *universe) appendError(f []byte, t *talk, src, dst netip.Addr) []byte {
+	if u.IntN(8) == 0 { // a router's
+		if other := pick(u, u.addresses); other.Is4() == dst.Is4() {
+			src = other
 		}
 	}
+	quote := t.last[:min(len(t.last), 20+u.IntN(100))]
+	at := len(f)
 	if src.Is4() {
-		return ip{protocol: protoICMP}.packet(src, dst, append([]byte{pick(u, []byte{3, 4, 11, 12, 5}), 1, 0, 0, 0, 0, 0, 0}, quote...))
+		from, to := src.As4(), dst.As4()
+		f = append(f, 0x45, 0, 0, 0, 0, 0, 0, 0, 64, protoICMP, 0, 0)
+		f = append(append(f, from[:]...), to[:]...)
+		f = append(append(f, pick(u, errors4), 1, 0, 0, 0, 0, 0, 0), quote...)
+		finishIPv4(f[at:])
+		return f
 	}
-	return ip{protocol: protoICMPv6}.packet(src, dst, append([]byte{pick(u, []byte{1, 2, 3, 4, 100}), 0, 0, 0, 0, 0, 0, 0}, quote...))
+	from, to := src.As16(), dst.As16()
+	f = append(f, 0x60, 0, 0, 0, 0, 0, protoICMPv6, 64)
+	f = append(append(f, from[:]...), to[:]...)
+	f = append(append(f, pick(u, errors6), 0, 0, 0, 0, 0, 0, 0), quote...)
+	binary.BigEndian.PutUint16(f[at+4:], uint16(len(f)-at-40))
+	return f
 }
 
-// frameOf is the talk's next frame.
-func (u *universe) frameOf(t *talk, from int, dst, src fabric.MAC) []byte {
-	if u.IntN(60) == 0 {
-		return ether(dst, src, pick(u, []uint16{0x88b5, 0x0806, 0x8035, 0x0040}), make([]byte, 28+u.IntN(40)))
+// appendFrame is the talk's next frame between two stations.
+func (u *universe) appendFrame(f []byte, t *talk, from int, dst, src fabric.MAC) []byte {
+	at := len(f)
+	u.damaged = false
+	f = append(append(f, dst[:]...), src[:]...)
+	if u.IntN(80) == 0 {
+		f = binary.BigEndian.AppendUint16(f, pick(u, otherTypes))
+		return appendZeros(f, 46+u.IntN(40))
 	}
-	p := u.packetOf(t, from)
 	kind := uint16(typeIPv4)
-	if p[0]>>4 == 6 {
+	if t.ends[0].address.Is6() {
 		kind = typeIPv6
 	}
-	f := ether(dst, src, kind, p)
+	f = u.appendPacket(binary.BigEndian.AppendUint16(f, kind), t, from)
 	if u.IntN(6) == 0 {
-		f = append(f, make([]byte, u.IntN(10))...) // padding
+		f = appendZeros(f, u.IntN(10)) // padding
 	}
-	if u.IntN(50) == 0 { // damage
+	u.damaged = u.IntN(50) == 0
+	if u.damaged {
 		for range 1 + u.IntN(3) {
-			f[14+u.IntN(len(f)-14)] = byte(u.IntN(256))
+			f[at+14+u.IntN(len(f)-at-14)] = byte(u.IntN(256))
 		}
 	}
 	return f

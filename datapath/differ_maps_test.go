@@ -1,12 +1,11 @@
 package datapath_test
 
 import (
+	"errors"
 	"path/filepath"
 	"testing"
 
 	"github.com/cilium/ebpf"
-
-	"github.com/weftnet/weft/datapath"
 )
 
 // program opens a pinned program.
@@ -43,38 +42,35 @@ func mapOf(tb testing.TB, p *ebpf.Program, name string) *ebpf.Map {
 	return nil
 }
 
-// forget empties the map of fragments.
-func forget(tb testing.TB, m *ebpf.Map) {
-	tb.Helper()
-	var keys []datapath.FragmentKey
-	var key datapath.FragmentKey
-	var value datapath.Fragment
-	entries := m.Iterate()
-	for entries.Next(&key, &value) {
-		keys = append(keys, key)
-	}
-	for i := range keys {
-		if err := m.Delete(&keys[i]); err != nil {
-			tb.Fatal(err)
-		}
-	}
+// held is what a map holds.
+type held[K, V any] struct {
+	keys   []K
+	values []V
 }
 
-// change rewrites every value of a map.
-func change[K, V any](tb testing.TB, m *ebpf.Map, edit func(*K, *V)) {
+// read takes all of a map, which has room for so many, with few system calls.
+func (h *held[K, V]) read(tb testing.TB, m *ebpf.Map) {
 	tb.Helper()
-	var keys []K
-	var values []V
-	var k K
-	var v V
-	entries := m.Iterate()
-	for entries.Next(&k, &v) {
-		keys, values = append(keys, k), append(values, v)
+	if room := int(m.MaxEntries()); len(h.keys) < room {
+		h.keys, h.values = make([]K, room), make([]V, room)
 	}
-	for i := range keys {
-		edit(&keys[i], &values[i])
-		if err := m.Put(&keys[i], &values[i]); err != nil {
-			tb.Fatal(err)
-		}
+	h.keys, h.values = h.keys[:cap(h.keys)], h.values[:cap(h.values)]
+	var cursor ebpf.MapBatchCursor
+	n, err := m.BatchLookup(&cursor, h.keys, h.values, nil)
+	if !errors.Is(err, ebpf.ErrKeyNotExist) {
+		tb.Fatalf("read %v: %d elements, %v", m, n, err)
+	}
+	h.keys, h.values = h.keys[:n], h.values[:n]
+}
+
+// forget empties a map.
+func (h *held[K, V]) forget(tb testing.TB, m *ebpf.Map) {
+	tb.Helper()
+	h.read(tb, m)
+	if len(h.keys) == 0 {
+		return
+	}
+	if _, err := m.BatchDelete(h.keys, nil); err != nil {
+		tb.Fatalf("empty %v: %v", m, err)
 	}
 }

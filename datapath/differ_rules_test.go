@@ -14,10 +14,13 @@ type universe struct {
 	addresses []netip.Addr // of both families
 	prefixes  []netip.Prefix
 	macs      []fabric.MAC
+	// extensions are the IPv6 headers that may come before the transport's.
+	extensions []byte
+	damaged    bool // the frame that was drawn last
 }
 
 func newUniverse(r *rand.Rand) *universe {
-	u := &universe{Rand: r}
+	u := &universe{Rand: r, extensions: []byte{60, 43, 44, 51}}
 	for i := range 8 {
 		u.addresses = append(u.addresses, netip.AddrFrom4([4]byte{10, byte(i & 1), byte(r.IntN(2)), byte(r.IntN(256))}))
 		u.addresses = append(u.addresses, netip.AddrFrom16([16]byte{0xfd, 0, 5: byte(i & 1), 14: byte(r.IntN(2)), 15: byte(r.IntN(256))}))
@@ -124,27 +127,35 @@ func (u *universe) rule(n int) fabric.Rule {
 
 // policy draws a policy of about n rules, all of them admitted.
 func (u *universe) policy(name string, n int) *fabric.Policy {
-	p := &fabric.Policy{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPolicy}, Metadata: fabric.Metadata{Name: name}}
+	head := fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPolicy}
+	p := &fabric.Policy{TypeMeta: head, Metadata: fabric.Metadata{Name: name}}
+	weights := map[uint16]bool{}
 	for i := range n {
-		p.Spec.Rules = append(p.Spec.Rules, u.rule(i))
-		if p.Validate() != nil {
-			p.Spec.Rules = p.Spec.Rules[:len(p.Spec.Rules)-1]
+		alone := fabric.Policy{TypeMeta: head, Metadata: p.Metadata, Spec: fabric.PolicySpec{Rules: []fabric.Rule{u.rule(i)}}}
+		if r := alone.Spec.Rules[0]; !weights[r.Weight] && alone.Validate() == nil {
+			weights[r.Weight] = true
+			p.Spec.Rules = append(p.Spec.Rules, r)
 		}
 	}
 	return p
 }
 
-// snapshot draws a fabric with the port p1 under random policies.
+// snapshot draws a fabric whose ports g1 and g2 are judged by random policies of so many rules together.
 func (u *universe) snapshot(rules int) *fabric.Snapshot {
 	s := &fabric.Snapshot{
-		Hosts: map[fabric.HostID]*fabric.Host{}, Locations: map[fabric.PortID]fabric.Location{"g1": {Port: "g1", Switch: "sw", Host: "h", Epoch: 1}},
+		Hosts: map[fabric.HostID]*fabric.Host{}, Locations: map[fabric.PortID]fabric.Location{},
 		Switches: map[fabric.SwitchID]*fabric.Switch{"sw": {Metadata: fabric.Metadata{Name: "sw"}, Spec: fabric.SwitchSpec{VNI: vni, Policies: []string{"a"}}}},
-		Ports:    map[fabric.PortID]*fabric.Port{"g1": {Metadata: fabric.Metadata{Name: "g1", Revision: 7}, Spec: fabric.PortSpec{Switch: "sw", MAC: mac(1), Policies: []string{"b"}}}},
+		Ports:    map[fabric.PortID]*fabric.Port{},
 		Profiles: map[string]*fabric.Profile{"pr": {Metadata: fabric.Metadata{Name: "pr"}, Spec: fabric.ProfileSpec{Policies: []string{"c"}}}},
 		Groups:   map[string]*fabric.Group{}, Policies: map[string]*fabric.Policy{},
 	}
-	if u.IntN(2) == 0 {
-		s.Ports["g1"].Spec.Profile = "pr"
+	for i, id := range []fabric.PortID{"g1", "g2"} {
+		s.Locations[id] = fabric.Location{Port: id, Switch: "sw", Host: "h", Epoch: 1}
+		p := &fabric.Port{Metadata: fabric.Metadata{Name: string(id), Revision: 7}, Spec: fabric.PortSpec{Switch: "sw", MAC: mac(i + 1), Policies: some(u, 2, func() string { return pick(u, []string{"b", "d", "a"}) })}}
+		if u.IntN(2) == 0 {
+			p.Spec.Profile = "pr"
+		}
+		s.Ports[id] = p
 	}
 	s.Switches["sw"].Spec.DefaultAction = pick(u, []fabric.Action{"", fabric.Allow, fabric.Deny})
 	s.Profiles["pr"].Spec.DefaultAction = pick(u, []fabric.Action{"", fabric.Allow, fabric.Deny})
@@ -157,8 +168,20 @@ func (u *universe) snapshot(rules int) *fabric.Snapshot {
 		s.Groups[g.Metadata.Name] = g
 	}
 	s.Ports["x"] = &fabric.Port{Metadata: fabric.Metadata{Name: "x", Labels: map[string]string{"tier": "web"}}, Spec: fabric.PortSpec{Switch: "other", Addresses: []netip.Addr{pick(u, u.addresses), pick(u, u.addresses)}}}
-	for _, name := range []string{"a", "b", "c"} {
-		s.Policies[name] = u.policy(name, u.IntN(rules/3+1))
+	shares := u.shares(rules)
+	for i, name := range []string{"a", "b", "c", "d"} {
+		s.Policies[name] = u.policy(name, shares[i])
 	}
 	return s
+}
+
+// shares cuts a number into four.
+func (u *universe) shares(of int) (cut [4]int) {
+	for i := range 3 {
+		cut[i] = u.IntN(of + 1)
+		of -= cut[i]
+	}
+	cut[3] = of
+	u.Shuffle(4, func(i, j int) { cut[i], cut[j] = cut[j], cut[i] })
+	return cut
 }

@@ -1,5 +1,16 @@
 package datapath
 
+import (
+	"fmt"
+	"net/netip"
+	"reflect"
+	"strings"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
 // Docket is what the core found about the packet that it judged last on a CPU.
 type Docket = coreJudgement
 
@@ -15,6 +26,9 @@ type (
 	FragmentKey = coreFragmentKey
 )
 
+// CoreAddress is an address as the core holds it.
+func CoreAddress(a netip.Addr) coreAddress { return toCore(a) }
+
 // SlotOf is the slot of the port on a device.
 func (d *Datapath) SlotOf(device string) uint32 {
 	d.mu.Lock()
@@ -25,6 +39,14 @@ func (d *Datapath) SlotOf(device string) uint32 {
 // Adopting reports whether connections of a slot are adopted now.
 func (d *Datapath) Adopting(slot uint32) bool { return d.shared.slots[slot].Adopt > monotonic() }
 
+// SetAdopting has a slot adopt connections from now on, or no longer.
+func (d *Datapath) SetAdopting(slot uint32, on bool) {
+	d.shared.slots[slot].Adopt = 0
+	if on {
+		d.shared.slots[slot].Adopt = ^uint64(0)
+	}
+}
+
 // Judges reports whether the packets of a slot's port are judged in a direction at all: those that its guest sends, or receives.
 func (d *Datapath) Judges(slot uint32, in bool) bool {
 	bit := uint64(policyOut)
@@ -32,4 +54,69 @@ func (d *Datapath) Judges(slot uint32, in bool) bool {
 		bit = policyIn
 	}
 	return d.shared.policyWord(slot)&bit != 0
+}
+
+// Witness is the core's programs loaded once more, on the same maps: the same instructions, but their docket is one for all
+// CPUs and can be read in memory while they run on one.
+type Witness struct {
+	Programs map[string]*ebpf.Program
+	Docket   *Docket
+	maps     *ebpf.Collection
+	memory   []byte
+	poison   []byte
+}
+
+// Witness loads the programs once more.
+func (d *Datapath) Witness() (w *Witness, err error) {
+	spec, err := loadCore()
+	if err != nil {
+		return nil, err
+	}
+	docket := spec.Maps["docket"]
+	docket.Type, docket.Flags = ebpf.Array, docket.Flags|unix.BPF_F_MMAPABLE
+	w = &Witness{}
+	if w.maps, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: d.maps.byName()}); err != nil {
+		return nil, fmt.Errorf("load the programs once more: %w", err)
+	}
+	w.Programs = w.maps.Programs
+	if w.memory, err = mapArray(w.maps.Maps["docket"], int(docket.ValueSize*docket.MaxEntries)); err != nil {
+		w.maps.Close()
+		return nil, err
+	}
+	w.memory, w.Docket = w.memory[:docket.ValueSize*docket.MaxEntries], (*Docket)(unsafe.Pointer(&w.memory[0]))
+	w.poison = make([]byte, len(w.memory))
+	for i := range int(docket.MaxEntries) {
+		poisonOf(reflect.TypeFor[Docket](), w.poison[i*int(docket.ValueSize):])
+	}
+	return w, nil
+}
+
+// Poison fills the docket with what nobody wrote there: programs may read only what they have written for the packet at hand,
+// and the padding of keys, which is zero from the start and never written.
+func (w *Witness) Poison() { copy(w.memory, w.poison) }
+
+// poisonOf marks the bytes of a value's fields that are not padding.
+func poisonOf(t reflect.Type, to []byte) {
+	switch t.Kind() {
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if f := t.Field(i); !strings.HasPrefix(f.Name, "Zero") {
+				poisonOf(f.Type, to[f.Offset:])
+			}
+		}
+	case reflect.Array:
+		for i := range t.Len() {
+			poisonOf(t.Elem(), to[uintptr(i)*t.Elem().Size():])
+		}
+	default:
+		for i := range t.Size() {
+			to[i] = 0xa5
+		}
+	}
+}
+
+// Close lets go of the programs.
+func (w *Witness) Close() error {
+	w.maps.Close()
+	return unix.Munmap(w.memory[:cap(w.memory)])
 }

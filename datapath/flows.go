@@ -101,6 +101,11 @@ func (d *Datapath) clearMemory(slot uint32) error {
 			}
 		}
 	}
+	return d.endFlows(slot)
+}
+
+// endFlows ends the flows of a slot.
+func (d *Datapath) endFlows(slot uint32) error {
 	flows, err := d.flowsOf(slot)
 	if err != nil || flows == nil {
 		return err
@@ -134,7 +139,10 @@ func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 	if d.shared.policyWord(slot) != word {
 		d.shared.setPolicyWord(slot, word)
 	}
-	return nil
+	if word&policyStateful != 0 {
+		return nil
+	}
+	return d.endFlows(slot) // no packet asks for them now, and none may find them under the next rules (ADR 10, 7)
 }
 
 // closeFor closes a port that cannot get all of its new settings, where they pass less than now.

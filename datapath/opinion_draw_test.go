@@ -19,10 +19,10 @@ var themes = []theme{
 
 // themed draws a talk that is most often of the theme.
 func (u *universe) themed(of theme) *talk {
-	t := u.talk()
+	t := u.talk([2]int{1, 50})
 	if of.number != 0 && u.IntN(8) > 0 {
-		for t = u.talk(); t.protocol != of.number; {
-			t = u.talk()
+		for t = u.talk([2]int{1, 50}); t.protocol != of.number; {
+			t = u.talk([2]int{1, 50})
 		}
 	}
 	return t

@@ -93,6 +93,7 @@ func newOpinion(t *testing.T) *opinion {
 // ruleSet draws policies, puts them in force everywhere and asks about some frames.
 func (o *opinion) ruleSet(r *rand.Rand) {
 	o.u = newUniverse(r)
+	o.u.extensions = []byte{60, 43, 44} // an authentication header is a protocol to nftables
 	theme := pick(o.u, themes)
 	o.snap = o.u.stateless(pick(o.u, []int{6, 30, 100, 200}), theme)
 	o.put()
@@ -189,7 +190,7 @@ func (o *opinion) draw(t *talk) sample {
 	}
 	t.fragment = uint16(o.numbers)
 	o.numbers++
-	return numbered(o.numbers, from, o.u.frameOf(t, from, dst, pick(o.u, o.u.macs)))
+	return numbered(o.numbers, from, o.u.appendFrame(nil, t, from, dst, pick(o.u, o.u.macs)))
 }
 
 // pass sends a batch through the core. A tap's frame has reached the other tap when its sending ends, and so has the answer to a

@@ -155,6 +155,11 @@ func TestAFlowOutlivesTheLoaderAndEndsWithItsRule(t *testing.T) {
 	if got := a.hits(t, "dns"); got.Packets != 3 {
 		t.Errorf("the rule that is gone has %d hits, want 3", got.Packets)
 	}
+	a.judge(t, rules(open, everything(fabric.In, fabric.Deny), everything(fabric.Out, fabric.Deny)))
+	b.send(reply)
+	if got := a.outDrops(tracing.ReasonPolicyDenied) - before; got != 2 {
+		t.Errorf("the flow came back with its rule: %d drops, want 2", got)
+	}
 }
 
 // TestTablesLeaveNothingBehind puts and deletes tables and looks for what is left in the maps.

@@ -75,6 +75,8 @@ type judge struct {
 	fabric.Rule
 	ref           RuleRef
 	local, remote []netip.Prefix // of prefixes and groups together; nil when neither is asked for
+	protocol      int            // the number of Protocol; -1 when the rule does not ask for one
+	set, clear    uint8          // TCP flags
 }
 
 // listOf resolves a port's list (ADR 10, 1); false when a part of it is not known.
@@ -128,6 +130,10 @@ func (l *list) add(s *fabric.Snapshot, pol *fabric.Policy) bool {
 		if !ok1 || !ok2 {
 			return false
 		}
+		j.protocol = protocolOf(r.Protocol)
+		if r.TCPFlags != nil {
+			j.set, j.clear = flagsOf(r.TCPFlags.Set), flagsOf(r.TCPFlags.Clear)
+		}
 		l.rules = append(l.rules, j)
 	}
 	return true
@@ -179,6 +185,18 @@ func (l list) decide(d fabric.Direction, p Packet) Verdict {
 	return v
 }
 
+// opensFlows reports whether there is a stateful rule that a packet can match.
+func (l list) opensFlows() bool {
+	return slices.ContainsFunc(l.rules, func(j judge) bool {
+		return j.Stateful && (j.VNI == 0 || j.VNI == l.vni) && !isEmpty(j.Local, j.local) && !isEmpty(j.Remote, j.remote)
+	})
+}
+
+// isEmpty reports whether an end has a list with nothing in it, which nothing matches.
+func isEmpty(e *fabric.End, prefixes []netip.Prefix) bool {
+	return e != nil && (prefixes != nil && len(prefixes) == 0 || e.Ports != nil && len(e.Ports) == 0 || e.MACs != nil && len(e.MACs) == 0)
+}
+
 // meter is the rule that counts a packet.
 func (l list) meter(d fabric.Direction, p Packet) RuleRef {
 	if j := l.first(d, p, true); j != nil {
@@ -199,16 +217,6 @@ func (l list) first(d fabric.Direction, p Packet, meters bool) *judge {
 		}
 	}
 	return nil
-}
-
-// idle is the idle time that a rule of the list sets, 0 when it sets none.
-func (l list) idle(ref RuleRef) fabric.Duration {
-	for _, j := range l.rules {
-		if j.ref == ref {
-			return j.Idle
-		}
-	}
-	return 0
 }
 
 // matches reports whether the packet, whose source is the VM's end, is all that the rule asks for (ADR 10, 3 and 4).
@@ -235,27 +243,30 @@ func matchAddress(prefixes []netip.Prefix, a netip.Addr) bool {
 	return prefixes == nil || a.IsValid() && slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
-func (j *judge) matchesProtocol(p *Packet) bool {
-	want := -1
-	switch j.Protocol {
+// protocolOf is the number of a rule's protocol, -1 for none.
+func protocolOf(name string) int {
+	switch name {
 	case "":
-		return true
+		return -1
 	case "tcp":
-		want = protocolTCP
+		return protocolTCP
 	case "udp":
-		want = protocolUDP
+		return protocolUDP
 	case "sctp":
-		want = protocolSCTP
+		return protocolSCTP
 	case "icmp":
-		want = protocolICMP
+		return protocolICMP
 	case "icmpv6":
-		want = protocolICMPv6
-	default:
-		if n, err := strconv.Atoi(j.Protocol); err == nil {
-			want = n
-		}
+		return protocolICMPv6
 	}
-	return p.HasIP() && int(p.Protocol) == want
+	if n, err := strconv.Atoi(name); err == nil {
+		return n
+	}
+	return 256 // no packet has it
+}
+
+func (j *judge) matchesProtocol(p *Packet) bool {
+	return j.protocol == -1 || p.HasIP() && int(p.Protocol) == j.protocol
 }
 
 func (j *judge) matchesPorts(p *Packet) bool {
@@ -286,16 +297,26 @@ func (j *judge) matchesFlags(p *Packet) bool {
 	if p.Protocol != protocolTCP || !p.HasPorts() {
 		return false
 	}
-	bits := map[string]uint8{"fin": FlagFIN, "syn": FlagSYN, "rst": FlagRST, "psh": FlagPSH, "ack": FlagACK, "urg": FlagURG}
-	for _, f := range j.TCPFlags.Set {
-		if p.TCPFlags&bits[f] == 0 {
-			return false
+	return p.TCPFlags&j.set == j.set && p.TCPFlags&j.clear == 0
+}
+
+// flagsOf are the bits of named TCP flags.
+func flagsOf(names []string) (bits uint8) {
+	for _, name := range names {
+		switch name {
+		case "fin":
+			bits |= FlagFIN
+		case "syn":
+			bits |= FlagSYN
+		case "rst":
+			bits |= FlagRST
+		case "psh":
+			bits |= FlagPSH
+		case "ack":
+			bits |= FlagACK
+		case "urg":
+			bits |= FlagURG
 		}
 	}
-	for _, f := range j.TCPFlags.Clear {
-		if p.TCPFlags&bits[f] != 0 {
-			return false
-		}
-	}
-	return true
+	return bits
 }

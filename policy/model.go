@@ -25,7 +25,38 @@ type generation struct {
 	list
 	known  bool
 	number uint64
+	// asked are the questions that the list has answered already: its answer depends on nothing else.
+	asked map[question]Verdict
+	// idles are the idle times that its rules set.
+	idles map[RuleRef]time.Duration
 }
+
+// question is what the rules can ask about a packet.
+type question struct {
+	in     bool
+	packet Packet
+}
+
+// mostAsked is how many answers are kept of one list.
+const mostAsked = 1 << 16
+
+// decide is the list's decision, which is looked for among its answers first.
+func (g generation) decide(d fabric.Direction, p Packet) Verdict {
+	p.FragmentID, p.Sequence, p.Acknowledgment, p.Payload, p.Quote = 0, 0, 0, 0, nil // no rule can ask for these
+	q := question{d == fabric.In, p}
+	if v, known := g.asked[q]; known {
+		return v
+	}
+	if len(g.asked) == mostAsked {
+		clear(g.asked)
+	}
+	v := g.list.decide(d, p)
+	g.asked[q] = v
+	return v
+}
+
+// meter is the rule that counts a packet.
+func (g generation) meter(d fabric.Direction, p Packet) RuleRef { return g.decide(d, p).Meter }
 
 // place is a connection at a port, as the opener's packets show it.
 type place struct {
@@ -65,8 +96,10 @@ func (m *Model) Replace(s *fabric.Snapshot) {
 	for id, old := range m.lists {
 		l, known := listOf(s, id)
 		if known != old.known || !reflect.DeepEqual(l, old.list) {
-			m.count++
-			m.lists[id] = generation{list: l, known: known, number: m.count}
+			m.resolved(id, l, known)
+			if known && !l.opensFlows() {
+				maps.DeleteFunc(m.flows, func(at place, _ *Flow) bool { return at.port == id })
+			}
 		}
 	}
 }
@@ -99,10 +132,21 @@ func (m *Model) list(port fabric.PortID) generation {
 	g, ok := m.lists[port]
 	if !ok {
 		l, known := listOf(m.snapshot, port)
-		m.count++
-		g = generation{list: l, known: known, number: m.count}
-		m.lists[port] = g
+		g = m.resolved(port, l, known)
 	}
+	return g
+}
+
+// resolved puts a port's list in force under a number of its own.
+func (m *Model) resolved(port fabric.PortID, l list, known bool) generation {
+	m.count++
+	g := generation{list: l, known: known, number: m.count, asked: map[question]Verdict{}, idles: map[RuleRef]time.Duration{}}
+	for _, j := range l.rules {
+		if j.Idle != 0 {
+			g.idles[j.ref] = time.Duration(j.Idle)
+		}
+	}
+	m.lists[port] = g
 	return g
 }
 
@@ -199,13 +243,13 @@ func (m *Model) goesOn(g generation, port fabric.PortID, f *Flow, p Packet, from
 		delete(m.flows, place{port, f.Direction, f.Connection})
 		return false
 	}
-	f.Rule, f.generation, f.idle = v.Rule, g.number, time.Duration(g.idle(v.Rule))
+	f.Rule, f.generation, f.idle = v.Rule, g.number, g.idles[v.Rule]
 	return true
 }
 
 // again is the verdict on the flow's first packet if it came now, with the MACs of the packet at hand; Stateful where it goes on.
-func (l list) again(f *Flow, p Packet, from int) Verdict {
-	v := l.decide(f.Direction, f.first(p, from))
+func (g generation) again(f *Flow, p Packet, from int) Verdict {
+	v := g.decide(f.Direction, f.first(p, from))
 	v.Stateful = v.Stateful && v.Allowed()
 	return v
 }
@@ -273,7 +317,7 @@ func (m *Model) midstream(g generation, port fabric.PortID, d fabric.Direction, 
 func (m *Model) open(g generation, at place, rule RuleRef, p Packet, from int, s FlowState, now time.Time) {
 	// A connection in the other direction is the same connection.
 	delete(m.flows, place{at.port, opposite(at.dir), at.reverse()})
-	f := &Flow{Connection: at.Connection, Direction: at.dir, Rule: rule, State: s, idle: time.Duration(g.idle(rule)), generation: g.number}
+	f := &Flow{Connection: at.Connection, Direction: at.dir, Rule: rule, State: s, idle: g.idles[rule], generation: g.number}
 	m.flows[at] = f
 	f.advance(p, from, now)
 }

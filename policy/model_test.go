@@ -137,6 +137,14 @@ func TestAChangedPolicyJudgesFlowsAgain(t *testing.T) {
 	}
 }
 
+func TestRulesWithoutFlowsEndAllFlows(t *testing.T) {
+	m := NewModel(world(t, rules("p", web), "p"))
+	now := play(t, m, time.Unix(1000, 0), handshake()...)
+	m.Replace(world(t, rules("p", closed), "p"))
+	m.Replace(world(t, rules("p", web), "p"))
+	play(t, m, now, step{0, o, tcp(o, FlagACK, 101, 502, 1), "deny ct_no_flow p/web"})
+}
+
 func TestAdoptionTakesConnectionsOn(t *testing.T) {
 	now := time.Unix(1000, 0)
 	for claim, first := range map[string]step{

@@ -1,0 +1,300 @@
+package datapath_test
+
+import (
+	"context"
+	"encoding/binary"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/agent/plan"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
+)
+
+// remoteGuest is the guest that lives on another host.
+const remoteGuest = 50
+
+// tunnelHead is how many bytes VXLAN over IPv4 puts before a frame.
+const tunnelHead = 50
+
+// differ compares the core with the model, packet by packet, on one host with two ports that have rules and one that has none.
+type differ struct {
+	runner
+	tb      testing.TB
+	h       *host
+	x       *wire
+	in, ul  *ebpf.Program // vp_in and ul_in
+	witness *datapath.Witness
+	docket  *datapath.Docket
+	frags   *ebpf.Map
+	index   map[string]uint32
+	devices [4]uint32 // by guest
+	ports   [remoteGuest + 1]*guarded
+	under   fabric.MAC
+
+	u        *universe
+	talks    [16]*talk
+	next     int
+	model    *policy.Model
+	snap     *fabric.Snapshot
+	skew     time.Duration // by which the model's time is ahead
+	clock    time.Time     // the model's, when the core judged last
+	ids      map[policy.RuleRef]policy.RuleID
+	story    story
+	packets  int
+	replaced int
+	seen     map[policy.Reason]int
+	buffer   []byte
+
+	heldFlows held[datapath.FlowKey, datapath.Flow]
+}
+
+// guarded is a port with rules.
+type guarded struct {
+	*tapGuest
+	id    fabric.PortID
+	slot  uint32
+	flows *ebpf.Map // nil until rules open any
+	hits  map[policy.RuleID]datapath.Hits
+}
+
+func newDiffer(t *testing.T) *differ {
+	w := newWorld(t, 1, false)
+	w.load()
+	w.unbalanced = true // nobody sends what the programs redirect
+	d := &differ{tb: t, h: w.hosts[0], x: w.newWire(), index: map[string]uint32{}, seen: map[policy.Reason]int{}, ids: map[policy.RuleRef]policy.RuleID{}}
+	d.buffer = make([]byte, 4096)
+	for _, n := range []int{1, 2} {
+		g := &guarded{tapGuest: w.tap(d.h, n, 0), hits: map[policy.RuleID]datapath.Hits{}}
+		g.id, g.port.Guards = g.port.Name, 0
+		d.ports[n] = g
+	}
+	other := w.bareTap(d.h, 3, 0)
+	other.port.Guards = 0
+	w.plug(&other.station)
+	d.h.remote(remoteGuest, d.x.vteps[0], netip.Addr{})
+	witness, err := d.h.Witness()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { witness.Close() })
+	d.witness, d.in, d.ul, d.docket = witness, witness.Programs["vp_in"], witness.Programs["ul_in"], witness.Docket
+	d.frags, d.under = mapOf(t, d.in, "fragments_v1"), d.h.underlayMAC()
+	for i, device := range []string{"eth0", "tap1", "tap2", "tap3"} {
+		w.in(d.h.ns, func() error {
+			found, err := nic.Find(device)
+			d.index[device] = uint32(found.Index)
+			d.devices[i] = uint32(found.Index)
+			return err
+		})
+	}
+	d.settle()
+	return d
+}
+
+// settle keeps the test in the host's namespace: test runs look for their devices where they are called.
+func (d *differ) settle() {
+	runtime.LockOSThread()
+	ns, err := os.Open(filepath.Join("/run/netns", d.h.ns.Name))
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		d.tb.Fatal(err)
+	}
+	head := ether(d.under, d.x.mac, typeIPv4, vxlan(d.x.vteps[0], d.h.vtep, vni, ip{}, nil))
+	copy(d.buffer, head)
+}
+
+// wrap writes the lengths of the tunnel's headers, which stand before the frame.
+func (d *differ) wrap(f []byte) {
+	binary.BigEndian.PutUint16(f[16:], uint16(len(f)-14))
+	binary.BigEndian.PutUint16(f[38:], uint16(len(f)-34))
+	f[24], f[25] = 0, 0
+	binary.BigEndian.PutUint16(f[24:], ^checksum(f[14:34], 0))
+}
+
+// replug takes the guarded ports out and puts them in again, open and without rules: the first rules that they get then adopt
+// connections.
+func (d *differ) replug() {
+	for _, g := range d.ports {
+		if g == nil {
+			continue
+		}
+		key := datapath.FDBKey{VNI: vni, MAC: g.port.MAC}
+		d.h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{g.device: {}}}})
+		g.judge(d.tb, nil)
+		d.h.apply(datapath.Change{Put: datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{key: {Device: g.device, Epoch: 1}}}})
+		g.slot, g.hits = d.h.SlotOf(g.device), map[policy.RuleID]datapath.Hits{}
+	}
+}
+
+// emptySnapshot is a fabric in which no port has rules.
+func (d *differ) emptySnapshot() *fabric.Snapshot { return d.u.snapshot(0) }
+
+// replace puts the rules of a snapshot in force at the ports.
+func (d *differ) replace(s *fabric.Snapshot) {
+	d.story.note("new policies")
+	judged := d.judgesAll()
+	d.snap = s
+	local := plan.Local{VTEP: d.h.vtep, Attachments: map[fabric.PortID]plan.Attachment{}}
+	for _, g := range d.ports {
+		if g != nil {
+			local.Attachments[g.id] = plan.Attachment{Device: g.device, Kind: datapath.Tap}
+		}
+	}
+	want := plan.Wanted(s, "h", local)
+	c := datapath.Change{Put: datapath.State{Tables: want.Tables, Ports: map[string]datapath.Port{}}}
+	if d.replaced++; d.replaced%4 == 0 { // what waits for a grace period of the kernel's
+		have, err := d.h.Read(context.Background())
+		if err != nil {
+			d.tb.Fatal(err)
+		}
+		c.Delete.Tables = have.Tables
+	}
+	for _, g := range d.ports {
+		if g != nil {
+			g.port.Policy, g.port.Guards = want.Ports[g.device].Policy, 0
+			c.Put.Ports[g.device] = g.port
+		}
+	}
+	d.h.apply(c)
+	if !judged || !d.judgesAll() {
+		d.age(31531 * time.Millisecond) // what is not judged is not remembered for later fragments either
+	}
+	d.model.Replace(s)
+	for _, g := range d.ports {
+		if g != nil {
+			g.slot = d.h.SlotOf(g.device)
+			g.openFlows(d)
+			d.model.Adopt(g.id, d.h.Adopting(g.slot))
+		}
+	}
+}
+
+func (d *differ) judgesAll() bool {
+	for _, g := range d.ports {
+		if g != nil && !(d.h.Judges(g.slot, true) && d.h.Judges(g.slot, false)) {
+			return false
+		}
+	}
+	return true
+}
+
+// adopt has a port take connections on, or no longer.
+func (d *differ) adopt() {
+	g := d.ports[1+d.u.IntN(2)]
+	on := d.u.IntN(2) == 0
+	d.story.note("%s adopts: %v", g.id, on)
+	d.h.SetAdopting(g.slot, on)
+	d.model.Adopt(g.id, on)
+}
+
+// forget ends all flows and forgets all fragments.
+func (d *differ) forget() {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		d.tb.Fatal(err)
+	}
+	d.skew, d.clock = 0, time.Unix(0, now.Nano())
+	d.eachFragment(func(key *datapath.FragmentKey, _ *datapath.Fragment) error { return d.frags.Delete(key) })
+	for _, g := range d.ports {
+		if g == nil {
+			continue
+		}
+		g.slot = d.h.SlotOf(g.device)
+		if g.openFlows(d); g.flows != nil {
+			d.heldFlows.forget(d.tb, g.flows)
+		}
+	}
+}
+
+// age lets time pass: for the model by its clock, for the core by what it has written down.
+func (d *differ) age(by time.Duration) {
+	d.story.note("%v later", by)
+	for _, g := range d.ports {
+		if g != nil && g.flows != nil {
+			g.ageFlows(d, by)
+		}
+	}
+	d.eachFragment(func(key *datapath.FragmentKey, f *datapath.Fragment) error {
+		f.At, f.Again = f.At-uint64(by), f.Again-uint64(by)
+		return d.frags.Update(key, f, ebpf.UpdateExist)
+	})
+	d.skew, d.clock = d.skew+by, d.clock.Add(by)
+}
+
+// eachFragment calls do with every first fragment that the ports remember.
+func (d *differ) eachFragment(do func(*datapath.FragmentKey, *datapath.Fragment) error) {
+	var held datapath.Fragment
+	for _, g := range d.ports {
+		for place := range uint8(64) {
+			if g == nil {
+				break
+			}
+			key := datapath.FragmentKey{Slot: g.slot, In: place >> 5, Place: place & 31}
+			if d.frags.Lookup(&key, &held) != nil {
+				continue
+			}
+			if err := do(&key, &held); err != nil {
+				d.tb.Fatal(err)
+			}
+		}
+	}
+}
+
+// ageFlows ages those flows that the model has: all others have been idle or are to be found by compareFlows.
+func (g *guarded) ageFlows(d *differ, by time.Duration) {
+	var held datapath.Flow
+	for _, f := range d.model.Flows(g.id, d.clock) {
+		key := keyOf(&f)
+		if g.flows.Lookup(&key, &held) != nil {
+			continue
+		}
+		held.Seen -= uint64(by)
+		if err := g.flows.Update(&key, &held, ebpf.UpdateExist); err != nil {
+			d.tb.Fatal(err)
+		}
+	}
+}
+
+// keyOf is the core's key of a flow.
+func keyOf(f *policy.Flow) datapath.FlowKey {
+	k := datapath.FlowKey{Local: datapath.CoreAddress(f.Source), Remote: datapath.CoreAddress(f.Destination), Lport: f.SourcePort, Rport: f.DestinationPort, Proto: f.Protocol}
+	if f.Direction == fabric.In {
+		k.Local, k.Remote, k.Lport, k.Rport = k.Remote, k.Local, k.Rport, k.Lport
+	}
+	if f.Echo != 0 {
+		k.Lport, k.Rport = f.Echo, f.Echo
+	}
+	return k
+}
+
+// openFlows opens the map of the port's flows, if it has one.
+func (g *guarded) openFlows(d *differ) {
+	if g.flows != nil {
+		g.flows.Close()
+		g.flows = nil
+	}
+	outer := mapOf(d.tb, d.in, "flows_v1")
+	defer outer.Close()
+	var id ebpf.MapID
+	if outer.Lookup(g.slot, &id) != nil {
+		return
+	}
+	flows, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	g.flows = flows
+}
