@@ -20,7 +20,8 @@ const (
 
 // Finding is something in the fabric's policies that is allowed and probably not meant.
 type Finding struct {
-	// ID names the check: shadowed, contradicted, never-hit, empty-list, over-broad, empty-policy, empty-group, unused, unknown.
+	// ID names the check: shadowed, contradicted, overruled, never-hit, empty-list, over-broad, empty-policy,
+	// empty-group, unused, unknown.
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`
 	// Object is the policy or group, as "policy/web-in"; Rule a rule of it.
@@ -46,6 +47,7 @@ func Lint(s *fabric.Snapshot) []Finding {
 	for _, name := range slices.Sorted(maps.Keys(s.Policies)) {
 		l.policy(s.Policies[name])
 	}
+	l.lists()
 	l.groups()
 	return l.findings
 }

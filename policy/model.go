@@ -75,8 +75,17 @@ type residue struct {
 // fragment tells which packet a fragment is of.
 type fragment struct {
 	source, destination netip.Addr
-	protocol            uint8
+	protocol            uint8 // of IPv4 only
 	id                  uint32
+}
+
+// fragmentOf is the packet that a fragment is of (RFC 791 section 3.2, RFC 8200 section 4.5).
+func fragmentOf(p Packet) fragment {
+	f := fragment{source: p.Source, destination: p.Destination, id: p.FragmentID}
+	if p.Source.Is4() {
+		f.protocol = p.Protocol
+	}
+	return f
 }
 
 type remembered struct {
@@ -168,7 +177,7 @@ func (m *Model) Judge(port fabric.PortID, d fabric.Direction, p Packet, now time
 	if !p.Fragment {
 		return m.whole(g, port, d, p, now)
 	}
-	at, of := residue{port, d, p.FragmentID % fragmentPlaces}, fragment{p.Source, p.Destination, p.Protocol, p.FragmentID}
+	at, of := residue{port, d, p.FragmentID % fragmentPlaces}, fragmentOf(p)
 	if !p.Later {
 		v := m.whole(g, port, d, p, now)
 		m.fragments[at] = remembered{of, v, now}

@@ -94,6 +94,13 @@ INLINE void face(struct judgement *j, __u32 slot, __u32 in)
 		j->fragment_of = (struct fragment_key){.slot = slot, .in = in, .place = j->id % FRAGMENT_PLACES};
 }
 
+/* What the fragments of a packet have in common beside its addresses and identification: IPv4's protocol. IPv6's may differ
+ * from one to the next, by the headers behind the fragment header (RFC 8200 4.5). */
+INLINE __u8 common_proto(const struct judgement *j)
+{
+	return j->ip == 4 ? j->proto : 0;
+}
+
 /* Finds what became of the first fragment of the same packet, in the docket; whether it is known. */
 __attribute__((noinline)) int recall_first(void)
 {
@@ -108,7 +115,7 @@ __attribute__((noinline)) int recall_first(void)
 	barrier();
 	if (j->first.at != j->first.again || now->at != j->first.at || now->again != j->first.at)
 		return 0; /* another one was written meanwhile */
-	return elapsed(j->now, j->first.at) < FRAGMENTS_KEPT_S * SECOND && j->first.id == j->id && j->first.proto == j->proto &&
+	return elapsed(j->now, j->first.at) < FRAGMENTS_KEPT_S * SECOND && j->first.id == j->id && j->first.proto == common_proto(j) &&
 	       same_address(&j->first.src, &j->src) && same_address(&j->first.dst, &j->dst);
 }
 
@@ -121,7 +128,7 @@ __attribute__((noinline)) int remember_first(__u32 reason)
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 
-	j->first = (struct fragment){.at = now, .again = now, .src = j->src, .dst = j->dst, .id = j->id, .proto = j->proto,
+	j->first = (struct fragment){.at = now, .again = now, .src = j->src, .dst = j->dst, .id = j->id, .proto = common_proto(j),
 				     .rule = j->rule, .meter = j->meter, .reason = reason, .sample = j->sample};
 	bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->first, BPF_ANY);
 	return 0;

@@ -188,7 +188,7 @@ struct fragment {
 	__u64 at;		/* CLOCK_MONOTONIC, in ns */
 	struct address src, dst;
 	__u32 id;
-	__u8 proto;
+	__u8 proto;		/* IPv4's */
 	__u8 zero[3];
 	__u64 rule, meter;
 	__u32 reason;
