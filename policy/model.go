@@ -233,8 +233,11 @@ func (m *Model) flowOf(port fabric.PortID, d fabric.Direction, p Packet, now tim
 	return nil, 0
 }
 
-// reopens reports whether the packet begins another connection of the same addresses and ports (ADR 10, 9).
+// reopens reports whether the packet begins another connection of the same addresses and ports, or identifier (ADR 10, 9).
 func (f *Flow) reopens(p Packet, from int) bool {
+	if p.isEchoRequest() {
+		return from == 1
+	}
 	if p.Protocol != protocolTCP || p.TCPFlags&(FlagSYN|FlagACK|FlagRST|FlagFIN) != FlagSYN {
 		return false
 	}

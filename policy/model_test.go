@@ -93,6 +93,7 @@ func TestFlowsLiveAsTheADRSays(t *testing.T) {
 		"UDP lives 30 s until answered":                        {{0, o, query, "allow rule p/dns"}, {30 * time.Second, i, answer, "deny rule p/none-in"}},
 		"UDP lives 180 s once answered":                        {{0, o, query, "allow rule p/dns"}, {29 * time.Second, i, answer, "allow flow p/dns"}, {179 * time.Second, i, answer, "allow flow p/dns"}, {180 * time.Second, i, answer, "deny rule p/none-in"}},
 		"an echo's reply is its flow's":                        {{0, o, ping, "allow rule p/ping"}, {0, i, pong, "allow flow p/ping"}},
+		"a request of the other side is judged":                {{0, o, ping, "allow rule p/ping"}, {0, i, change(pong, func(p *Packet) { p.ICMPType = 8 }), "deny rule p/none-in"}, {0, i, pong, "allow flow p/ping"}},
 		"a reply to another echo is not":                       {{0, o, ping, "allow rule p/ping"}, {0, i, change(pong, func(p *Packet) { p.Echo = 8 }), "deny rule p/none-in"}},
 		"a reply opens nothing":                                {{0, o, change(ping, func(p *Packet) { p.ICMPType = 0 }), "allow rule p/ping"}, {0, i, pong, "deny rule p/none-in"}},
 		"the idle time is the rule's":                          {{0, o, gre, "allow rule p/tunnel"}, {599 * time.Second, i, gre.reverse(), "allow flow p/tunnel"}, {600 * time.Second, i, gre.reverse(), "deny rule p/none-in"}},

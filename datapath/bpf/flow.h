@@ -219,6 +219,16 @@ __attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 	return 1;
 }
 
+/* Whether the packet begins another connection of the flow's ends (ADR 10.9). */
+INLINE int reopens(const struct judgement *j, const struct flow *f, __u32 from)
+{
+	if (j->echo)
+		return from && !is_reply(j);
+	if (j->proto != PROTO_TCP || (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
+		return 0;
+	return f->state == FLOW_CLOSING || (f->state == FLOW_OPEN && from);
+}
+
 /* Whether a flow of the port allows the packet. */
 __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 {
@@ -230,9 +240,8 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 		return NOT_FOLLOWED;
 	if (!(how & RENEWED) && elapsed(j->now, f->seen) >= lifetime(f, j->key.proto))
 		return NOT_FOLLOWED;
-	if (!(how & RELATED) && j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) == TCP_SYN &&
-	    (f->state == FLOW_CLOSING || (f->state == FLOW_OPEN && in != f->opener)))
-		return NOT_FOLLOWED; /* another connection of the same ends */
+	if (!(how & RELATED) && reopens(j, f, in != f->opener))
+		return NOT_FOLLOWED;
 	if (unlikely(f->table != j->table)) {
 		j->opener = f->opener;
 		return WAS_FOLLOWED;
