@@ -27,6 +27,14 @@ func newUniverse(r *rand.Rand) *universe {
 	}
 	u.addresses[0], u.addresses[1] = address4(1), address6(1)
 	u.addresses[2], u.addresses[3] = address4(50), address6(50)
+	u.drawPrefixes()
+	u.macs = []fabric.MAC{mac(1), mac(50), mac(3), {2, 9, 9, 9, 9, 9}}
+	return u
+}
+
+// drawPrefixes draws prefixes of the universe's addresses.
+func (u *universe) drawPrefixes() {
+	u.prefixes = nil
 	for range 40 {
 		a := pick(u, u.addresses)
 		bits := u.IntN(a.BitLen() + 1)
@@ -35,8 +43,6 @@ func newUniverse(r *rand.Rand) *universe {
 		}
 		u.prefixes = append(u.prefixes, netip.PrefixFrom(a, bits).Masked())
 	}
-	u.macs = []fabric.MAC{mac(1), mac(50), mac(3), {2, 9, 9, 9, 9, 9}}
-	return u
 }
 
 func pick[T any](u *universe, from []T) T { return from[u.IntN(len(from))] }

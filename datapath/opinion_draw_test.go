@@ -84,3 +84,25 @@ func (u *universe) flags() *fabric.TCPFlags {
 	}
 	return f
 }
+
+// stateful draws a fabric where the port g1 alone has rules, which a router can be asked for: it knows no MACs, and tracks each protocol
+// in its own way.
+func (u *universe) stateful(rules int) *fabric.Snapshot {
+	s := u.stateless(rules, theme{})
+	s.Switches["sw"].Spec.Policies, s.Switches["sw"].Spec.DefaultAction = nil, ""
+	s.Ports["g50"].Spec.Policies = nil
+	s.Ports["g1"].Spec.Policies, s.Ports["g1"].Spec.Profile = []string{"b", "a", "d"}, "pr"
+	for _, p := range s.Policies {
+		for i := range p.Spec.Rules {
+			r := &p.Spec.Rules[i]
+			r.EtherType = 0
+			for _, e := range []*fabric.End{r.Local, r.Remote} {
+				if e != nil {
+					e.MACs = nil
+				}
+			}
+			r.Stateful = r.Action == fabric.Allow && r.TCPFlags == nil && u.IntN(3) > 0
+		}
+	}
+	return s
+}

@@ -23,6 +23,7 @@ import (
 // opinion asks nftables and the core about the same frames under the same rules.
 type opinion struct {
 	tb       testing.TB
+	w        *world
 	h        *host
 	guests   [2]*tapGuest // the ports g1 and g50 of the core
 	linear   *filteredBridge
@@ -48,39 +49,47 @@ const (
 // linear chain and once by sets, and compares frame by frame with what the core lets through between two taps. What is not compared
 // is in docs/reference/second-opinion.md, with the reasons. WEFT_SEED repeats a run, WEFT_OPINION says for how long to go on.
 func TestNftablesDecidesAsTheCore(t *testing.T) {
-	seed, length := uint64(20261122), time.Duration(0)
+	seed, length := opinionSettings(t)
+	o := newOpinion(t)
+	o.linear, o.sets = o.w.filteredBridge("nl"), o.w.filteredBridge("ns")
+	o.run(seed, length, opinionRuleSets, o.ruleSet)
+}
+
+// opinionSettings are the seed, and for how long to go on.
+func opinionSettings(t *testing.T) (seed uint64, length time.Duration) {
+	seed = 20261122
+	var err error
 	if s := os.Getenv("WEFT_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
+		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
 			t.Fatal(err)
 		}
-		seed = n
 	}
 	if s := os.Getenv("WEFT_OPINION"); s != "" {
-		n, err := time.ParseDuration(s)
-		if err != nil {
+		if length, err = time.ParseDuration(s); err != nil {
 			t.Fatal(err)
 		}
-		length = n
 	}
-	o := newOpinion(t)
+	return seed, length
+}
+
+// run asks about one rule set after another, at least as many as given.
+func (o *opinion) run(seed uint64, length time.Duration, least int, ruleSet func(*rand.Rand)) {
 	began, sets := time.Now(), 0
-	for ; sets < opinionRuleSets || time.Since(began) < length; sets++ {
-		o.ruleSet(rand.New(rand.NewPCG(seed, uint64(sets))))
-		if t.Failed() {
-			t.Fatalf("seed %d, rule set %d", seed, sets)
+	for ; sets < least || time.Since(began) < length; sets++ {
+		ruleSet(rand.New(rand.NewPCG(seed, uint64(sets))))
+		if o.tb.Failed() {
+			o.tb.Fatalf("seed %d, rule set %d", seed, sets)
 		}
 	}
 	o.account()
-	t.Logf("seed %d: %d frames under %d rule sets, %d compared, %d of them pass, %d are answered; not compared: %v", seed, o.numbers, sets, o.compared, o.allowed, o.answered, o.excluded)
+	o.tb.Logf("seed %d: %d frames under %d rule sets, %d compared, %d of them pass, %d are answered; not compared: %v", seed, o.numbers, sets, o.compared, o.allowed, o.answered, o.excluded)
 }
 
 func newOpinion(t *testing.T) *opinion {
 	w := newWorld(t, 1, false)
 	w.load()
-	o := &opinion{tb: t, h: w.hosts[0], firsts: map[fragmentOf]bool{}, excluded: map[string]int{}}
+	o := &opinion{tb: t, w: w, h: w.hosts[0], firsts: map[fragmentOf]bool{}, excluded: map[string]int{}}
 	o.guests = [2]*tapGuest{w.tap(o.h, 1, 0), w.tap(o.h, 50, 0)}
-	o.linear, o.sets = w.filteredBridge("nl"), w.filteredBridge("ns")
 	runtime.LockOSThread() // what one CPU sends keeps its order
 	var one unix.CPUSet
 	one.Set(0)
@@ -161,7 +170,7 @@ func (o *opinion) ask(talks []*talk) {
 			}
 		}
 		if (here == nil) != (there == nil) || (there == nil) != (again == nil) {
-			o.disagree(s, here != nil, there != nil, again != nil)
+			o.disagree(s, fmt.Sprintf("the core allows %v, nftables %v and by sets %v", here != nil, there != nil, again != nil))
 			return
 		}
 		if here != nil {
@@ -211,8 +220,8 @@ func (o *opinion) pass(batch []sample) passed {
 }
 
 // disagree tells of a frame and of the rules that were asked.
-func (o *opinion) disagree(s sample, core, linear, sets bool) {
-	text := fmt.Sprintf("frame %d from %d: the core allows %v, nftables %v and by sets %v\n%s", s.number, s.from, core, linear, sets, hex.EncodeToString(s.frame))
+func (o *opinion) disagree(s sample, how string) {
+	text := fmt.Sprintf("frame %d from %d: %s\n%s", s.number, s.from, how, hex.EncodeToString(s.frame))
 	for i, id := range []fabric.PortID{"g1", "g50"} {
 		d := []fabric.Direction{fabric.Out, fabric.In}[(i+s.from)%2]
 		l := rulingOf(o.snap, id, d)
