@@ -72,12 +72,16 @@ func (b *batch[K, V]) put(m *ebpf.Map) error {
 	return nil
 }
 
-// remove deletes the keys; those that are not there are gone already.
+// remove deletes the keys with as few calls as possible; those that are not there are gone already.
 func remove[K any](m *ebpf.Map, keys []K) error {
-	for i := range keys {
-		if err := m.Delete(&keys[i]); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	for len(keys) > 0 {
+		n, err := m.BatchDelete(keys[:min(len(keys), batchSize)], nil)
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			n++ // the kernel stops before a key that is not there
+		} else if err != nil {
 			return fmt.Errorf("delete from %s: %w", m, err)
 		}
+		keys = keys[n:]
 	}
 	return nil
 }

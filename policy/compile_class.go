@@ -67,37 +67,40 @@ func (c *classes) final() ([]uint16, error) {
 
 // vectors appends the vectors of all classes in the order of their numbers. The words from meters on are of block MaxBlocks.
 func (c *classes) vectors(to []Vector, dim Dim, numbers []uint16, meters int) []Vector {
-	const words = BlockBits / 64
 	arrival := make([]int, len(numbers))
 	for i, n := range numbers {
 		arrival[n] = i
 	}
+	n := 0
+	for _, set := range c.sets {
+		eachBlock(set, meters, func(uint8, ruleSet) { n++ })
+	}
+	to = slices.Grow(to, n) // at once: vectors are large
 	for class, i := range arrival {
-		set := c.sets[i]
-		for block := range MaxBlocks {
-			from := block * words
-			if from >= meters {
-				break
+		eachBlock(c.sets[i], meters, func(block uint8, words ruleSet) {
+			v := Vector{Dim: dim, Block: block, Class: uint16(class)}
+			for i, w := range words {
+				if w != 0 {
+					v.Words[i] = w
+					v.Summary |= 1 << i
+				}
 			}
-			to = appendVector(to, Vector{Dim: dim, Block: uint8(block), Class: uint16(class)}, set[from:min(from+words, meters)])
-		}
-		if meters < len(set) {
-			to = appendVector(to, Vector{Dim: dim, Block: MaxBlocks, Class: uint16(class)}, set[meters:])
-		}
+			to = append(to, v)
+		})
 	}
 	return to
 }
 
-// appendVector appends a vector with these words, unless they are all 0.
-func appendVector(to []Vector, v Vector, words ruleSet) []Vector {
-	for i, w := range words {
-		if w != 0 {
-			v.Words[i] = w
-			v.Summary |= 1 << i
+// eachBlock tells the blocks of a set in which there is a rule, and their words; those from meters on are of block MaxBlocks.
+func eachBlock(set ruleSet, meters int, tell func(block uint8, words ruleSet)) {
+	const words = BlockBits / 64
+	some := func(words ruleSet) bool { return slices.ContainsFunc(words, func(w uint64) bool { return w != 0 }) }
+	for from := 0; from < meters && from < MaxBlocks*words; from += words {
+		if part := set[from:min(from+words, meters)]; some(part) {
+			tell(uint8(from/words), part)
 		}
 	}
-	if v.Summary == 0 {
-		return to
+	if meters < len(set) && some(set[meters:]) {
+		tell(MaxBlocks, set[meters:])
 	}
-	return append(to, v)
 }

@@ -126,10 +126,14 @@ type Address struct {
 // name computes the digests.
 func (t *Table) name() {
 	shape, places, words := sha256.New(), sha256.New(), sha256.New()
+	var buffer []byte
 	for i := range t.Sides {
 		s := &t.Sides[i]
 		sized(shape, len(s.Vectors), s.Dims)
-		binary.Write(shape, binary.BigEndian, s.Vectors)
+		for i := range s.Vectors {
+			buffer = s.Vectors[i].append(buffer[:0])
+			shape.Write(buffer)
+		}
 		sized(shape, len(s.Services), 0)
 		binary.Write(shape, binary.BigEndian, s.Services)
 		sized(shape, len(s.Exacts), 0)
@@ -137,7 +141,8 @@ func (t *Table) name() {
 		sized(places, len(s.Addresses), 0)
 		for _, a := range s.Addresses {
 			b := a.Prefix.Addr().As16()
-			places.Write(append([]byte{byte(a.Dim), flag(a.Prefix.Addr().Is4()), byte(a.Prefix.Bits()), byte(a.Class >> 8), byte(a.Class)}, b[:]...))
+			buffer = append(buffer[:0], byte(a.Dim), flag(a.Prefix.Addr().Is4()), byte(a.Prefix.Bits()), byte(a.Class>>8), byte(a.Class))
+			places.Write(append(buffer, b[:]...))
 		}
 		for _, verdicts := range [][]Outcome{s.Decides, s.Meters} {
 			sized(words, len(verdicts), 0)
@@ -151,6 +156,16 @@ func (t *Table) name() {
 	words.Write(t.Shape[:])
 	words.Write(t.Places[:])
 	t.Digest = digestOf(words)
+}
+
+// append writes the vector as encoding/binary would, which takes a fifth of a large table's compilation.
+func (v *Vector) append(b []byte) []byte {
+	b = append(b, byte(v.Dim), v.Block, byte(v.Class>>8), byte(v.Class))
+	b = binary.BigEndian.AppendUint64(b, v.Summary)
+	for _, word := range v.Words {
+		b = binary.BigEndian.AppendUint64(b, word)
+	}
+	return b
 }
 
 // sized writes how many elements follow.

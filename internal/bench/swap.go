@@ -67,7 +67,8 @@ func takeSwap(ctx context.Context, s *site, o options, _ *quiet) (r result, figu
 	if _, err := s.swap(ctx, judged, sources[0], policy.Digest{}); err != nil { // their first rules: a map of flows each
 		return r, nil, err
 	}
-	took := figure{Name: swapName, Unit: "ms", Most: 200, Text: fmt.Sprintf("swap of a policy of %s rules on %d ports, until it is in force", thousands(large), n)}
+	took := figure{Name: swapName, Unit: "ms", Most: 200, Text: fmt.Sprintf("swap of a policy of %s rules on %d ports, until it is in force on all", thousands(large), n)}
+	gone := figure{Name: swapName + "-removed", Unit: "ms", Text: removedText}
 	m, err := s.sendMarked(ctx)
 	if err != nil {
 		return r, nil, err
@@ -77,7 +78,7 @@ func takeSwap(ctx context.Context, s *site, o options, _ *quiet) (r result, figu
 		if err != nil {
 			return r, nil, errors.Join(err, m.end())
 		}
-		took.Values = append(took.Values, ms)
+		took.Values, gone.Values = append(took.Values, ms.inForce), append(gone.Values, ms.removed)
 	}
 	if err := m.end(); err != nil {
 		return r, nil, err
@@ -85,7 +86,7 @@ func takeSwap(ctx context.Context, s *site, o options, _ *quiet) (r result, figu
 	sent, wrong, err := m.count(ctx)
 	mixed := figure{Name: swapName + "-mixed", None: true, Values: []float64{float64(wrong)},
 		Text: fmt.Sprintf("packets judged by a mixture of both policies, of %s during the swaps", thousands(int(sent)))}
-	return r, []figure{took, mixed}, err
+	return r, []figure{took, gone, mixed}, err
 }
 
 // addPorts makes ports on host 0 that nobody speaks through; those that were made are returned even with an error.
