@@ -11,7 +11,7 @@ import (
 type fragmentOf struct {
 	from                int
 	source, destination netip.Addr
-	protocol            uint8
+	protocol            uint8 // of IPv4
 	id                  uint32
 }
 
@@ -28,6 +28,9 @@ var exclusions = []struct {
 	}},
 	{"remembered", 0.02, func(o *opinion, s sample, p policy.Packet, _ bool) bool {
 		at := fragmentOf{s.from, p.Source, p.Destination, p.Protocol, p.FragmentID}
+		if p.Source.Is6() {
+			at.protocol = 0
+		}
 		if p.Fragment && !p.Later {
 			o.firsts[at] = true
 		}
