@@ -36,7 +36,7 @@ var exclusions = []struct {
 		}
 		return p.Later && o.firsts[at]
 	}},
-	{"refragmented", 0.01, func(_ *opinion, s sample, p policy.Packet, _ bool) bool {
+	{"refragmented", 0.02, func(_ *opinion, s sample, p policy.Packet, _ bool) bool {
 		return p.Later && p.Source.Is6() && firstFragmentHeader(s.frame)&0xfff8 == 0
 	}},
 }
