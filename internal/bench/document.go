@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 )
 
@@ -44,11 +45,21 @@ func (r report) Document(path string) (wrote bool, err error) {
 			return false, fmt.Errorf("write figures into %s: %w", path, err)
 		}
 	}
+	if c := r.Policy.curve(); c != nil {
+		if err := write(filepath.Join(filepath.Dir(path), plotFile), plot(*c)); err != nil {
+			return false, err
+		}
+	}
+	return true, write(path, text)
+}
+
+// write replaces a file as a whole.
+func write(path, text string) error {
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {
-		return false, err
+		return err
 	}
-	return true, os.Rename(temporary, path)
+	return os.Rename(temporary, path)
 }
 
 // replace puts text between two lines.

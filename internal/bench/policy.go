@@ -46,6 +46,7 @@ func ruledMeasures() []ruled {
 	return []ruled{
 		{measure{Name: "policy-udp64", Text: "64-byte UDP across hosts, one flow", Unit: "pps", lane: cross, run: packetRate}, across},
 		{measure{Name: "policy-crr", Text: "TCP connect/request/response, both guests on one core", Unit: "1/s", lane: cross, run: connectionRate}, connecting},
+		{measure{Name: "policy-urr", Text: "UDP request/response, a socket for each, both guests on one core", Unit: "1/s", lane: cross, run: inquiryRate}, connecting},
 		{curve, curveEntries()},
 	}
 }
@@ -92,6 +93,8 @@ var policyAsked = []asked{
 	{"policy-udp64", entry{weft, thousand}.name(), entry{filtered, linear}.name(), 0},
 	{"policy-crr", entry{weft, thousand}.name(), raw, 0.8},
 	{"policy-crr", entry{weft, thousand}.name(), entry{weft, noRules}.name(), 0},
+	{"policy-urr", entry{weft, thousand}.name(), raw, 0.8},
+	{"policy-urr", entry{weft, thousand}.name(), entry{weft, noRules}.name(), 0},
 	{attackName, besideRandom, unattacked, 0.9},
 	{attackName, besideRandom, besideOne, 0},
 	{attackName, atReceiver, unattacked, 0},

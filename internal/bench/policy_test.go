@@ -1,8 +1,10 @@
 package main
 
 import (
+	"encoding/xml"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -89,5 +91,28 @@ func TestFiguresOfRulesHaveTheirPlaceInTheDocument(t *testing.T) {
 	}
 	if strings.Contains(string(text), "old") {
 		t.Error("the old figures are still there")
+	}
+}
+
+func TestThePlotHasACurveForEachPeerAndKindOfRules(t *testing.T) {
+	r := result{measure: curve, Values: map[string][]float64{}}
+	for i, e := range curveEntries() {
+		r.order = append(r.order, e.name())
+		r.Values[e.name()] = []float64{float64(300_000 - 10_000*i)}
+	}
+	text := plot(r)
+	if err := xml.Unmarshal([]byte(text), new(any)); err != nil {
+		t.Errorf("it is no XML: %v", err)
+	}
+	if got := regexp.MustCompile(`points="([0-9.]+,[0-9.]+ ?){5}"`).FindAllString(text, -1); len(got) != len(plotLines) {
+		t.Errorf("%d curves of 5 points, want %d:\n%s", len(got), len(plotLines), text)
+	}
+	if g := curveGrid(r); len(g) != len(plotLines)+1 || g[1][1] != "300.0" || g[1][1] != g[2][1] || slices.Contains(g[4], "0.0") {
+		t.Errorf("table %v", g)
+	}
+	for at, want := range map[float64]float64{0.7: 1, 1: 1, 130: 200, 300: 500, 60_000: 100_000} {
+		if got := niceStep(at); got != want {
+			t.Errorf("step above %v: %v, want %v", at, got, want)
+		}
 	}
 }

@@ -79,6 +79,9 @@ func (p policyReport) grids() []grid {
 			all = append(all, g)
 		}
 	}
+	if c := p.curve(); c != nil {
+		all = append(all, curveGrid(*c))
+	}
 	return all
 }
 
@@ -92,16 +95,54 @@ func (p policyReport) table(w io.Writer) {
 	}
 }
 
+// curveGrid are the medians of the measure that is plotted.
+func curveGrid(m result) grid {
+	g := grid{{"kpps by number of rules", "0"}}
+	for _, n := range curveSize {
+		g[0] = append(g[0], thousands(n))
+	}
+	for _, l := range plotLines {
+		row := []string{l.name()}
+		for i := range g[0][1:] {
+			rules := noRules
+			if i > 0 {
+				rules = ruleset{curveSize[i-1], l.stateful}
+			}
+			row = append(row, fmt.Sprintf("%.1f", spreadOf(m.Values[entry{l.peer, rules}.name()]).Median/1e3))
+		}
+		g = append(g, row)
+	}
+	return g
+}
+
+// markdown writes the table into a document.
+func (g grid) markdown(w io.Writer) {
+	fmt.Fprintf(w, "| %s |\n|%s\n", strings.Join(g[0], " | "), strings.Repeat("---|", len(g[0])))
+	for _, row := range g[1:] {
+		fmt.Fprintf(w, "| %s |\n", strings.Join(row, " | "))
+	}
+	fmt.Fprintln(w)
+}
+
 // policyMarkdown is the figures of rules as a document.
 func (r report) policyMarkdown() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s; %d slices of %v each, median (min–max).\n\n", r.taken(), r.Options.Rounds, r.Options.Slice)
 	for _, g := range r.Policy.grids() {
-		fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(g[0], " | "), strings.Repeat("---|", len(g[0])))
-		for _, row := range g[1:] {
-			fmt.Fprintf(&b, "| %s |\n", strings.Join(row, " | "))
-		}
-		b.WriteString("\n")
+		g.markdown(&b)
+	}
+	if r.Policy.curve() != nil {
+		fmt.Fprintf(&b, "![%s](%s)\n\n", curve.Text, plotFile)
 	}
 	return b.String()
+}
+
+// curve is the measure that is plotted; nil where it was not taken.
+func (p policyReport) curve() *result {
+	for i := range p.Results {
+		if p.Results[i].Name == curve.Name {
+			return &p.Results[i]
+		}
+	}
+	return nil
 }

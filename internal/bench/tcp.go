@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -13,10 +14,11 @@ import (
 // bulkBuffer is how much one write hands over and one read takes, in bytes: iperf3's default.
 const bulkBuffer = 128 << 10
 
-// transfer is a TCP load between two guests: the client in ends.from, the server in ends.to.
+// transfer is a load between two guests: the client in ends.from, the server in ends.to, whose socket listen opens.
 type transfer struct {
 	ends     ends
 	core     int // the server's; the client is on senderCore
+	listen   func(netip.Addr) (fd, port int, err error)
 	listener int
 	port     int
 	count    atomic.Uint64 // what the measured side has completed
@@ -34,7 +36,7 @@ func (t *transfer) add(n int) {
 // run starts both sides, each on its core, counts for the time given after a short start, and stops them.
 func (t *transfer) run(ctx context.Context, d time.Duration, server, client func() error) (perSecond float64, err error) {
 	err = t.ends.to.Do(func() (err error) {
-		t.listener, t.port, err = listen(t.ends.addr)
+		t.listener, t.port, err = t.listen(t.ends.addr)
 		return err
 	})
 	if err != nil {
@@ -79,7 +81,7 @@ func (t *transfer) side(cancel context.CancelCauseFunc, fn func() error) error {
 
 // bulk is how many bits per second one TCP stream brings from guest to guest.
 func bulk(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e, core: receiverCore}
+	t := &transfer{ends: e, core: receiverCore, listen: listen}
 	bytes, err := t.run(ctx, d, t.takeAll, t.sendAll)
 	return 8 * bytes, err
 }
@@ -124,13 +126,13 @@ func (t *transfer) sendAll() error {
 // requestRate is how many one-byte requests per second are answered over one connection, with both guests on one core, so
 // that the figure is the way there and back and not the time it takes to wake an idle core.
 func requestRate(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e, core: senderCore}
+	t := &transfer{ends: e, core: senderCore, listen: listen}
 	return t.run(ctx, d, t.answerOne, t.ask)
 }
 
 // requestRateApart is requestRate with a core for each guest: every request and every answer wakes the other core.
 func requestRateApart(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e, core: receiverCore}
+	t := &transfer{ends: e, core: receiverCore, listen: listen}
 	return t.run(ctx, d, t.answerOne, t.ask)
 }
 
@@ -210,7 +212,7 @@ func (t *transfer) exchange(fd int) error {
 // connectionRate is how many connections per second are opened, used for one request and closed, one after another
 // and on one core.
 func connectionRate(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	t := &transfer{ends: e, core: senderCore}
+	t := &transfer{ends: e, core: senderCore, listen: listen}
 	return t.run(ctx, d, t.answerAll, t.askAnew)
 }
 
