@@ -92,7 +92,8 @@ func (u *universe) stateful(rules int) *fabric.Snapshot {
 	s.Switches["sw"].Spec.Policies, s.Switches["sw"].Spec.DefaultAction = nil, ""
 	s.Ports["g50"].Spec.Policies = nil
 	s.Ports["g1"].Spec.Policies, s.Ports["g1"].Spec.Profile = []string{"b", "a", "d"}, "pr"
-	for _, p := range s.Policies {
+	for _, name := range []string{"a", "b", "d", "c"} {
+		p := s.Policies[name]
 		for i := range p.Spec.Rules {
 			r := &p.Spec.Rules[i]
 			r.EtherType = 0

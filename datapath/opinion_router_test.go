@@ -69,10 +69,10 @@ func (r *trackedRouter) pass(batch []sample) passed {
 }
 
 // tracked is the table of a guest behind the router. The packets of a connection that a stateful rule has opened are allowed before any rule
-// is asked; connections of another zone are not known. An error about a connection opens nothing, though
-// nftables would mark the connection.
+// is asked; connections of another zone are not known. An error about a connection, and the reply to an echo,
+// open nothing, though nftables would mark the connection.
 func (t *ruleset) tracked(zone int) string {
-	t.chain("opens", "meta l4proto tcp tcp flags & 0x17 != 0x2 drop", "ct state related accept", "ct mark set 1 accept")
+	t.chain("opens", "meta l4proto tcp tcp flags & 0x17 != 0x2 drop", "ct state related accept", "icmp type 0 accept", "icmpv6 type 129 accept", "ct mark set 1 accept")
 	t.chain("zone", "type filter hook prerouting priority raw; policy accept;", fmt.Sprintf("ct zone set %d", zone))
 	t.chain("forward", "type filter hook forward priority 0; policy accept;", fmt.Sprintf("meta l4proto %d accept", endOfRoutedBatch),
 		"ct mark 1 accept", "iifname p0 jump guest_out", "oifname p0 jump guest_in")
