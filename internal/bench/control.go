@@ -23,7 +23,7 @@ const controlName = "control"
 
 // effort is how much of the control plane's work is timed.
 type effort struct {
-	Labs, Attaches, Changes, Commands, Ports int
+	Labs, Attaches, Changes, Commands, Memberships, Ports int
 	// Settle is how long an agent may give memory back to the kernel before its memory is read.
 	Settle time.Duration
 	// Patience is how long, in all, to wait for a machine that nobody else uses before a lab is made. What runs beside a lab
@@ -34,9 +34,9 @@ type effort struct {
 // effort is less for a quick run.
 func (o options) effort() effort {
 	if o.Quick {
-		return effort{Labs: 1, Attaches: 10, Changes: 50, Commands: 50, Ports: 10_000, Settle: 10 * time.Second, Patience: o.Patience}
+		return effort{Labs: 1, Attaches: 10, Changes: 50, Commands: 50, Memberships: 5, Ports: 10_000, Settle: 10 * time.Second, Patience: o.Patience}
 	}
-	return effort{Labs: 3, Attaches: 100, Changes: 500, Commands: 300, Ports: 10_000, Settle: 30 * time.Second, Patience: o.Patience}
+	return effort{Labs: 3, Attaches: 100, Changes: 500, Commands: 300, Memberships: 30, Ports: 10_000, Settle: 30 * time.Second, Patience: o.Patience}
 }
 
 // figure is one figure of the control plane.
@@ -229,6 +229,8 @@ func (b *bed) small(ctx context.Context, e effort, progress func(string)) ([]fig
 			func() ([]float64, error) { return b.changes(ctx, "b", e.Changes) }},
 		{figure{Name: "change-cli", Text: "the same, as one weft set each", Unit: "ms", Most: 100, P99: true},
 			func() ([]float64, error) { return b.commands(ctx, e.Commands) }},
+		{figure{Name: "membership", Text: "a group of " + thousands(members) + " members grows by one, in force on 3 hosts", Unit: "ms"},
+			func() ([]float64, error) { return b.membership(ctx, "b", e.Memberships) }},
 	} {
 		progress(m.Text)
 		if m.Values, err = m.take(); err != nil {

@@ -27,11 +27,11 @@ func TestMain(m *testing.M) {
 func TestTheControlPlaneIsTimedAndItsLabsGo(t *testing.T) {
 	needRoot(t)
 	links := rootLinks(t)
-	figures, err := takeControl(t.Context(), effort{Labs: 1, Attaches: 2, Changes: 3, Commands: 2, Ports: 600, Settle: 1}, func(what string) { t.Log(what) })
+	figures, err := takeControl(t.Context(), effort{Labs: 1, Attaches: 2, Changes: 3, Commands: 2, Memberships: 2, Ports: 600, Settle: 1}, func(what string) { t.Log(what) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := map[string]int{"lab-up": 1, "attach": 2, "change": 3, "change-cli": 2, "rss-few": 1, "rss": 1, "rss-peak": 1, "change-many": 3}
+	want := map[string]int{"lab-up": 1, "attach": 2, "change": 3, "change-cli": 2, "membership": 2, "rss-few": 1, "rss": 1, "rss-peak": 1, "change-many": 3}
 	for _, f := range figures {
 		if len(f.Values) != want[f.Name] || slices.Min(f.Values) <= 0 {
 			t.Errorf("%s: %v, want %d figures above 0", f.Name, f.Values, want[f.Name])
