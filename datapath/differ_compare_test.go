@@ -61,8 +61,8 @@ func (d *differ) decider(direction fabric.Direction, v policy.Verdict) policy.Ru
 	return policy.DefaultID(direction)
 }
 
-// compare fails unless the core's last judgement is what the model says.
-func (d *differ) compare(w *trip, by *guarded, direction fabric.Direction, want policy.Verdict) {
+// compareJudgement fails unless the core's last judgement is what the model says.
+func (d *differ) compareJudgement(w *trip, by *guarded, direction fabric.Direction, want policy.Verdict) {
 	got := d.docket
 	if got.Turn == 0 {
 		d.fail(w, "the core has not judged; want %+v", want)
@@ -77,8 +77,11 @@ func (d *differ) compare(w *trip, by *guarded, direction fabric.Direction, want 
 		d.fail(w, "at %s %s the core: verdict %d, %v, rule %s, meter %s; want %v, rule %s, meter %s\nkind %d, classes %v, flow key %+v",
 			by.id, direction, w.ran, have, d.nameOf(got.Rule), d.nameOf(got.Meter), reason, d.nameOf(uint64(rule)), d.nameOf(uint64(meter)),
 			got.Kind, got.Combo.Class, got.Key)
-		return
 	}
+}
+
+// compareFate fails unless a packet went on as it was, or was dropped.
+func (d *differ) compareFate(w *trip, want policy.Verdict) {
 	switch {
 	case want.Action == fabric.Allow && w.ran != tcxRedirect:
 		d.fail(w, "verdict %d for a packet that passes", w.ran)
@@ -90,18 +93,21 @@ func (d *differ) compare(w *trip, by *guarded, direction fabric.Direction, want 
 }
 
 // count notes what a verdict counts.
-func (d *differ) count(g *guarded, direction fabric.Direction, v policy.Verdict, size int) {
+func (d *differ) count(g *guarded, direction fabric.Direction, v policy.Verdict, w *trip) {
 	for _, id := range [2]policy.RuleID{d.decider(direction, v), d.idOf(v.Meter)} {
 		if id != 0 {
 			h := g.hits[id]
-			g.hits[id] = datapath.Hits{Packets: h.Packets + 1, Bytes: h.Bytes + uint64(size)}
+			g.hits[id] = datapath.Hits{Packets: h.Packets + uint64(w.packets), Bytes: h.Bytes + uint64(w.wire)}
 		}
 	}
 }
 
 // settleFragment has the core remember a first fragment from when the model does: it takes the time of it anew, and another clock.
-func (d *differ) settleFragment(w *trip, g *guarded, in int, p policy.Packet) {
-	key := datapath.FragmentKey{Slot: g.slot, In: uint8(in), Place: uint8(p.FragmentID % 32)}
+func (d *differ) settleFragment(w *trip, g *guarded, in bool, p policy.Packet) {
+	key := datapath.FragmentKey{Slot: g.slot, Place: uint8(p.FragmentID % 32)}
+	if in {
+		key.In = 1
+	}
 	var held datapath.Fragment
 	if err := d.frags.Lookup(&key, &held); err != nil {
 		d.fail(w, "%s does not remember a first fragment: %v", g.id, err)

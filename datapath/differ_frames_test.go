@@ -90,7 +90,9 @@ func (u *universe) appendMessage(f []byte, t *talk, body int) []byte {
 	}
 	switch u.IntN(16) {
 	case 0:
-		f = append(f, byte(u.IntN(256)), byte(u.IntN(4)), 0, 0, 0, 0, 0, 0)
+		f = append(f, byte(u.IntN(256)), byte(u.IntN(4)), 0, 0)
+		f = binary.BigEndian.AppendUint16(f, t.ends[0].port) // where an echo has its identifier
+		f = append(f, 0, 0)
 	case 1:
 		f = append(f, pick(u, neighborDiscovery), 0, 0, 0, 0, 0, 0, 0)
 		body = 24
@@ -177,7 +179,11 @@ func (u *universe) appendIPv6(f []byte, t *talk, from int) []byte {
 // appendExtensions draws extension headers; next is where the number of the first one is said.
 func (u *universe) appendExtensions(f []byte, next int, t *talk) []byte {
 	last := f[next]
-	for i := range 1 + u.IntN(3) {
+	headers := 1 + u.IntN(3)
+	if u.IntN(4) == 0 {
+		headers = 5 + u.IntN(3) // six are allowed
+	}
+	for i := range headers {
 		kind := pick(u, u.extensions)
 		switch {
 		case t.broken:

@@ -46,6 +46,7 @@ type differ struct {
 	next     int
 	model    *policy.Model
 	snap     *fabric.Snapshot
+	budget   bool          // rejected packets may be answered
 	skew     time.Duration // by which the model's time is ahead
 	clock    time.Time     // the model's, when the core judged last
 	ids      map[policy.RuleRef]policy.RuleID
@@ -65,6 +66,7 @@ type guarded struct {
 	slot  uint32
 	flows *ebpf.Map // nil until rules open any
 	hits  map[policy.RuleID]datapath.Hits
+	drops map[fabric.Direction]uint64 // by rules, of either direction
 }
 
 func newDiffer(t *testing.T) *differ {
@@ -74,7 +76,7 @@ func newDiffer(t *testing.T) *differ {
 	d := &differ{tb: t, h: w.hosts[0], x: w.newWire(), index: map[string]uint32{}, seen: map[policy.Reason]int{}, ids: map[policy.RuleRef]policy.RuleID{}}
 	d.buffer = make([]byte, 4096)
 	for _, n := range []int{1, 2} {
-		g := &guarded{tapGuest: w.tap(d.h, n, 0), hits: map[policy.RuleID]datapath.Hits{}}
+		g := &guarded{tapGuest: w.tap(d.h, n, 0), hits: map[policy.RuleID]datapath.Hits{}, drops: map[fabric.Direction]uint64{}}
 		g.id, g.port.Guards = g.port.Name, 0
 		d.ports[n] = g
 	}
@@ -135,7 +137,7 @@ func (d *differ) replug() {
 		d.h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{g.device: {}}}})
 		g.judge(d.tb, nil)
 		d.h.apply(datapath.Change{Put: datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{key: {Device: g.device, Epoch: 1}}}})
-		g.slot, g.hits = d.h.SlotOf(g.device), map[policy.RuleID]datapath.Hits{}
+		g.slot, g.hits, g.drops = d.h.SlotOf(g.device), map[policy.RuleID]datapath.Hits{}, map[fabric.Direction]uint64{}
 	}
 }
 

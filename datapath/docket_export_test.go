@@ -41,9 +41,19 @@ func (d *Datapath) Adopting(slot uint32) bool { return d.shared.slots[slot].Adop
 
 // SetAdopting has a slot adopt connections from now on, or no longer.
 func (d *Datapath) SetAdopting(slot uint32, on bool) {
-	d.shared.slots[slot].Adopt = 0
+	d.shared.slots[slot].Adopt = monotonic() - 1<<30 // it is over, by the coarse clock too
 	if on {
 		d.shared.slots[slot].Adopt = ^uint64(0)
+	}
+}
+
+// SetBudgets gives the first slots enough for group frames, and enough or nothing for answers, for a while.
+func (d *Datapath) SetBudgets(answers bool) {
+	for i := range 16 {
+		s := &d.shared.slots[i]
+		if s.Storm, s.Told = 0, 0; !answers {
+			s.Told = monotonic() + 1<<40
+		}
 	}
 }
 
