@@ -22,6 +22,17 @@ func mayBeAnswered(p policy.Packet) bool {
 	return p.Protocol != protoTCP || p.TCPFlags&policy.FlagRST == 0
 }
 
+// refill gives all ports enough to send to groups, and to answer for 64 packets, or has them answer none.
+func (d *differ) refill() {
+	d.budget = d.u.IntN(8) > 0
+	d.h.SetBudgets(d.h.SlotOf("tap3"), d.budget)
+	for _, g := range d.ports {
+		if g != nil {
+			d.h.SetBudgets(g.slot, d.budget)
+		}
+	}
+}
+
 // compareAnswer fails unless a rejected packet was answered as it must be, or dropped without a word.
 func (d *differ) compareAnswer(w *trip, p policy.Packet) {
 	if !d.budget || !mayBeAnswered(p) {

@@ -100,7 +100,10 @@ func (d *differ) episode(r *rand.Rand, number uint64) {
 
 // play plays so many packets under the policies in force.
 func (d *differ) play(packets int) {
-	for range packets {
+	for i := range packets {
+		if i%64 == 0 {
+			d.refill()
+		}
 		switch n := d.u.IntN(8000); {
 		case n < 4:
 			d.age(pick(d.u, ages))
@@ -153,10 +156,6 @@ func (d *differ) step(t *talk) {
 		d.u.shorten(w.frame)
 	}
 	d.load(&w, src != remoteGuest && d.u.IntN(16) == 0)
-	if d.packets%64 == 0 {
-		d.budget = d.u.IntN(8) > 0
-		d.h.SetBudgets(d.budget)
-	}
 	d.packets++
 	if d.packets%8 == 0 {
 		d.witness.Poison()

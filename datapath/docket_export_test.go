@@ -47,13 +47,11 @@ func (d *Datapath) SetAdopting(slot uint32, on bool) {
 	}
 }
 
-// SetBudgets gives the first slots enough for group frames, and enough or nothing for answers, for a while.
-func (d *Datapath) SetBudgets(answers bool) {
-	for i := range 16 {
-		s := &d.shared.slots[i]
-		if s.Storm, s.Told = 0, 0; !answers {
-			s.Told = monotonic() + 1<<40
-		}
+// SetBudgets gives a slot enough for group frames, and enough or nothing for answers, for a while.
+func (d *Datapath) SetBudgets(slot uint32, answers bool) {
+	s := &d.shared.slots[slot]
+	if s.Storm, s.Told = 0, 0; !answers {
+		s.Told = monotonic() + 1<<40
 	}
 }
 
