@@ -11,8 +11,12 @@ import (
 // Mode says how a path was found.
 type Mode string
 
-// ModeProbe is a frame of our own, sent through the real datapath and caught before the guest.
-const ModeProbe Mode = "probe"
+// The modes. ModeProbe is a frame of our own, sent through the real datapath and caught before the guest; ModeExplain a frame that
+// is only thought of, by the records and the reference model.
+const (
+	ModeProbe   Mode = "probe"
+	ModeExplain Mode = "explain"
+)
 
 // Verdict is what became of a frame.
 type Verdict string
@@ -86,10 +90,16 @@ func (p *Path) Sentence() string {
 		if end.Result == ResultAnswered {
 			return fmt.Sprintf("Answered by the fabric on %s after %.0f µs.", end.Host, end.AfterUs)
 		}
+		if p.Mode == ModeExplain {
+			return fmt.Sprintf("It would be delivered%s on %s.", to(end), end.Host)
+		}
 		return fmt.Sprintf("Delivered%s on %s after %.0f µs.", to(end), end.Host, end.AfterUs)
 	case Dropped:
 		end := p.end(func(h Hop) bool { return h.Ends() && h.Reason == p.Reason })
 		s := "Dropped"
+		if p.Mode == ModeExplain {
+			s = "It would be dropped"
+		}
 		if end != nil {
 			s += fmt.Sprintf(" on %s at %s", end.Host, end.Stage)
 		}

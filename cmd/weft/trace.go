@@ -17,23 +17,26 @@ import (
 // traceCommand follows one packet through the fabric.
 func (a *app) traceCommand() *cobra.Command {
 	var timeout time.Duration
+	var explain bool
 	cmd := &cobra.Command{
 		Use: "trace SRC DST PROTO[/PORT]", Short: "Follow one packet from a port, across hosts, with what decided about it", Args: exactly("SRC", "DST", "PROTO/PORT"),
 		Long: "Send one probe from the port SRC through the real datapath to the port or address DST, and show every stage it passed on\n" +
-			"every host. The probe is caught before it reaches a guest.",
-		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp",
+			"every host. The probe is caught before it reaches a guest. With --explain nothing is sent: the answer is what the records and\n" +
+			"the reference model of policies say of the first packet of such a connection.",
+		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --explain",
 		ValidArgsFunction: a.completeNames("port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds()}
+			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds(), Explain: explain}
 			if err := r.ParseTarget(args[2]); err != nil {
 				return usage(cmd, "%s", strings.TrimSuffix(err.Error(), ": "+fabric.ErrInvalid.Error()))
 			}
 			return a.traced(cmd, func(ctx context.Context) error { return a.trace(ctx, r) })
 		},
 	}
+	cmd.Flags().BoolVar(&explain, "explain", false, "send nothing: say what the records and the rules make of it")
 	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the hosts' records")
 	return cmd
 }
@@ -66,7 +69,11 @@ func (a *app) printPath(r api.TraceRequest, p *tracing.Path) {
 	if r.Port != 0 {
 		target = fmt.Sprintf("%s/%d", r.Protocol, r.Port)
 	}
-	fmt.Fprintf(a.out, "trace %s  %s → %s  %s\n", p.TraceID, r.Source, r.Destination, target)
+	if p.Mode == tracing.ModeExplain {
+		fmt.Fprintf(a.out, "explain  %s → %s  %s  at revision %d\n", r.Source, r.Destination, target, p.Generation)
+	} else {
+		fmt.Fprintf(a.out, "trace %s  %s → %s  %s\n", p.TraceID, r.Source, r.Destination, target)
+	}
 	host := fabric.HostID("")
 	rows := make([][3]string, len(p.Hops))
 	width := [2]int{}
@@ -80,7 +87,11 @@ func (a *app) printPath(r api.TraceRequest, p *tracing.Path) {
 		width[0], width[1] = max(width[0], len(name)), max(width[1], len(rows[i][1]))
 	}
 	for i, row := range rows {
-		fmt.Fprintf(a.out, "  %-*s  %-*s  %-50s %+.0f µs\n", width[0], row[0], width[1], row[1], row[2], p.Hops[i].AfterUs)
+		after := ""
+		if p.Mode != tracing.ModeExplain {
+			after = fmt.Sprintf(" %+.0f µs", p.Hops[i].AfterUs)
+		}
+		fmt.Fprintf(a.out, "  %-*s  %-*s  %-50s%s\n", width[0], row[0], width[1], row[1], row[2], after)
 	}
 	colour := map[tracing.Verdict]string{tracing.Delivered: green, tracing.Dropped: red, tracing.Unknown: yellow}[p.Verdict]
 	fmt.Fprintln(a.out, a.paint(a.out, colour, p.Sentence()))

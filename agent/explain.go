@@ -1,0 +1,125 @@
+package agent
+
+import (
+	"fmt"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/policy"
+	"github.com/weftnet/weft/tracing"
+	"github.com/weftnet/weft/tracing/packet"
+)
+
+// explain says by the records and the reference model alone what would become of a probe, as the first packet of its connection:
+// no host is asked and nothing is sent. Guards are taken to let it pass, because a probe speaks with its port's own addresses.
+func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.Path, error) {
+	if packet.Protocol(r.Protocol) == packet.ARP {
+		return nil, fmt.Errorf("no rule judges ARP: trace it without --explain: %w", fabric.ErrInvalid)
+	}
+	p, err := policy.Parse(frame)
+	if err != nil {
+		return nil, err
+	}
+	e := &explanation{snap: snap, packet: p, path: tracing.Path{Mode: tracing.ModeExplain, Verdict: tracing.Dropped, Generation: snap.Revision}}
+	source := snap.Locations[r.Source].Host
+	e.hop(source, r.Source, tracing.StagePortIn, tracing.ResultPass, 0)
+	e.hop(source, r.Source, tracing.StageGuard, tracing.ResultPass, 0)
+	if !e.judge(source, r.Source, fabric.Out, tracing.StagePolicyOut) {
+		return &e.path, nil
+	}
+	target, host := e.station(r.Source)
+	switch {
+	case host == "":
+		e.drop(source, r.Source, tracing.StageFDB, tracing.ReasonDstUnknown, policy.RuleRef{})
+		return &e.path, nil
+	case e.snap.Hosts[host] == nil || e.snap.Hosts[source] == nil:
+		return nil, fmt.Errorf("host %s or %s is not registered: %w", source, host, fabric.ErrConflict)
+	}
+	e.hop(source, r.Source, tracing.StageFDB, tracing.ResultHit, 0)
+	if host != source {
+		e.tunnel(source, host)
+	}
+	if e.judge(host, target, fabric.In, tracing.StagePolicyIn) {
+		e.hop(host, target, tracing.StagePortOut, tracing.ResultDeliver, 0)
+		e.path.Verdict = tracing.Delivered
+	}
+	return &e.path, nil
+}
+
+// explanation is a path that is thought out.
+type explanation struct {
+	snap   *fabric.Snapshot
+	packet policy.Packet
+	path   tracing.Path
+	depth  int
+}
+
+// hop adds a stage.
+func (e *explanation) hop(host fabric.HostID, port fabric.PortID, stage tracing.Stage, result tracing.Result, reason tracing.Reason) *tracing.Step {
+	p := e.packet
+	s := tracing.Step{Depth: e.depth, Hop: tracing.Hop{
+		Host: host, Port: port, Stage: stage, Result: result, Reason: reason, Generation: e.snap.Revision,
+		Source: p.Source, SourcePort: p.SourcePort, Destination: p.Destination, DestinationPort: p.DestinationPort, Protocol: p.Protocol,
+	}}
+	if known := e.snap.Ports[port]; known != nil {
+		s.VNI = e.snap.Switches[known.Spec.Switch].Spec.VNI
+	}
+	e.path.Hops = append(e.path.Hops, s)
+	return &e.path.Hops[len(e.path.Hops)-1]
+}
+
+// drop ends the path.
+func (e *explanation) drop(host fabric.HostID, port fabric.PortID, stage tracing.Stage, reason tracing.Reason, by policy.RuleRef) {
+	h := e.hop(host, port, stage, tracing.ResultDrop, reason)
+	h.Policy, h.Rule = by.Policy, by.Rule
+	e.path.Reason, e.path.Policy, e.path.Rule = reason, by.Policy, by.Rule
+}
+
+// judge asks the model at a port; false when the packet ends there.
+func (e *explanation) judge(host fabric.HostID, port fabric.PortID, d fabric.Direction, stage tracing.Stage) bool {
+	v := policy.Decide(e.snap, port, d, e.packet)
+	by := v.Rule
+	if v.Reason == policy.ByDefault {
+		by.Rule = defaultName(d)
+	}
+	switch {
+	case v.Reason == policy.ByUnknown:
+		e.drop(host, port, stage, tracing.ReasonPolicyMissing, by)
+	case v.Action == fabric.Reject:
+		e.drop(host, port, stage, tracing.ReasonPolicyRejected, by)
+	case !v.Allowed():
+		e.drop(host, port, stage, tracing.ReasonPolicyDenied, by)
+	default:
+		h := e.hop(host, port, stage, tracing.ResultPass, 0)
+		h.Policy, h.Rule = by.Policy, by.Rule
+		return true
+	}
+	return false
+}
+
+// station is the port that the packet is for, and its host; no host where the source's switch has none.
+func (e *explanation) station(source fabric.PortID) (fabric.PortID, fabric.HostID) {
+	sw := e.snap.Ports[source].Spec.Switch
+	for name, port := range e.snap.Ports {
+		if port.Spec.Switch == sw && port.Spec.MAC == e.packet.DestinationMAC {
+			return name, e.snap.Locations[name].Host
+		}
+	}
+	return "", ""
+}
+
+// tunnel takes the packet from one host to another.
+func (e *explanation) tunnel(from, to fabric.HostID) {
+	for _, stage := range []tracing.Stage{tracing.StageEncap, tracing.StageUnderlayOut} {
+		h := e.hop(from, "", stage, tracing.ResultPass, 0)
+		h.Peer, h.PeerHost = e.snap.Hosts[to].Spec.VTEP, to
+	}
+	e.depth++
+	for _, stage := range []tracing.Stage{tracing.StageUnderlayIn, tracing.StageDecap, tracing.StageFDBLocal} {
+		h := e.hop(to, "", stage, tracing.ResultPass, 0)
+		h.Peer, h.PeerHost = e.snap.Hosts[from].Spec.VTEP, from
+		if stage == tracing.StageFDBLocal {
+			h.Result = tracing.ResultHit
+		}
+	}
+}
