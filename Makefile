@@ -24,7 +24,7 @@ check: ## fast, no root: format, vet, the rules of the house, tests that need no
 	$(GO) tool staticcheck ./...
 	$(GO) test -timeout 10m $$($(GO) list ./... | grep -vE '$(ROOTED)')
 
-bench: deps build ## ratios against raw veth and the Linux bridge, written to docs/benchmarks.md
+bench: deps build ## ratios against raw veth, the Linux bridge and nftables, written to docs/benchmarks.md
 	$(GO) run ./internal/bench
 
 mutants: deps deps-generate ## faults in the C code that the differential test must notice, as root; docs/reference/mutants.md
