@@ -15,9 +15,9 @@ func mayBeAnswered(p policy.Packet) bool {
 	case !p.HasIP() || p.Group() || p.Later:
 		return false
 	case p.HasICMP() && p.Source.Is4():
-		return !slices.Contains([]uint8{3, 4, 11, 12}, p.ICMPType)
+		return !slices.Contains([]uint8{3, 4, 5, 11, 12}, p.ICMPType) // RFC 1122 section 3.2.2
 	case p.HasICMP():
-		return p.ICMPType < 1 || p.ICMPType > 4
+		return p.ICMPType >= 128 && p.ICMPType != 137 // RFC 4443 section 2.4
 	}
 	return p.Protocol != protoTCP || p.TCPFlags&policy.FlagRST == 0
 }

@@ -36,10 +36,19 @@ struct reset6 {
 	struct tcp tcp;
 };
 
+/* Whether it is an error in the widest sense, a redirect among them: none is answered by another (RFC 1122 3.2.2, RFC 4443 2.4). */
+INLINE int is_icmp_complaint(const struct judgement *j)
+{
+	if (!j->has_icmp)
+		return 0;
+	return j->ip == 6 ? j->icmp_type < ICMPV6_ERRORS_END || j->icmp_type == ND_REDIRECT
+			  : is_icmp_error(j) || j->icmp_type == ICMP_REDIRECT;
+}
+
 /* Group frames, later fragments, ICMP errors and RSTs are never answered (ADR 10.12). */
 INLINE int may_answer(const struct judgement *j)
 {
-	if (!j->ip || j->group || j->later || is_icmp_error(j))
+	if (!j->ip || j->group || j->later || is_icmp_complaint(j))
 		return 0;
 	return j->proto != PROTO_TCP || !(j->flags & TCP_RST);
 }
