@@ -206,6 +206,12 @@ func TestExtendedACLsDecideAsInHyperV(t *testing.T) {
 			}
 			answer := k.reverse()
 			answer.TCPFlags = FlagSYN | FlagACK
+			switch { // what a guest answers to an echo request
+			case k.HasICMP() && k.Source.Is4():
+				answer.ICMPType = 0
+			case k.HasICMP():
+				answer.ICMPType = 129
+			}
 			if v := m.Judge("vm", opposite(d), answer, now.Add(29*time.Second)); v.Reason != ByFlow {
 				rt.Fatalf("the answer to %+v is %s", k, text(v))
 			}
