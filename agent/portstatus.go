@@ -55,6 +55,9 @@ func (k *keeper) port(name fabric.PortID) fabric.PortStatus {
 	switch p.Gate {
 	case datapath.Open:
 		s.State = fabric.PortActive
+		if k.failure != nil && k.want != nil && k.want.Ports[a.Device].Policy != p.Policy {
+			s.Reason = "it is still judged by the rules it had before: its new ones are not in force; see the problem of host " + string(k.host)
+		}
 	case datapath.Staged:
 		s.State, s.Reason = fabric.PortStaged, "it opens with the guest's first frame"
 	case datapath.Relay:

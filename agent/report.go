@@ -107,9 +107,18 @@ func (k *keeper) status() fabric.HostStatus {
 		s.Problems = append(s.Problems, k.held.reason())
 	}
 	if k.failure != nil {
-		s.Problems = append(s.Problems, k.failure.Error()+"; it is tried again every second")
+		s.Problems = append(s.Problems, k.failed())
 	}
 	return s
+}
+
+// failed says what is not in force, why, and what is.
+func (k *keeper) failed() string {
+	text := k.failure.Error() + "; it is tried again by itself"
+	if k.snap == nil || k.inForce == 0 || k.inForce == k.snap.Revision {
+		return text
+	}
+	return fmt.Sprintf("generation %d failed: %s; what it does not reach stays as in generation %d", k.snap.Revision, text, k.inForce)
 }
 
 // Ready says what is missing before the host does its work; nil when nothing is.

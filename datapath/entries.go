@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -66,7 +67,7 @@ func (b *batch[K, V]) put(m *ebpf.Map) error {
 	for from := 0; from < len(b.keys); from += batchSize {
 		to := min(from+batchSize, len(b.keys))
 		if _, err := m.BatchUpdate(b.keys[from:to], b.values[from:to], nil); err != nil {
-			return fmt.Errorf("write %s: %w%s", m, err, fullRemedy(err))
+			return fullError(fmt.Sprintf("write %s", m), err)
 		}
 	}
 	return nil
@@ -86,11 +87,18 @@ func remove[K any](m *ebpf.Map, keys []K) error {
 	return nil
 }
 
-func fullRemedy(err error) string {
-	if errors.Is(err, errTooBig) {
-		return " (the map is full: this host sees more stations than the core holds)"
+// errMapFull is a map without room. It stands for what the kernel says of it (E2BIG: "argument list too long").
+var errMapFull = errors.New("the map is full")
+
+// fullError says what failed, and what to do where the reason is a map without room.
+func fullError(what string, err error) error {
+	switch {
+	case !errors.Is(err, errTooBig):
+		return fmt.Errorf("%s: %w", what, err)
+	case strings.Contains(what, "(fdb_") || strings.Contains(what, "(neighbors_"):
+		return fmt.Errorf("%s: %w: this host sees more stations than the core holds", what, errMapFull)
 	}
-	return ""
+	return fmt.Errorf("%s: %w: the ports of this host have more rules than the core holds; give them fewer, put addresses into groups, or move some ports to another host", what, errMapFull)
 }
 
 // buffers are kept from one call to the next, so that reading the kernel every second leaves little garbage.

@@ -67,7 +67,7 @@ func (d *Datapath) InheritHits(ctx context.Context, port fabric.PortID, hits map
 			perCPU[0] = coreHits{Packets: h.Packets, Bytes: h.Bytes, Last: h.monotonic()}
 			key := coreHitKey{Rule: uint64(id), Slot: p.value.Slot, Before: 1}
 			if err := d.maps.HitsV1.Put(&key, perCPU); err != nil {
-				return fmt.Errorf("inherit the hits of port %s: %w%s", port, err, fullRemedy(err))
+				return fullError(fmt.Sprintf("inherit the hits of port %s", port), err)
 			}
 		}
 		return nil

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -129,12 +130,12 @@ func (d *Datapath) makeTable(digest policy.Digest, source *policy.Source) (err e
 	}
 	compiled, err := policy.Compile(*source)
 	if err != nil {
-		return fmt.Errorf("put table %s: %w", digest, err)
+		return fmt.Errorf("make the table of %s: %w", rulesOf(source), err)
 	}
 	t := newTable(digest, compiled)
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("put table %s: %w", digest, err), d.sweepParts(d.liveParts()))
+			err = errors.Join(fmt.Errorf("make the table of %s: %w", rulesOf(source), err), d.sweepParts(d.liveParts()))
 		}
 	}()
 	var there bool
@@ -159,6 +160,21 @@ func (d *Datapath) makeTable(digest policy.Digest, source *policy.Source) (err e
 	}
 	d.tables.add(t)
 	return nil
+}
+
+// rulesOf names the policies of a source, for people.
+func rulesOf(s *policy.Source) string {
+	var names []string
+	for _, p := range s.Policies {
+		names = append(names, p.Metadata.Name)
+	}
+	switch len(names) {
+	case 0:
+		return "the default action"
+	case 1:
+		return "policy " + names[0]
+	}
+	return "policies " + strings.Join(names, ", ")
 }
 
 // newTable is the head of a table.
