@@ -51,7 +51,7 @@ type Changes struct {
 // and everywhere else (with a MAC that no rule names). It is computed by classes of addresses, ports and messages that no rule tells apart, so that it is
 // exact. A packet between two ports passes when the sender's port and the receiver's allow it.
 func Compare(before, after *fabric.Snapshot) Changes {
-	c := comparison{sides: [2]*fabric.Snapshot{before, after}, budget: maxComparisons}
+	c := comparison{sides: [2]*fabric.Snapshot{before, after}, budget: maxComparisons, listed: map[same]int{}}
 	c.collect()
 	for _, sw := range slices.Sorted(maps.Keys(c.stations)) {
 		if !c.switched(sw) {
@@ -66,6 +66,7 @@ type comparison struct {
 	stations map[fabric.SwitchID][]station
 	lists    map[string]*resolved
 	changes  []Change
+	listed   map[same]int // the changes by what others may share with them
 	budget   int
 	hidden   int
 }
@@ -201,14 +202,38 @@ func (c *comparison) pair(v *vocabulary, from, to *class) bool {
 	}
 	for _, g := range order {
 		for _, service := range services(found[g]) {
-			if len(c.changes) >= maxShownChanges {
-				c.hidden++
-				continue
-			}
-			c.changes = append(c.changes, Change{From: from.names, To: to.names, Service: service, Before: g.before.String(), After: g.after.String(), Rule: g.after.rule})
+			c.add(from, to, Change{From: from.names, To: to.names, Service: service, Before: g.before.String(), After: g.after.String(), Rule: g.after.rule})
 		}
 	}
 	return true
+}
+
+// same is what changes have in common that differ in one end alone.
+type same struct {
+	end, service, before, after string
+	rule                        RuleRef
+	out                         bool
+}
+
+// add lists a change, together with others of which only the other end differs: addresses that are no port's, or the senders.
+func (c *comparison) add(from, to *class, one Change) {
+	key := same{strings.Join(one.To, "\n"), one.Service, one.Before, one.After, one.Rule, false}
+	if to.port == "" {
+		key.end, key.out = strings.Join(one.From, "\n"), true
+	}
+	i, known := c.listed[key]
+	switch {
+	case known && key.out:
+		c.changes[i].To = append(c.changes[i].To, one.To...)
+	case known:
+		c.changes[i].From = append(c.changes[i].From, one.From...)
+	case len(c.changes) >= maxShownChanges:
+		c.hidden++
+	default:
+		c.listed[key] = len(c.changes)
+		one.From, one.To = slices.Clone(one.From), slices.Clone(one.To)
+		c.changes = append(c.changes, one)
+	}
 }
 
 // narrowed is a port's list with only the rules that may match a packet between it and another station.
@@ -250,6 +275,12 @@ func (c *comparison) result() Changes {
 	slices.SortStableFunc(c.changes, func(a, b Change) int {
 		return cmp.Compare(weightOf(a), weightOf(b))
 	})
+	for i := range c.changes { // a class of each family may have the same name
+		for _, names := range []*[]string{&c.changes[i].From, &c.changes[i].To} {
+			slices.Sort(*names)
+			*names = slices.Compact(*names)
+		}
+	}
 	out := Changes{Items: c.changes}
 	switch {
 	case c.budget < 0:

@@ -91,7 +91,8 @@ func (a *app) printPath(r api.TraceRequest, p *tracing.Path) {
 		if p.Mode != tracing.ModeExplain {
 			after = fmt.Sprintf(" %+.0f µs", p.Hops[i].AfterUs)
 		}
-		fmt.Fprintf(a.out, "  %-*s  %-*s  %-50s%s\n", width[0], row[0], width[1], row[1], row[2], after)
+		line := fmt.Sprintf("  %-*s  %-*s  %-50s%s", width[0], row[0], width[1], row[1], row[2], after)
+		fmt.Fprintln(a.out, strings.TrimRight(line, " "))
 	}
 	colour := map[tracing.Verdict]string{tracing.Delivered: green, tracing.Dropped: red, tracing.Unknown: yellow}[p.Verdict]
 	fmt.Fprintln(a.out, a.paint(a.out, colour, p.Sentence()))
