@@ -160,10 +160,15 @@ func checkPrefix(f *Findings, path string, p netip.Prefix) {
 	case !p.IsValid():
 		f.add(path, "is not a prefix: write it as 10.10.0.0/24")
 	case p.Addr().Is4In6():
-		f.add(path, "%s is an IPv4 prefix in IPv6 clothes: write it as 10.10.0.0/24", p)
+		f.add(path, "%s is an IPv4 prefix in IPv6 clothes: write it as %s", p, unmapped(p))
 	case p != p.Masked():
 		f.add(path, "%s has host bits set: write %s", p, p.Masked())
 	}
+}
+
+// unmapped is an IPv4 prefix out of its IPv6 clothes; where it covers more than IPv4, all of IPv4.
+func unmapped(p netip.Prefix) netip.Prefix {
+	return netip.PrefixFrom(p.Addr().Unmap(), max(p.Bits()-96, 0)).Masked()
 }
 
 // unknown says that a word is none of those known, and which one was probably meant.

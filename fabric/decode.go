@@ -51,6 +51,33 @@ func Decode(name string, text []byte) ([]Object, error) {
 	return objects, nil
 }
 
+// Locate finds the field of an object in a text that Decode has read, for what is found wrong with it later: ref is as Ref writes
+// it, path as in a Finding. Line and column count from 1, and are those of the nearest field around it that is there; false
+// when the text has no such object.
+func Locate(text []byte, ref, path string) (line, column int, ok bool) {
+	for _, c := range split(text) {
+		var root yaml.Node
+		if yaml.Unmarshal(c.text, &root) != nil || len(root.Content) == 0 {
+			continue
+		}
+		objects := []*yaml.Node{root.Content[0]}
+		if items := field(root.Content[0], "items"); items != nil && items.Kind == yaml.SequenceNode {
+			objects = append(objects, items.Content...)
+		}
+		for _, o := range objects {
+			kind, name := field(o, "kind"), field(o, "metadata")
+			if kind == nil || name == nil {
+				continue
+			}
+			if name = field(name, "name"); name != nil && strings.ToLower(kind.Value)+"/"+name.Value == ref {
+				n := locate(o, path)
+				return c.line + n.Line, n.Column, true
+			}
+		}
+	}
+	return 0, 0, false
+}
+
 // chunk is the text of one document.
 type chunk struct {
 	text []byte

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -110,9 +111,17 @@ func ParseProtocol(s string) (uint8, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 8)
 	if err != nil {
-		return 0, fmt.Errorf("%s, and a number is 0 to 255: %w", unknown("protocol", s, sortedKeys(protocols)), ErrInvalid)
+		return 0, fmt.Errorf("%s: %w", unknownProtocol(s), ErrInvalid)
 	}
 	return uint8(n), nil
+}
+
+func unknownProtocol(s string) string {
+	text := unknown("protocol", s, sortedKeys(protocols))
+	if strings.HasSuffix(text, "?") {
+		return text
+	}
+	return text + ", and numbers of 0 to 255"
 }
 
 // ruleCheck finds what is wrong with one rule; its findings name the rule.
@@ -132,7 +141,7 @@ func (c *ruleCheck) all() {
 		c.Findings.add(c.path+".name", "%s", text)
 	}
 	if r.Weight == 0 {
-		c.add(".weight", "is missing: 1 to 65535, the highest is asked first")
+		c.add(".weight", "is missing or 0: 1 to 65535, the highest is asked first")
 	}
 	c.word(".direction", string(r.Direction), string(In), string(Out))
 	c.word(".action", string(r.Action), string(Allow), string(Deny), string(Reject), string(Meter))
@@ -168,7 +177,7 @@ func (c *ruleCheck) protocol() (number int, hasPorts bool) {
 	}
 	n, err := ParseProtocol(c.rule.Protocol)
 	if err != nil {
-		c.add(".protocol", "%s, and a number is 0 to 255", unknown("protocol", c.rule.Protocol, sortedKeys(protocols)))
+		c.add(".protocol", "%s", unknownProtocol(c.rule.Protocol))
 		return -1, true // one finding is enough
 	}
 	return int(n), n == 6 || n == 17 || n == 132

@@ -29,11 +29,11 @@ func (a *app) applyCommand() *cobra.Command {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			objects, err := a.read(*paths)
+			d, err := a.read(*paths)
 			if err != nil {
 				return err
 			}
-			return a.traced(cmd, func(ctx context.Context) error { return a.apply(ctx, objects, dryRun) })
+			return a.traced(cmd, func(ctx context.Context) error { return d.placed(a.apply(ctx, d.objects, dryRun)) })
 		},
 	}
 	paths = fileFlag(cmd)
@@ -42,19 +42,17 @@ func (a *app) applyCommand() *cobra.Command {
 }
 
 // read reads documents from files, directories and standard input.
-func (a *app) read(paths []string) ([]fabric.Object, error) {
-	var objects []fabric.Object
+func (a *app) read(paths []string) (*documents, error) {
+	d := &documents{}
 	for _, p := range paths {
-		o, err := readDocuments(p, a.in)
-		if err != nil {
+		if err := d.read(p, a.in); err != nil {
 			return nil, err
 		}
-		objects = append(objects, o...)
 	}
-	if len(objects) == 0 {
+	if len(d.objects) == 0 {
 		return nil, &usageError{message: fmt.Sprintf("there are no documents in %s", many(paths)), next: "write one with: weft export, or see docs/guide"}
 	}
-	return objects, nil
+	return d, nil
 }
 
 // diffCommand compares documents with what is stored.
@@ -68,11 +66,11 @@ func (a *app) diffCommand() *cobra.Command {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
-			objects, err := a.read(*paths)
+			d, err := a.read(*paths)
 			if err != nil {
 				return err
 			}
-			return a.diff(cmd.Context(), objects)
+			return d.placed(a.diff(cmd.Context(), d.objects))
 		},
 	}
 	paths = fileFlag(cmd)

@@ -49,9 +49,10 @@ func (a *app) lint(ctx context.Context, paths []string) error {
 	if len(paths) == 0 {
 		s, err = c.Judged(ctx)
 	} else {
-		var objects []fabric.Object
-		if objects, err = a.read(paths); err == nil {
-			s, err = c.JudgedWith(ctx, objects)
+		var d *documents
+		if d, err = a.read(paths); err == nil {
+			s, err = c.JudgedWith(ctx, d.objects)
+			err = d.placed(err)
 		}
 	}
 	if err != nil {
