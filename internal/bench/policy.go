@@ -106,6 +106,7 @@ var policyParts = []struct {
 	name, text string
 	take       func(context.Context, *site, options, *quiet) (result, []figure, error)
 }{
+	{loadName, "time in weft's BPF programs under rules", takeLoad},
 	{attackName, "what an attack leaves the others", takeAttack},
 	{worstName, "the dearest packet", takeWorst},
 	{swapName, "the swap of a policy on many ports", takeSwap},

@@ -32,6 +32,14 @@ func (r ruleset) String() string {
 	return fmt.Sprintf("%s %s %s", thousands(r.n), kind, rules)
 }
 
+// short is the ruleset in the names of figures.
+func (r ruleset) short() string {
+	if r.stateful {
+		return fmt.Sprintf("%d-stateful", r.n)
+	}
+	return fmt.Sprint(r.n)
+}
+
 // refusal is one rule that refuses: a protocol from or to some ports of a network that the benchmark has no guest in.
 type refusal struct {
 	protocol    string

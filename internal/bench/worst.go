@@ -120,25 +120,14 @@ func (s *site) worstLoaded(ctx context.Context, o options) ([]figure, error) {
 	times := figure{Name: worstName + "-load-ratio", Text: "the second over the first", Unit: "times", Most: 3}
 	draw := random(rand.New(rand.NewPCG(9, 10)))
 	for range o.Rounds {
-		a, errA := s.loaded(ctx, same, o.Slice)
-		b, errB := s.loaded(ctx, draw, o.Slice)
+		a, errA := s.loaded(ctx, s.volleyRate(same), o.Slice)
+		b, errB := s.loaded(ctx, s.volleyRate(draw), o.Slice)
 		if err := errors.Join(errA, errB); err != nil {
 			return nil, err
 		}
 		known.Values, anew.Values, times.Values = append(known.Values, a), append(anew.Values, b), append(times.Values, b/a)
 	}
 	return []figure{known, anew, times}, nil
-}
-
-// loaded is the mean time of all the core's programs for a packet from host to host, in nanoseconds.
-func (s *site) loaded(ctx context.Context, next func([]byte), d time.Duration) (sum float64, err error) {
-	before, errBefore := s.runTimes()
-	_, errRate := s.volleyRate(next)(ctx, s.lanes[cross], d)
-	after, errAfter := s.runTimes()
-	for _, p := range between(before, after, "") {
-		sum += p.Nanoseconds
-	}
-	return sum, errors.Join(errBefore, errRate, errAfter)
 }
 
 // runClass is the mean run on frames of a class.
