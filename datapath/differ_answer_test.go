@@ -25,11 +25,8 @@ func mayBeAnswered(p policy.Packet) bool {
 // refill gives all ports enough to send to groups, and to answer for 64 packets, or has them answer none.
 func (d *differ) refill() {
 	d.budget = d.u.IntN(8) > 0
-	d.h.SetBudgets(d.h.SlotOf("tap3"), d.budget)
-	for _, g := range d.ports {
-		if g != nil {
-			d.h.SetBudgets(g.slot, d.budget)
-		}
+	for _, slot := range d.slots[1:] {
+		d.h.SetBudgets(slot, d.budget)
 	}
 }
 
@@ -41,8 +38,12 @@ func (d *differ) compareAnswer(w *trip, p policy.Packet) {
 		}
 		return
 	}
-	if w.ran != tcxRedirect {
-		d.fail(w, "verdict %d for a rejected packet that is to be answered", w.ran)
+	mark := uint32(0)
+	if w.src != remoteGuest {
+		mark = d.h.Mark(d.slots[w.src])
+	}
+	if w.ran != tcxRedirect || w.mark != mark {
+		d.fail(w, "verdict %d and mark %x for a rejected packet that is to be answered, want mark %x", w.ran, w.mark, mark)
 		return
 	}
 	if err := checkAnswer(w.frame, p, w.left); err != nil {

@@ -104,7 +104,7 @@ func (u *universe) appendMessage(f []byte, t *talk, body int) []byte {
 			kind = replies[family]
 		}
 		f = append(f, kind, byte(u.IntN(8)/7), 0, 0)
-		f = binary.BigEndian.AppendUint16(f, t.ends[0].port)
+		f = binary.BigEndian.AppendUint16(f, t.ends[0].port+uint16(u.IntN(8)/7))
 		f = append(f, 0, 1)
 	}
 	return appendZeros(f, body)

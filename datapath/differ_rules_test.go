@@ -181,6 +181,18 @@ func (u *universe) snapshot(rules int) *fabric.Snapshot {
 	return s
 }
 
+// rarities has the fabric name what is rarely named: a profile of the switch, and a policy that is not known.
+func (u *universe) rarities(s *fabric.Snapshot) {
+	if u.IntN(4) == 0 {
+		s.Switches["sw"].Spec.Profile = "pr"
+	}
+	for _, id := range []fabric.PortID{"g1", "g2"} {
+		if u.IntN(30) == 0 {
+			s.Ports[id].Spec.Policies = append(s.Ports[id].Spec.Policies, "nowhere")
+		}
+	}
+}
+
 // shares cuts a number into four.
 func (u *universe) shares(of int) (cut [4]int) {
 	for i := range 3 {

@@ -30,7 +30,10 @@ func (h *handshake) begin(u *universe) {
 			h.seq[i] = 1<<31 - uint32(u.IntN(200))
 		}
 	}
-	h.ack = h.seq
+	h.ack = [2]uint32{h.seq[1], h.seq[0]}
+	if u.IntN(6) == 0 {
+		h.phase = 3 // it is under way
+	}
 }
 
 // strange are flags that no script asks for.

@@ -58,9 +58,9 @@ func processorTime(tb testing.TB) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// sizes are how many rules the policies of an episode have, and for how many packets they last.
-var sizes = []struct{ rules, packets int }{
-	{0, 4000}, {3, 8000}, {10, 16000}, {30, 16000}, {100, 24000}, {100, 24000}, {600, 40000}, {2000, 80000},
+// sizes are how many rules the policies of an episode have, for how many packets they last, and how often they are amended.
+var sizes = []struct{ rules, packets, amends int }{
+	{0, 4000, 1}, {3, 10000, 4}, {10, 20000, 4}, {30, 25000, 4}, {100, 30000, 4}, {100, 30000, 2}, {600, 60000, 2}, {2000, 120000, 2},
 }
 
 // episode begins without flows, and plays packets under a few policies one after another.
@@ -77,25 +77,28 @@ func (d *differ) episode(r *rand.Rand, number uint64) {
 	for range 4 {
 		size := pick(d.u, sizes)
 		s := d.u.snapshot(size.rules)
+		d.u.rarities(s)
 		if size.rules == 10 && d.u.IntN(3) == 0 {
+			size.amends = 1
 			d.u.lengthen(s, 8300+d.u.IntN(4000))
 		}
 		d.replace(s)
-		d.play(size.packets / 2)
-		for range 4 {
+		if d.play(size.packets / 2); d.tb.Failed() {
+			return
+		}
+		for range size.amends {
 			s = d.u.amend(s)
 			d.replace(s)
 			if d.u.IntN(3) == 0 { // flows that other rules have allowed are idle now, or would be under these
 				d.age(pick(d.u, ages))
 			}
-			d.play(size.packets / 8)
-		}
-		if d.tb.Failed() {
-			return
+			if d.play(size.packets / 2 / size.amends); d.tb.Failed() {
+				return
+			}
 		}
 	}
 	d.compareHits()
-	d.compareDrops()
+	d.compareCounters()
 }
 
 // play plays so many packets under the policies in force.
@@ -103,6 +106,9 @@ func (d *differ) play(packets int) {
 	for i := range packets {
 		if i%64 == 0 {
 			d.refill()
+		}
+		if i%1024 == 0 {
+			d.compareFlows()
 		}
 		switch n := d.u.IntN(8000); {
 		case n < 4:
@@ -112,11 +118,11 @@ func (d *differ) play(packets int) {
 		case n < 48:
 			d.adopt()
 		}
-		d.step(pick(d.u, d.talks[:]))
-		if d.tb.Failed() {
+		if d.step(pick(d.u, d.talks[:])); d.tb.Failed() {
 			return
 		}
 	}
+	d.compareAllFlows()
 }
 
 // ages pass the times at which flows and fragments are forgotten.
@@ -130,110 +136,12 @@ func (d *differ) newTalk() {
 	d.next++
 }
 
-// trip is how a packet goes: from a station's device or out of a tunnel, past the guarded ports of both.
-type trip struct {
-	frame    []byte // as the sender sends it
-	sender   *guarded
-	receiver *guarded
-	ran      uint32
-	left     []byte // what the program made of it
-	packets  int    // that the frame becomes on a wire,
-	wire     int    // and their bytes
-}
-
-// step plays one packet.
-func (d *differ) step(t *talk) {
-	from := d.u.IntN(2)
-	src, dst := t.ends[from].number, t.ends[1-from].number
-	w := trip{sender: d.ports[src], receiver: d.ports[dst]}
-	to := mac(dst)
-	if d.u.IntN(64) == 0 {
-		to = pick(d.u, groups)
-	}
-	frame := d.u.appendFrame(d.buffer[:tunnelHead], t, from, to, t.ends[from].mac)
-	w.frame = frame[tunnelHead:]
-	if d.u.IntN(80) == 0 {
-		d.u.shorten(w.frame)
-	}
-	d.load(&w, src != remoteGuest && d.u.IntN(16) == 0)
-	d.packets++
-	if d.packets%8 == 0 {
-		d.witness.Poison()
-	}
-	d.docket.Turn = 0
-	if src == remoteGuest {
-		d.wrap(frame)
-		w.ran, w.left = d.run(d.tb, d.ul, d.index["eth0"], frame)
-	} else {
-		w.ran, w.left = d.run(d.tb, d.in, d.devices[src], w.frame)
-	}
-	if src == remoteGuest && w.ran == tcxNext {
-		return // the kernel's device unpacks it
-	}
-	if d.docket.Turn != 0 {
-		d.clock = time.Unix(0, int64(d.docket.Now)).Add(d.skew)
-	}
-	p, bad := policy.Parse(w.frame)
-	if bad != nil {
-		d.expectRefused(&w, bad)
-		return
-	}
-	if p.Group() {
-		d.judgeGroup(&w, p)
-	} else {
-		d.judge(&w, p)
-	}
-}
-
-// judge compares what the core did with what the model says of both ports.
-func (d *differ) judge(w *trip, p policy.Packet) {
-	asked, direction := 0, fabric.Out
-	var want policy.Verdict
-	var by *guarded
-	for i, g := range []*guarded{w.sender, w.receiver} {
-		if g == nil || asked > 0 && !want.Allowed() {
-			continue
-		}
-		at := []fabric.Direction{fabric.Out, fabric.In}[i]
-		v, judged := d.ask(w, g, at, p)
-		if v.Reason == policy.ByNeighbor {
-			return // the guards and the fabric answer or drop it
-		}
-		if judged {
-			asked, want, by, direction = asked+1, v, g, at
-		}
-	}
-	if asked == 0 {
-		if d.docket.Turn != 0 || w.ran != tcxRedirect {
-			d.fail(w, "verdict %d, judged %v; want a packet that nobody judges to pass", w.ran, d.docket.Turn != 0)
-		}
-		return
-	}
-	d.compareJudgement(w, by, direction, want)
-	if want.Action == fabric.Reject {
-		d.compareAnswer(w, p)
-	} else {
-		d.compareFate(w, want)
-	}
-}
-
-// expectRefused fails unless the core drops a frame that is no packet, before any rule is asked about it.
-func (d *differ) expectRefused(w *trip, bad error) {
-	judged := w.sender != nil && d.h.Judges(w.sender.slot, false) || w.receiver != nil && d.h.Judges(w.receiver.slot, true)
-	if !judged {
-		return // some is seen by a judgement alone, such as a transport header in Ethernet's padding
-	}
-	if w.ran != tcxDrop || d.docket.Turn != 0 {
-		d.fail(w, "a frame that is no packet (%v): verdict %d, judged %v", bad, w.ran, d.docket.Turn != 0)
-	}
-}
-
 // fail tells what was last.
 func (d *differ) fail(w *trip, format string, args ...any) {
 	d.tb.Helper()
 	text := fmt.Sprintf(format, args...)
 	if w != nil {
-		text += "\n" + hex.EncodeToString(w.frame)
+		text += fmt.Sprintf("\n%s from guest %d to %d, %d packets", hex.EncodeToString(w.frame), w.src, w.dst, w.packets)
 	}
 	d.tb.Error(text + "\nafter:" + d.story.String())
 }

@@ -3,10 +3,12 @@ package datapath_test
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,9 +38,13 @@ type differ struct {
 	witness *datapath.Witness
 	docket  *datapath.Docket
 	frags   *ebpf.Map
+	flows   *ebpf.Map // maps of flows by slot
 	index   map[string]uint32
-	devices [4]uint32 // by guest
-	ports   [remoteGuest + 1]*guarded
+	devices [4]uint32                 // by guest
+	ports   [remoteGuest + 1]*guarded // by guest; nil for those without rules
+	guarded []*guarded
+	slots   [4]uint32 // by guest
+	members []int     // guests, in the order in which they get copies of a group frame
 	under   fabric.MAC
 
 	u        *universe
@@ -52,6 +58,7 @@ type differ struct {
 	ids      map[policy.RuleRef]policy.RuleID
 	story    story
 	packets  int
+	loose    uint64 // group frames that need not be copied
 	replaced int
 	seen     map[policy.Reason]int
 	buffer   []byte
@@ -66,7 +73,9 @@ type guarded struct {
 	slot  uint32
 	flows *ebpf.Map // nil until rules open any
 	hits  map[policy.RuleID]datapath.Hits
-	drops map[fabric.Direction]uint64 // by rules, of either direction
+	// drops are how many frames of it, and for it, rules have dropped; copies how many of group frames it got.
+	drops  map[fabric.Direction]uint64
+	copies uint64
 }
 
 func newDiffer(t *testing.T) *differ {
@@ -78,7 +87,7 @@ func newDiffer(t *testing.T) *differ {
 	for _, n := range []int{1, 2} {
 		g := &guarded{tapGuest: w.tap(d.h, n, 0), hits: map[policy.RuleID]datapath.Hits{}, drops: map[fabric.Direction]uint64{}}
 		g.id, g.port.Guards = g.port.Name, 0
-		d.ports[n] = g
+		d.ports[n], d.guarded = g, append(d.guarded, g)
 	}
 	other := w.bareTap(d.h, 3, 0)
 	other.port.Guards = 0
@@ -90,7 +99,7 @@ func newDiffer(t *testing.T) *differ {
 	}
 	t.Cleanup(func() { witness.Close() })
 	d.witness, d.in, d.ul, d.docket = witness, witness.Programs["vp_in"], witness.Programs["ul_in"], witness.Docket
-	d.frags, d.under = mapOf(t, d.in, "fragments_v1"), d.h.underlayMAC()
+	d.frags, d.flows, d.under = mapOf(t, d.in, "fragments_v1"), mapOf(t, d.in, "flows_v1"), d.h.underlayMAC()
 	for i, device := range []string{"eth0", "tap1", "tap2", "tap3"} {
 		w.in(d.h.ns, func() error {
 			found, err := nic.Find(device)
@@ -129,15 +138,14 @@ func (d *differ) wrap(f []byte) {
 // replug takes the guarded ports out and puts them in again, open and without rules: the first rules that they get then adopt
 // connections.
 func (d *differ) replug() {
-	for _, g := range d.ports {
-		if g == nil {
-			continue
-		}
+	d.loose = 0
+	for _, g := range d.guarded {
 		key := datapath.FDBKey{VNI: vni, MAC: g.port.MAC}
+		g.port.Gate = datapath.Open
 		d.h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{g.device: {}}}})
 		g.judge(d.tb, nil)
 		d.h.apply(datapath.Change{Put: datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{key: {Device: g.device, Epoch: 1}}}})
-		g.slot, g.hits, g.drops = d.h.SlotOf(g.device), map[policy.RuleID]datapath.Hits{}, map[fabric.Direction]uint64{}
+		g.hits, g.drops, g.copies = map[policy.RuleID]datapath.Hits{}, map[fabric.Direction]uint64{}, 0
 	}
 }
 
@@ -150,10 +158,8 @@ func (d *differ) replace(s *fabric.Snapshot) {
 	judged := d.judgesAll()
 	d.snap = s
 	local := plan.Local{VTEP: d.h.vtep, Attachments: map[fabric.PortID]plan.Attachment{}}
-	for _, g := range d.ports {
-		if g != nil {
-			local.Attachments[g.id] = plan.Attachment{Device: g.device, Kind: datapath.Tap}
-		}
+	for _, g := range d.guarded {
+		local.Attachments[g.id] = plan.Attachment{Device: g.device, Kind: datapath.Tap}
 	}
 	want := plan.Wanted(s, "h", local)
 	c := datapath.Change{Put: datapath.State{Tables: want.Tables, Ports: map[string]datapath.Port{}}}
@@ -164,29 +170,41 @@ func (d *differ) replace(s *fabric.Snapshot) {
 		}
 		c.Delete.Tables = have.Tables
 	}
-	for _, g := range d.ports {
-		if g != nil {
-			g.port.Policy, g.port.Guards = want.Ports[g.device].Policy, 0
-			c.Put.Ports[g.device] = g.port
-		}
+	for _, g := range d.guarded {
+		g.port.Policy, g.port.Gate, g.port.Guards = want.Ports[g.device].Policy, want.Ports[g.device].Gate, 0
+		c.Put.Ports[g.device] = g.port
 	}
 	d.h.apply(c)
 	if !judged || !d.judgesAll() {
 		d.age(31531 * time.Millisecond) // what is not judged is not remembered for later fragments either
 	}
 	d.model.Replace(s)
-	for _, g := range d.ports {
-		if g != nil {
-			g.slot = d.h.SlotOf(g.device)
-			g.openFlows(d)
-			d.model.Adopt(g.id, d.h.Adopting(g.slot))
-		}
+	d.look()
+}
+
+// look learns where the ports are now.
+func (d *differ) look() {
+	for n := 1; n <= 3; n++ {
+		d.slots[n] = d.h.SlotOf(fmt.Sprintf("tap%d", n))
+	}
+	members, err := d.h.Members(vni)
+	if err != nil {
+		d.tb.Fatal(err)
+	}
+	d.members = d.members[:0]
+	for _, slot := range members {
+		d.members = append(d.members, slices.Index(d.slots[:], slot))
+	}
+	for _, g := range d.guarded {
+		g.slot = d.h.SlotOf(g.device)
+		g.openFlows(d)
+		d.model.Adopt(g.id, d.h.Adopting(g.slot))
 	}
 }
 
 func (d *differ) judgesAll() bool {
-	for _, g := range d.ports {
-		if g != nil && !(d.h.Judges(g.slot, true) && d.h.Judges(g.slot, false)) {
+	for _, g := range d.guarded {
+		if !d.h.Judges(g.slot, true) || !d.h.Judges(g.slot, false) {
 			return false
 		}
 	}
@@ -195,7 +213,7 @@ func (d *differ) judgesAll() bool {
 
 // adopt has a port take connections on, or no longer.
 func (d *differ) adopt() {
-	g := d.ports[1+d.u.IntN(2)]
+	g := pick(d.u, d.guarded)
 	on := d.u.IntN(2) == 0
 	d.story.note("%s adopts: %v", g.id, on)
 	d.h.SetAdopting(g.slot, on)
@@ -210,12 +228,9 @@ func (d *differ) forget() {
 	}
 	d.skew, d.clock = 0, time.Unix(0, now.Nano())
 	d.eachFragment(func(key *datapath.FragmentKey, _ *datapath.Fragment) error { return d.frags.Delete(key) })
-	for _, g := range d.ports {
-		if g == nil {
-			continue
-		}
-		g.slot = d.h.SlotOf(g.device)
-		if g.openFlows(d); g.flows != nil {
+	d.look()
+	for _, g := range d.guarded {
+		if g.flows != nil {
 			d.heldFlows.forget(d.tb, g.flows)
 		}
 	}
@@ -224,8 +239,8 @@ func (d *differ) forget() {
 // age lets time pass: for the model by its clock, for the core by what it has written down.
 func (d *differ) age(by time.Duration) {
 	d.story.note("%v later", by)
-	for _, g := range d.ports {
-		if g != nil && g.flows != nil {
+	for _, g := range d.guarded {
+		if g.flows != nil {
 			g.ageFlows(d, by)
 		}
 	}
@@ -239,11 +254,8 @@ func (d *differ) age(by time.Duration) {
 // eachFragment calls do with every first fragment that the ports remember.
 func (d *differ) eachFragment(do func(*datapath.FragmentKey, *datapath.Fragment) error) {
 	var held datapath.Fragment
-	for _, g := range d.ports {
+	for _, g := range d.guarded {
 		for place := range uint8(64) {
-			if g == nil {
-				break
-			}
 			key := datapath.FragmentKey{Slot: g.slot, In: place >> 5, Place: place & 31}
 			if d.frags.Lookup(&key, &held) != nil {
 				continue
@@ -253,50 +265,4 @@ func (d *differ) eachFragment(do func(*datapath.FragmentKey, *datapath.Fragment)
 			}
 		}
 	}
-}
-
-// ageFlows ages those flows that the model has: all others have been idle or are to be found by compareFlows.
-func (g *guarded) ageFlows(d *differ, by time.Duration) {
-	var held datapath.Flow
-	for _, f := range d.model.Flows(g.id, d.clock) {
-		key := keyOf(&f)
-		if g.flows.Lookup(&key, &held) != nil {
-			continue
-		}
-		held.Seen -= uint64(by)
-		if err := g.flows.Update(&key, &held, ebpf.UpdateExist); err != nil {
-			d.tb.Fatal(err)
-		}
-	}
-}
-
-// keyOf is the core's key of a flow.
-func keyOf(f *policy.Flow) datapath.FlowKey {
-	k := datapath.FlowKey{Local: datapath.CoreAddress(f.Source), Remote: datapath.CoreAddress(f.Destination), Lport: f.SourcePort, Rport: f.DestinationPort, Proto: f.Protocol}
-	if f.Direction == fabric.In {
-		k.Local, k.Remote, k.Lport, k.Rport = k.Remote, k.Local, k.Rport, k.Lport
-	}
-	if f.Echo != 0 {
-		k.Lport, k.Rport = f.Echo, f.Echo
-	}
-	return k
-}
-
-// openFlows opens the map of the port's flows, if it has one.
-func (g *guarded) openFlows(d *differ) {
-	if g.flows != nil {
-		g.flows.Close()
-		g.flows = nil
-	}
-	outer := mapOf(d.tb, d.in, "flows_v1")
-	defer outer.Close()
-	var id ebpf.MapID
-	if outer.Lookup(g.slot, &id) != nil {
-		return
-	}
-	flows, err := ebpf.NewMapFromID(id)
-	if err != nil {
-		d.tb.Fatal(err)
-	}
-	g.flows = flows
 }

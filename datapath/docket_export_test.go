@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/fabric"
 )
 
 // Docket is what the core found about the packet that it judged last on a CPU.
@@ -53,6 +55,22 @@ func (d *Datapath) SetBudgets(slot uint32, answers bool) {
 	if s.Storm, s.Told = 0, 0; !answers {
 		s.Told = monotonic() + 1<<40
 	}
+}
+
+// Mark is what the core marks a frame with that it hands to the device of a slot.
+func (d *Datapath) Mark(slot uint32) uint32 { return d.shared.config.Mark | slot }
+
+// Members are the slots of a switch's ports here, in the order in which they get copies of a group frame.
+func (d *Datapath) Members(vni fabric.VNI) ([]uint32, error) {
+	var n coreNetwork
+	if err := d.maps.NetworksV1.Lookup(uint32(vni), &n); err != nil {
+		return nil, err
+	}
+	slots := make([]uint32, n.PortsCount)
+	for i := range slots {
+		slots[i] = uint32(n.Ports[i])
+	}
+	return slots, nil
 }
 
 // Judges reports whether the packets of a slot's port are judged in a direction at all: those that its guest sends, or receives.

@@ -72,17 +72,20 @@ type Flow struct {
 	// Last is when its last packet came.
 	Last time.Time
 
-	idle       time.Duration // of its rule; 0 when it sets none
-	generation uint64        // of the list that judged it last
-	sides      [2]side       // the opener's, and the other's
+	// Idle is the idle time of its rule, 0 when it sets none.
+	Idle time.Duration
+	// Sides are the opener's, and the other's.
+	Sides [2]FlowSide
+
+	generation uint64 // of the list that judged it last
 }
 
-// side is what one side of a TCP connection has sent.
-type side struct {
-	sent, acked bool
-	end         uint32 // one past the highest sequence number it has sent
-	ack         uint32 // the highest it has acknowledged of the other's
-	fin         bool
+// FlowSide is what one side of a TCP connection has sent.
+type FlowSide struct {
+	// Sent and Acked say that it has sent anything, and an acknowledgment; FIN that it has sent one that counts.
+	Sent, Acked, FIN bool
+	// End is one past the highest sequence number it has sent, Ack the highest it has acknowledged of the other's.
+	End, Ack uint32
 }
 
 // timeout is how long the flow lives without a packet.
@@ -91,13 +94,13 @@ func (f *Flow) timeout() time.Duration {
 	switch {
 	case f.Protocol == protocolTCP:
 		base = idleTCP
-	case f.Protocol == protocolUDP && f.State == FlowOpening && f.idle == 0:
+	case f.Protocol == protocolUDP && f.State == FlowOpening && f.Idle == 0:
 		base = idleUDPOpening
 	case f.Protocol == protocolUDP:
 		base = idleUDP
 	}
-	if f.idle != 0 {
-		base = f.idle
+	if f.Idle != 0 {
+		base = f.Idle
 	}
 	switch {
 	case f.Protocol == protocolTCP && f.State == FlowOpening:
@@ -117,55 +120,55 @@ func (f *Flow) advance(p Packet, from int, now time.Time) {
 		}
 		return
 	}
-	mine, other := &f.sides[from], &f.sides[1-from]
+	mine, other := &f.Sides[from], &f.Sides[1-from]
 	closing := f.closes(p, mine, other)
 	if f.State == FlowOpening && p.TCPFlags&FlagSYN != 0 {
-		*mine = side{} // another attempt, with numbers of its own
+		*mine = FlowSide{} // another attempt, with numbers of its own
 	}
 	mine.send(p)
 	switch {
 	case closing:
 		f.State = FlowClosing
-	case f.State == FlowOpening && from == 0 && f.sides[1].sent && p.TCPFlags&FlagACK != 0 && p.TCPFlags&FlagSYN == 0:
+	case f.State == FlowOpening && from == 0 && f.Sides[1].Sent && p.TCPFlags&FlagACK != 0 && p.TCPFlags&FlagSYN == 0:
 		f.State = FlowOpen
 	}
 }
 
 // closes reports whether the packet ends the connection: a RST of one side that counts, or the second side's FIN.
-func (f *Flow) closes(p Packet, mine, other *side) bool {
-	low, high := mine.end-window, mine.end
-	if other.acked {
-		low = other.ack
+func (f *Flow) closes(p Packet, mine, other *FlowSide) bool {
+	low, high := mine.End-window, mine.End
+	if other.Acked {
+		low = other.Ack
 		if int32(low-high) > 0 { // what was acknowledged was sent
 			high = low
 		}
 	}
 	switch {
-	case p.TCPFlags&FlagRST != 0 && !mine.sent:
-		return p.TCPFlags&FlagACK != 0 && other.sent && p.Acknowledgment == other.end
+	case p.TCPFlags&FlagRST != 0 && !mine.Sent:
+		return p.TCPFlags&FlagACK != 0 && other.Sent && p.Acknowledgment == other.End
 	case p.TCPFlags&FlagRST != 0:
 		return within(p.Sequence, low, high)
-	case p.TCPFlags&FlagFIN != 0 && mine.sent && within(p.Sequence, low, high+window):
-		mine.fin = true
+	case p.TCPFlags&FlagFIN != 0 && mine.Sent && within(p.Sequence, low, high+window):
+		mine.FIN = true
 	}
-	return mine.fin && other.fin
+	return mine.FIN && other.FIN
 }
 
 // within reports low ≤ n ≤ high in sequence numbers, which wrap (RFC 9293 section 3.4).
 func within(n, low, high uint32) bool { return n-low <= high-low }
 
 // send remembers how far a side has sent and acknowledged.
-func (s *side) send(p Packet) {
+func (s *FlowSide) send(p Packet) {
 	end := p.Sequence + p.Payload
 	for _, one := range []uint8{FlagSYN, FlagFIN} { // each takes a sequence number
 		if p.TCPFlags&one != 0 {
 			end++
 		}
 	}
-	if p.TCPFlags&FlagRST == 0 && (!s.sent || end-s.end < farthestAdvance) {
-		s.sent, s.end = true, end
+	if p.TCPFlags&FlagRST == 0 && (!s.Sent || end-s.End < farthestAdvance) {
+		s.Sent, s.End = true, end
 	}
-	if p.TCPFlags&FlagACK != 0 && p.TCPFlags&FlagRST == 0 && (!s.acked || p.Acknowledgment-s.ack < farthestAdvance) {
-		s.acked, s.ack = true, p.Acknowledgment
+	if p.TCPFlags&FlagACK != 0 && p.TCPFlags&FlagRST == 0 && (!s.Acked || p.Acknowledgment-s.Ack < farthestAdvance) {
+		s.Acked, s.Ack = true, p.Acknowledgment
 	}
 }

@@ -106,7 +106,7 @@ func (m *Model) Replace(s *fabric.Snapshot) {
 		l, known := listOf(s, id)
 		if known != old.known || !reflect.DeepEqual(l, old.list) {
 			m.resolved(id, l, known)
-			if known && !l.opensFlows() {
+			if !known || !l.opensFlows() {
 				maps.DeleteFunc(m.flows, func(at place, _ *Flow) bool { return at.port == id })
 			}
 		}
@@ -255,7 +255,7 @@ func (m *Model) goesOn(g generation, port fabric.PortID, f *Flow, p Packet, from
 		delete(m.flows, place{port, f.Direction, f.Connection})
 		return false
 	}
-	f.Rule, f.generation, f.idle = v.Rule, g.number, g.idles[v.Rule]
+	f.Rule, f.generation, f.Idle = v.Rule, g.number, g.idles[v.Rule]
 	return true
 }
 
@@ -329,7 +329,7 @@ func (m *Model) midstream(g generation, port fabric.PortID, d fabric.Direction, 
 func (m *Model) open(g generation, at place, rule RuleRef, p Packet, from int, s FlowState, now time.Time) {
 	// A connection in the other direction is the same connection.
 	delete(m.flows, place{at.port, opposite(at.dir), at.reverse()})
-	f := &Flow{Connection: at.Connection, Direction: at.dir, Rule: rule, State: s, idle: g.idles[rule], generation: g.number}
+	f := &Flow{Connection: at.Connection, Direction: at.dir, Rule: rule, State: s, Idle: g.idles[rule], generation: g.number}
 	m.flows[at] = f
 	f.advance(p, from, now)
 }

@@ -193,8 +193,13 @@ func (p *Packet) transport(v view, quoted bool) error {
 	if p.Later {
 		return nil
 	}
-	need := map[uint8]int{protocolTCP: 20, protocolUDP: 8, protocolSCTP: 12}[p.Protocol]
-	if p.HasICMP() {
+	need := 0
+	switch {
+	case p.Protocol == protocolTCP:
+		need = 20
+	case p.Protocol == protocolSCTP:
+		need = 12
+	case p.Protocol == protocolUDP, p.HasICMP():
 		need = 8
 	}
 	if quoted {
