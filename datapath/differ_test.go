@@ -87,7 +87,7 @@ func (d *differ) episode(r *rand.Rand, number uint64) {
 			return
 		}
 		for range size.amends {
-			s = d.u.amend(s)
+			s = d.u.amend(s, d.talks[:])
 			d.replace(s)
 			if d.u.IntN(3) == 0 { // flows that other rules have allowed are idle now, or would be under these
 				d.age(pick(d.u, ages))

@@ -2,9 +2,9 @@ package main
 
 // flowFaults open, find, judge again or end the wrong flows.
 var flowFaults = []fault{
-	{name: "flows outlive the policy", file: "flow.h",
-		old:   `if (unlikely(f->table != j->table))`,
-		new:   `if (0)`,
+	{name: "open flows outlive the policy", file: "flow.h",
+		old:   `if (unlikely(f->table != j->table)) {`,
+		new:   `if (unlikely(f->table != j->table && f->state != FLOW_OPEN)) {`,
 		means: "a revoked connection goes on for as long as it likes"},
 	{name: "flows go on under stateless rules", file: "flow.h",
 		old:   `int goes = o && !ask_rules(FIRST, j->opener & 1, 0) && o->stateful;`,

@@ -52,14 +52,11 @@ var (
 	refusals = "the kernel's verifier refuses the core"
 )
 
-// control builds the core as it is and has the test run on it, which must pass; else no fault could be told from none.
+// control has the test run on the core as it is, which must pass; else no fault could be told from none.
 func (w *workshop) control(ctx context.Context, o options) (string, error) {
 	binary, err := w.build(ctx, fault{name: "control"})
 	if err != nil {
 		return "", err
-	}
-	if err := w.compare(filepath.Dir(binary), "core_bpfel.o"); err != nil {
-		return "", fmt.Errorf("%w: run go generate ./datapath", err)
 	}
 	r := w.try(mutant{fault: fault{name: "control"}, binary: binary}, o)
 	if r.Verdict != survived {

@@ -14,12 +14,18 @@ import (
 	"strings"
 )
 
-// workshop builds cores with faults, each into a test binary of its own: go's -overlay puts the object where the committed one
-// is embedded, so that the product needs no door for it.
+// room is how many bytes the object of a mutant may have more than that of the core as it is.
+const room = 1 << 16
+
+// workshop builds cores with faults, each into a test binary of its own. The binary is linked once, by go's -overlay with room
+// behind the embedded object, and gets another object for each fault: the product needs no door for that.
 type workshop struct {
 	root    string
 	dir     string   // removed by Close
 	compile []string // the command that `go generate ./datapath` runs, without `go run`
+	binary  []byte   // the test binary, with zeros in the place of the object
+	at      int      // where that begins in it,
+	size    int      // and how many bytes there are
 }
 
 // mutant is a test binary with a fault in its core.
@@ -47,7 +53,11 @@ func newWorkshop(ctx context.Context, root string) (w *workshop, err error) {
 	}
 	compiler := filepath.Join(dir, "bpf2go")
 	w = &workshop{root: root, dir: dir, compile: append([]string{compiler}, command[1:]...)}
-	if err := w.run(ctx, root, "go", "build", "-o", compiler, command[0]); err != nil {
+	err = w.run(ctx, root, "go", "build", "-o", compiler, command[0])
+	if err == nil {
+		err = w.prepare(ctx)
+	}
+	if err != nil {
 		return nil, errors.Join(err, w.Close())
 	}
 	return w, nil
@@ -101,8 +111,45 @@ func (w *workshop) builds(ctx context.Context, faults []fault) iter.Seq[mutant] 
 	}
 }
 
-// build makes a test binary of the tree with a fault in it.
-func (w *workshop) build(ctx context.Context, f fault) (string, error) {
+// prepare links the test binary with the core as it is, which must be the one that is committed.
+func (w *workshop) prepare(ctx context.Context) error {
+	dir, err := w.object(ctx, fault{})
+	if err != nil {
+		return err
+	}
+	object := filepath.Join(dir, "core_bpfel.o")
+	if err := w.compare(object); err != nil {
+		return fmt.Errorf("%w: run go generate ./datapath", err)
+	}
+	text, err := os.ReadFile(object)
+	if err != nil {
+		return err
+	}
+	text = append(text, make([]byte, room)...)
+	overlay, err := json.Marshal(map[string]map[string]string{"Replace": {filepath.Join(w.root, "datapath/core_bpfel.o"): object}})
+	if err != nil {
+		return err
+	}
+	list, binary := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "test")
+	if err := errors.Join(os.WriteFile(object, text, 0o644), os.WriteFile(list, overlay, 0o644)); err != nil {
+		return err
+	}
+	if err := w.run(ctx, w.root, "go", "test", "-c", "-overlay", list, "-o", binary, "./datapath"); err != nil {
+		return err
+	}
+	if w.binary, err = os.ReadFile(binary); err != nil {
+		return err
+	}
+	if n := bytes.Count(w.binary, text); n != 1 {
+		return fmt.Errorf("the object is in the test binary %d times, not once", n)
+	}
+	w.at, w.size = bytes.Index(w.binary, text), len(text)
+	clear(w.binary[w.at : w.at+w.size])
+	return nil
+}
+
+// object compiles the tree with a fault in it, and returns the directory that it is in.
+func (w *workshop) object(ctx context.Context, f fault) (string, error) {
 	dir, err := os.MkdirTemp(w.dir, "fault")
 	if err != nil {
 		return "", err
@@ -119,35 +166,49 @@ func (w *workshop) build(ctx context.Context, f fault) (string, error) {
 		return "", fmt.Errorf("%w: %w", errUnusable, err)
 	}
 	// The core's types are the loader's too: what changes them is another loader, not a fault in the core.
-	if err := w.compare(dir, "core_bpfel.go"); err != nil {
+	if err := w.compare(filepath.Join(dir, "core_bpfel.go")); err != nil {
 		return "", fmt.Errorf("%w: %w", errUnusable, err)
 	}
-	overlay := map[string]map[string]string{"Replace": {
-		filepath.Join(w.root, "datapath/core_bpfel.o"): filepath.Join(dir, "core_bpfel.o"),
-	}}
-	text, err := json.Marshal(overlay)
+	return dir, nil
+}
+
+// build makes a test binary with a fault in its core.
+func (w *workshop) build(ctx context.Context, f fault) (string, error) {
+	dir, err := w.object(ctx, f)
 	if err != nil {
 		return "", err
 	}
-	if err := os.WriteFile(filepath.Join(dir, "overlay.json"), text, 0o644); err != nil {
+	object, err := os.ReadFile(filepath.Join(dir, "core_bpfel.o"))
+	if err != nil {
 		return "", err
 	}
+	if len(object) > w.size {
+		return "", fmt.Errorf("%w: an object of %d bytes, there is room for %d", errUnusable, len(object), w.size)
+	}
 	binary := filepath.Join(dir, "test")
-	return binary, w.run(ctx, w.root, "go", "test", "-c", "-overlay", filepath.Join(dir, "overlay.json"), "-o", binary, "./datapath")
+	file, err := os.OpenFile(binary, os.O_CREATE|os.O_WRONLY, 0o755)
+	if err != nil {
+		return "", err
+	}
+	_, err = file.Write(w.binary)
+	if err == nil {
+		_, err = file.WriteAt(object, int64(w.at))
+	}
+	return binary, errors.Join(err, file.Close())
 }
 
-// compare fails unless what was built in a directory is what is committed.
-func (w *workshop) compare(dir, file string) error {
-	built, err := os.ReadFile(filepath.Join(dir, file))
+// compare fails unless a file that was built is what is committed.
+func (w *workshop) compare(file string) error {
+	built, err := os.ReadFile(file)
 	if err != nil {
 		return err
 	}
-	committed, err := os.ReadFile(filepath.Join(w.root, "datapath", file))
+	committed, err := os.ReadFile(filepath.Join(w.root, "datapath", filepath.Base(file)))
 	if err != nil {
 		return err
 	}
 	if !bytes.Equal(built, committed) {
-		return fmt.Errorf("%s is not what is committed", file)
+		return fmt.Errorf("%s is not what is committed", filepath.Base(file))
 	}
 	return nil
 }
