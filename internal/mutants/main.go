@@ -72,8 +72,8 @@ func run(ctx context.Context, o options) error {
 			fmt.Println(result.Said)
 		}
 	}
-	if err := ctx.Err(); err != nil {
-		return err
+	for _, f := range faults[len(r.Results):] { // after an interrupt
+		r.Results = append(r.Results, result{fault: f, Verdict: untried})
 	}
 	r.Took = time.Since(r.Began)
 	fmt.Println(r.summary())

@@ -76,6 +76,7 @@ func TestAReportComplains(t *testing.T) {
 		"four of 60 survive":          {append(many(56, caught, ""), many(4, survived, "because")...), false},
 		"one does not compile":        {append(many(59, caught, ""), many(1, unusable, "")...), false},
 		"one fails otherwise":         {append(many(59, caught, ""), many(1, failed, "")...), false},
+		"one was not tried":           {append(many(59, caught, ""), many(1, untried, "")...), false},
 		"none was tried":              {nil, false},
 	} {
 		r := report{Results: test.results}

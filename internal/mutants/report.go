@@ -44,14 +44,22 @@ func (r report) share() float64 {
 }
 
 func (r report) summary() string {
-	return fmt.Sprintf("%d faults: %d caught, %d survived (%.1f %% caught), %d not usable, %d failed; %.0f s",
-		len(r.Results), len(r.of(caught)), len(r.of(survived)), 100*r.share(), len(r.of(unusable)), len(r.of(failed)), r.Took.Seconds())
+	text := fmt.Sprintf("%d faults: %d caught, %d survived (%.1f %% of these caught)", len(r.Results), len(r.of(caught)), len(r.of(survived)), 100*r.share())
+	for _, v := range []verdict{unusable, failed, untried} {
+		if n := len(r.of(v)); n > 0 {
+			text += fmt.Sprintf(", %d %s", n, v)
+		}
+	}
+	return text
 }
 
 // complaint is what is wrong with the faults or the test, or nil.
 func (r report) complaint() error {
 	if n := len(r.of(failed)) + len(r.of(unusable)); n > 0 {
 		return fmt.Errorf("%d faults say nothing: replace them", n)
+	}
+	if n := len(r.of(untried)); n > 0 {
+		return fmt.Errorf("%d faults were not tried", n)
 	}
 	for _, one := range r.of(survived) {
 		if one.survives == "" {
@@ -71,7 +79,7 @@ func (r report) markdown() string {
 	b.WriteString("`make test` compares the core with `policy.Model`, packet by packet. What would that comparison notice? `make mutants` puts one\n" +
 		"mistake after another into the C code that enforces policies, builds the core with it, and runs the comparison on it. A\n" +
 		"mistake is caught when core and model differ; the figure is the packet that showed it.\n\n")
-	fmt.Fprintf(&b, "**%s**\n\n", strings.TrimSuffix(r.summary(), fmt.Sprintf("; %.0f s", r.Took.Seconds())))
+	fmt.Fprintf(&b, "**%s.**\n\n", r.summary())
 	fmt.Fprintf(&b, "%s, Linux %s, %.0f minutes; seed %d, at most %v for a fault. The core as it is: %s.\n\n",
 		r.Began.UTC().Format("2006-01-02"), release(), r.Took.Minutes(), r.Seed, r.Limit, r.Control)
 	b.WriteString("## Survivors\n\n")
@@ -92,7 +100,7 @@ func (r report) markdown() string {
 			file = one.file
 			fmt.Fprintf(&b, "\n### %s\n\n| fault | what it would mean | | packet |\n|---|---|---|--:|\n", file)
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %d |\n", one.name, one.means, one.Verdict, one.Packets)
+		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", one.name, one.means, one.Verdict, one.packets())
 	}
 	return b.String()
 }

@@ -24,7 +24,8 @@ const (
 	caught   verdict = "caught"
 	survived verdict = "survived"
 	unusable verdict = "not usable" // the compiler or the kernel's verifier refuses it, and nobody would ever run it
-	failed   verdict = "failed"     // for another reason than a difference: neither caught nor survived
+	untried  verdict = "not tried"
+	failed   verdict = "failed" // for another reason than a difference: neither caught nor survived
 )
 
 // result is a fault and what became of it.
@@ -43,6 +44,14 @@ func (r result) String() string {
 		line += "\n" + r.Said
 	}
 	return line
+}
+
+// packets is how many packets the test has played, empty where it has not.
+func (r result) packets() string {
+	if r.Packets == 0 {
+		return ""
+	}
+	return strconv.Itoa(r.Packets)
 }
 
 // What the test says.
