@@ -138,11 +138,11 @@ func (d *differ) settleFragment(w *trip, g *guarded, in bool, p *policy.Packet) 
 
 // compareHits compares the counters of all rules.
 func (d *differ) compareHits() {
-	all, err := d.h.RuleHits(context.Background())
-	if err != nil {
-		d.tb.Fatal(err)
-	}
 	for _, g := range d.guarded {
+		all, err := g.host.RuleHits(context.Background())
+		if err != nil {
+			d.tb.Fatal(err)
+		}
 		got := all[g.id]
 		for id := range got {
 			if _, known := g.hits[id]; !known && got[id].Packets > 0 {

@@ -88,7 +88,7 @@ func (d *differ) ask(w *trip, g *guarded, at fabric.Direction, p *policy.Packet)
 	if found.Reason == policy.ByNeighbor || found.Reason == policy.ByUnknown {
 		return found
 	}
-	if !d.h.Judges(g.slot, at == fabric.In) {
+	if !g.host.Judges(g.slot, at == fabric.In) {
 		if found.Rule != (policy.RuleRef{}) || found.Action != fabric.Allow || found.Meter != (policy.RuleRef{}) {
 			d.fail(w, "%s does not judge %s; want %+v", g.id, at, found.Verdict)
 		}
@@ -99,7 +99,7 @@ func (d *differ) ask(w *trip, g *guarded, at fabric.Direction, p *policy.Packet)
 	if !found.Allowed() {
 		g.drops[at]++
 	}
-	if p.Fragment && !p.Later {
+	if p.Fragment && !p.Later && d.frags != nil {
 		d.settleFragment(w, g, at == fabric.In, p)
 	}
 	return found

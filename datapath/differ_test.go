@@ -21,14 +21,7 @@ const fewestPackets = 4_000_000
 // TestTheCoreDecidesAsTheModel draws policies and packets at random and compares what the core does with what policy.Model
 // says (docs/reference/proof.md). WEFT_SEED repeats a run, WEFT_DIFFER says for how long to go on.
 func TestTheCoreDecidesAsTheModel(t *testing.T) {
-	seed, length := uint64(20261122), time.Duration(0)
-	if s := os.Getenv("WEFT_SEED"); s != "" {
-		n, err := strconv.ParseUint(s, 10, 64)
-		if err != nil {
-			t.Fatal(err)
-		}
-		seed = n
-	}
+	seed, length := seedOf(t), time.Duration(0)
 	if s := os.Getenv("WEFT_DIFFER"); s != "" {
 		n, err := time.ParseDuration(s)
 		if err != nil {
@@ -47,6 +40,19 @@ func TestTheCoreDecidesAsTheModel(t *testing.T) {
 	took := time.Since(began)
 	t.Logf("seed %d: %d packets in %d episodes and %v, %.0f a second, %.0f in a second of processor time: %v", seed, d.packets, episodes,
 		took.Round(time.Millisecond), float64(d.packets)/took.Seconds(), float64(d.packets)/(processorTime(t)-busy).Seconds(), d.seen)
+}
+
+// seedOf is what random tests begin with.
+func seedOf(tb testing.TB) uint64 {
+	s := os.Getenv("WEFT_SEED")
+	if s == "" {
+		return 20261122
+	}
+	n, err := strconv.ParseUint(s, 10, 64)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return n
 }
 
 // processorTime is how long this thread has been on a processor.
