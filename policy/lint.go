@@ -254,9 +254,23 @@ func (l *linter) shadowed(object string, r *boxed, earlier []*boxed) bool {
 	return true
 }
 
+// met are those of the rules that match a packet which the rule matches.
+func (b *boxed) met(by []*boxed) (out []*boxed) {
+	for _, e := range by {
+		for f, mine := range b.boxes {
+			if theirs := e.boxes[f]; mine != nil && theirs != nil && mine.meets(theirs) {
+				out = append(out, e)
+				break
+			}
+		}
+	}
+	return out
+}
+
 // coveredBy finds the earlier rules that together match all that the rule matches; one alone where one does. None when a packet
 // may be left.
 func (b *boxed) coveredBy(earlier []*boxed) []*boxed {
+	earlier = b.met(earlier)
 	for _, e := range earlier {
 		if b.insideOf(e) {
 			return []*boxed{e}

@@ -296,8 +296,28 @@ func flagKeys(j judge) keys {
 	return set
 }
 
+// telling are the axes in the order in which they tell rules apart.
+var telling = [axes]int{
+	axisRemote, axisLocal, axisLocalPort, axisRemotePort, axisProtocol, axisEtherType, axisICMP, axisRemoteMAC, axisLocalMAC, axisFlags,
+	axisVNI, axisLater,
+}
+
+// apart reports whether the ends of the sets show already that the boxes have no packet in common; most have none.
+func (b *box) apart(o *box) bool {
+	for _, d := range &telling {
+		mine, theirs := b[d], o[d]
+		if mine[len(mine)-1].last.less(theirs[0].first) || theirs[len(theirs)-1].last.less(mine[0].first) {
+			return true
+		}
+	}
+	return false
+}
+
 // meets reports whether two boxes have a packet in common.
 func (b *box) meets(o *box) bool {
+	if b.apart(o) {
+		return false
+	}
 	for d := range axes {
 		if !b[d].touches(o[d]) {
 			return false
