@@ -210,8 +210,8 @@ func TestNothingIsInForceThatTheKernelRefuses(t *testing.T) {
 	b.plug(t, "a", "tap-a")
 	b.plug(t, "p0", "tap-p0")
 	b.accept(t.Context(), snap)
-	if b.inForce != 0 || b.failure == nil || !strings.Contains(b.failure.Error(), "tap-p0") {
-		t.Fatalf("in force %d, failure %v", b.inForce, b.failure)
+	if s := b.status(); s.Generation != 0 || !strings.HasPrefix(s.Problems[0], "generation 10 failed: put the change in force: attach to tap-p0") {
+		t.Fatalf("in force %d, %q", s.Generation, s.Problems)
 	}
 	if b.plane.state.Ports["tap-a"].Gate != datapath.Open {
 		t.Fatal("one device that is refused keeps another port closed")

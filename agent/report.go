@@ -115,10 +115,14 @@ func (k *keeper) status() fabric.HostStatus {
 // failed says what is not in force, why, and what is.
 func (k *keeper) failed() string {
 	text := k.failure.Error() + "; it is tried again by itself"
-	if k.snap == nil || k.inForce == 0 || k.inForce == k.snap.Revision {
+	if k.snap == nil || k.inForce == k.snap.Revision {
 		return text
 	}
-	return fmt.Sprintf("generation %d failed: %s; what it does not reach stays as in generation %d", k.snap.Revision, text, k.inForce)
+	text = fmt.Sprintf("generation %d failed: %s", k.snap.Revision, text)
+	if k.inForce == 0 { // this agent has seen nothing in force yet
+		return text + "; what it does not reach stays as it is"
+	}
+	return fmt.Sprintf("%s; what it does not reach stays as in generation %d", text, k.inForce)
 }
 
 // Ready says what is missing before the host does its work; nil when nothing is.
