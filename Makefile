@@ -7,7 +7,7 @@ GO      := go
 # Packages whose tests touch the kernel: root only, part of `make test`, not of `make check`.
 ROOTED  := /(agent|agent/server|cmd/weft|datapath|datapath/nic|datapath/datapathtest|internal/lab|internal/lab/impair|internal/bench)$$
 
-.PHONY: build demo test check bench mutants generate deps deps-generate clean
+.PHONY: build demo test soak check bench mutants generate deps deps-generate clean
 
 build: ## bin/weft, static
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/weft ./cmd/weft
@@ -17,6 +17,11 @@ demo: deps build ## three hosts, real guests, a live migration and a trace, on t
 
 test: deps build ## everything, as root; nothing is skipped
 	$(GO) run ./internal/tally -count=1 -timeout 30m -p 1 ./...
+
+SOAK ?= 10m
+SEED ?= $(shell date +%s)
+soak: deps ## the core against the reference model for SOAK=10m, as root; SEED=n repeats a run; docs/reference/proof.md
+	WEFT_DIFFER=$(SOAK) WEFT_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestTheCoreDecidesAsTheModel$$' ./datapath
 
 check: ## fast, no root: format, vet, the rules of the house, tests that need no kernel
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }
