@@ -89,6 +89,12 @@ func (g *ground) InheritHits(context.Context, fabric.PortID, map[policy.RuleID]d
 	return nil
 }
 
+func (g *ground) ExportFlows(context.Context, fabric.PortID) ([]byte, error) { return nil, nil }
+
+func (g *ground) ImportFlows(context.Context, fabric.PortID, []byte, time.Duration) (int, error) {
+	return 0, nil
+}
+
 func (g *ground) Arm(context.Context, uint64, uint16, time.Duration) error { return nil }
 
 func (g *ground) Disarm(context.Context, uint64) error { return nil }

@@ -37,6 +37,8 @@ type Meter interface {
 	Host(ctx context.Context) (datapath.HostCounters, error)
 	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
 	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
+	ExportFlows(ctx context.Context, port fabric.PortID) ([]byte, error)
+	ImportFlows(ctx context.Context, port fabric.PortID, carried []byte, age time.Duration) (int, error)
 }
 
 // Probes are frames that the datapath follows; *datapath.Datapath is one.

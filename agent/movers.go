@@ -115,14 +115,14 @@ func (m *movers) start(ctx context.Context, p part, move *fabric.Move) {
 		return
 	}
 	m.begun[p] = true
+	if p.role == migration.Destination {
+		m.running.Go(func() { m.inherit(ctx, move) })
+	}
 	m.running.Go(func() {
 		phase, err := m.run(ctx, p.role, move)
 		if err == nil {
 			m.emit(m.event("move."+string(phase), "move/"+string(p.move), fmt.Sprintf("The move of %s from %s to %s is %s at its %s.",
 				move.Spec.VM, move.Spec.From, move.Spec.To, phase, p.role)))
-			if p.role == migration.Destination && (phase == fabric.MoveActive || phase == fabric.MoveSettled) {
-				m.inherit(ctx, move)
-			}
 			return
 		}
 		if ctx.Err() != nil {

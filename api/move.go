@@ -62,3 +62,12 @@ func TraceID(traceparent string) string {
 func Over(p fabric.Phase) bool {
 	return p == fabric.MoveSettled || p == fabric.MoveFailed || p == fabric.MoveAborted
 }
+
+// Left is what a port has left behind on the host that it moved away from.
+type Left struct {
+	// Rules are what its rules had met there, and on the hosts where it was before.
+	Rules []fabric.RuleHits `json:"rules"`
+	// Flows are its connections, in the form of datapath.ExportFlows; AgeMs is how many ms ago they were read.
+	Flows []byte `json:"flows,omitempty"`
+	AgeMs int64  `json:"ageMs"`
+}

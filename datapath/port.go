@@ -45,8 +45,8 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
 	if gate, _ := d.shared.loadGate(now.value.Slot); p.Gate == Staged && gate != Staged && gate != Open {
-		// The port comes from elsewhere, with what its rules have met here before in its bags.
-		if err := d.clearHits(now.value.Slot); err != nil {
+		// The port comes from elsewhere, with all that is left of what its rules have met and let pass here before in its bags.
+		if err := errors.Join(d.clearMemory(now.value.Slot), d.clearHits(now.value.Slot)); err != nil {
 			return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 		}
 	}

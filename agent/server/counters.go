@@ -36,16 +36,16 @@ func (s *Server) portsHere(ctx context.Context, _ *struct{}) (*answer[api.List[f
 	return &answer[api.List[fabric.PortStatus]]{api.List[fabric.PortStatus]{Items: ports}}, err
 }
 
-// leftHere answers with what the rules of a port had met when it moved away.
-func (s *Server) leftHere(ctx context.Context, in *named) (*answer[api.List[fabric.RuleHits]], error) {
+// leftHere answers with what a port has left behind when it moved away.
+func (s *Server) leftHere(ctx context.Context, in *named) (*answer[api.Left], error) {
 	if s.o.Plugs == nil {
 		return nil, absent("plug ports in")
 	}
-	hits, err := s.o.Plugs.Left(ctx, fabric.PortID(in.Name))
+	left, err := s.o.Plugs.Left(ctx, fabric.PortID(in.Name))
 	if err != nil {
 		return nil, about("port/"+in.Name, err)
 	}
-	return &answer[api.List[fabric.RuleHits]]{api.List[fabric.RuleHits]{Items: hits}}, nil
+	return &answer[api.Left]{left}, nil
 }
 
 // count fetches the counters of the ports that the view's hosts hold, or of one port alone.

@@ -133,8 +133,8 @@ func (m *memory) Etcd(context.Context) (api.Etcd, error) {
 func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error) {
 	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
 }
-func (m *memory) Left(_ context.Context, port fabric.PortID) ([]fabric.RuleHits, error) {
-	return nil, fmt.Errorf("port %s has not moved away: %w", port, fabric.ErrNotFound)
+func (m *memory) Left(_ context.Context, port fabric.PortID) (api.Left, error) {
+	return api.Left{}, fmt.Errorf("port %s has not moved away: %w", port, fabric.ErrNotFound)
 }
 
 func (m *memory) Ports(context.Context) ([]fabric.PortStatus, error) {

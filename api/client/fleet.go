@@ -116,11 +116,9 @@ func (c *Client) Disarm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/disarm", s, nil)
 }
 
-// Left returns what the rules of a port had met when it moved away from the host that is called.
-func (c *Client) Left(ctx context.Context, port fabric.PortID) ([]fabric.RuleHits, error) {
-	var l api.List[fabric.RuleHits]
-	err := c.call(ctx, http.MethodGet, "/v1/here/left/"+url.PathEscape(string(port)), nil, &l)
-	return l.Items, err
+// Left returns what a port has left behind on the host that is called when it moved away.
+func (c *Client) Left(ctx context.Context, port fabric.PortID) (l api.Left, err error) {
+	return l, c.call(ctx, http.MethodGet, "/v1/here/left/"+url.PathEscape(string(port)), nil, &l)
 }
 
 // Register tells a server host about the caller's host.

@@ -1,0 +1,159 @@
+package datapath
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Flows of a port on their way to another host: flowsForm, then as many records as there are, in little-endian order.
+const (
+	flowsForm = "weft flows 1\n"
+	// mostCarried is the most flows of one port (MAX_FLOWS in bpf/tables.h).
+	mostCarried = 16384
+)
+
+// carriedFlow is one flow on its way: flow_key and flow of bpf/tables.h, with its age instead of a time of one host's clock, and
+// without the table, which the other host has under another number.
+type carriedFlow struct {
+	Local, Remote [4]uint32
+	Lport, Rport  uint16
+	Proto         uint8
+	State, Opener uint8
+	Zero          uint8
+	Age, Rule     uint64 // ns; number of the rule's name
+	Idle, Sample  uint32
+	Sides         [2]carriedSide
+}
+
+type carriedSide struct {
+	End, Ack         uint32
+	Sent, Acked, Fin uint8
+	Zero             uint8
+}
+
+// ExportFlows returns the flows of a port for ImportFlows on another host; nothing when it has none. The error wraps
+// fabric.ErrNotFound where no device here carries the port.
+func (d *Datapath) ExportFlows(ctx context.Context, port fabric.PortID) ([]byte, error) {
+	flows, unlock, err := d.flowsAt(ctx, port)
+	if err != nil {
+		return nil, fmt.Errorf("export the flows of port %s: %w", port, err)
+	}
+	defer unlock()
+	if flows == nil {
+		return nil, nil
+	}
+	defer flows.Close()
+	out, now := []byte(flowsForm), monotonic()
+	var b batch[coreFlowKey, coreFlow]
+	err = each(flows, &b, func(k *coreFlowKey, f *coreFlow) {
+		c := carriedFlow{
+			Local: k.Local.W, Remote: k.Remote.W, Lport: k.Lport, Rport: k.Rport, Proto: k.Proto, State: f.State, Opener: f.Opener,
+			Age: uint64(max(0, int64(now-f.Seen))), Rule: f.Rule, Idle: f.Idle, Sample: f.Sample,
+		}
+		for i, s := range f.Sides {
+			c.Sides[i] = carriedSide{End: s.End, Ack: s.Ack, Sent: s.Sent, Acked: s.Acked, Fin: s.Fin}
+		}
+		out, _ = binary.Append(out, binary.LittleEndian, &c) // its size is fixed: it cannot fail
+	})
+	if err != nil {
+		return nil, fmt.Errorf("export the flows of port %s: %w", port, err)
+	}
+	return out, nil
+}
+
+// ImportFlows gives a port the flows that it had on another host, age after they were exported, and returns how many. One that it
+// has here already stays as it is. Each is judged by the rules of this host before it lets anything pass. An error wraps
+// fabric.ErrInvalid when they are not of the form that ExportFlows writes, of which then none is taken, and fabric.ErrNotFound
+// where no device here carries the port.
+func (d *Datapath) ImportFlows(ctx context.Context, port fabric.PortID, carried []byte, age time.Duration) (n int, err error) {
+	all, err := readFlows(carried)
+	if err != nil {
+		return 0, fmt.Errorf("import the flows of port %s: %w", port, err)
+	}
+	flows, unlock, err := d.flowsAt(ctx, port)
+	if err != nil {
+		return 0, fmt.Errorf("import the flows of port %s: %w", port, err)
+	}
+	defer unlock()
+	if flows == nil {
+		return 0, nil // none of its rules opens any
+	}
+	defer flows.Close()
+	now := monotonic()
+	for i := range all {
+		k, f := all[i].toCore(now, age)
+		switch err := flows.Update(&k, &f, ebpf.UpdateNoExist); {
+		case err == nil:
+			n++
+		case !errors.Is(err, ebpf.ErrKeyExist):
+			return n, fmt.Errorf("import the flows of port %s: %w", port, err)
+		}
+	}
+	return n, nil
+}
+
+// readFlows reads what ExportFlows has written.
+func readFlows(carried []byte) ([]carriedFlow, error) {
+	if len(carried) == 0 {
+		return nil, nil
+	}
+	size := binary.Size(carriedFlow{})
+	if len(carried) < len(flowsForm) || string(carried[:len(flowsForm)]) != flowsForm {
+		return nil, fmt.Errorf("they are not of the form %q: is that host's release another one? %w", flowsForm, fabric.ErrInvalid)
+	}
+	records := carried[len(flowsForm):]
+	if len(records)%size != 0 || len(records)/size > mostCarried {
+		return nil, fmt.Errorf("%d bytes are no whole number of flows up to %d: %w", len(records), mostCarried, fabric.ErrInvalid)
+	}
+	all := make([]carriedFlow, len(records)/size)
+	for i := range all {
+		if _, err := binary.Decode(records[i*size:], binary.LittleEndian, &all[i]); err != nil {
+			return nil, err
+		}
+		if c := &all[i]; c.State < flowOpening || c.State > flowClosing || c.Opener > 1 || time.Duration(c.Idle)*time.Second > time.Duration(fabric.MaxIdle) {
+			return nil, fmt.Errorf("flow %d of %d has state %d, opener %d and idle time %d s: %w", i+1, len(all), c.State, c.Opener, c.Idle, fabric.ErrInvalid)
+		}
+	}
+	return all, nil
+}
+
+// States of flows (FLOW_ in bpf/tables.h).
+const (
+	flowOpening = 1
+	flowClosing = 3
+)
+
+// toCore is the flow as the core holds it. It is of no table, so that its next packet has it judged.
+func (c *carriedFlow) toCore(now uint64, later time.Duration) (k coreFlowKey, f coreFlow) {
+	k.Local.W, k.Remote.W, k.Lport, k.Rport, k.Proto = c.Local, c.Remote, c.Lport, c.Rport, c.Proto
+	f = coreFlow{Seen: now - c.Age - uint64(later), Rule: c.Rule, Idle: c.Idle, State: c.State, Opener: c.Opener, Sample: c.Sample}
+	for i, s := range c.Sides {
+		f.Sides[i].End, f.Sides[i].Ack, f.Sides[i].Sent, f.Sides[i].Acked, f.Sides[i].Fin = s.End, s.Ack, s.Sent, s.Acked, s.Fin
+	}
+	return k, f
+}
+
+// flowsAt opens the flows of a port, nil when it has none, and holds everything else up until unlock is called.
+func (d *Datapath) flowsAt(ctx context.Context, port fabric.PortID) (flows *ebpf.Map, unlock func(), err error) {
+	if err := d.begin(ctx); err != nil {
+		return nil, nil, err
+	}
+	for _, p := range d.ports {
+		if fabric.PortID(text(p.value.Name[:])) != port {
+			continue
+		}
+		if flows, err = d.flowsOf(p.value.Slot); err != nil {
+			d.mu.Unlock()
+		}
+		return flows, d.mu.Unlock, err
+	}
+	d.mu.Unlock()
+	return nil, nil, fmt.Errorf("no device here carries it: %w", fabric.ErrNotFound)
+}
