@@ -70,18 +70,39 @@ func sweepKeys[K, V any](m *ebpf.Map, keep func(*K) bool) error {
 	return remove(m, stale)
 }
 
+// writeVectors writes the vectors of a table, some at a time: all of a large one's would take as much memory again.
+func (d *Datapath) writeVectors(shape uint32, t *policy.Table) error {
+	var b batch[coreVectorKey, coreVector]
+	for in := range t.Sides {
+		vectors := t.Sides[in].Vectors
+		for i := range vectors {
+			v := &vectors[i]
+			key := coreVectorKey{Shape: shape, Class: v.Class, InDim: uint8(in<<4 | int(v.Dim)), Block: v.Block}
+			b.add(key, coreVector{Summary: v.Summary, Words: v.Words})
+			if len(b.keys) < vectorsAtOnce {
+				continue
+			}
+			if err := b.put(d.maps.VectorsV1); err != nil {
+				return err
+			}
+			b.keys, b.values = b.keys[:0], b.values[:0]
+		}
+	}
+	return b.put(d.maps.VectorsV1)
+}
+
+// vectorsAtOnce are half a megabyte of vectors.
+const vectorsAtOnce = 1024
+
 // writeShape writes the vectors, services and exact values of a table.
 func (d *Datapath) writeShape(shape uint32, t *policy.Table) error {
-	var vectors batch[coreVectorKey, coreVector]
+	if err := d.writeVectors(shape, t); err != nil {
+		return err
+	}
 	var services batch[coreServiceKey, uint32]
 	var exacts batch[coreExactKey, uint32]
 	for in := range t.Sides {
 		s := &t.Sides[in]
-		for i := range s.Vectors {
-			v := &s.Vectors[i]
-			key := coreVectorKey{Shape: shape, Class: v.Class, InDim: uint8(in<<4 | int(v.Dim)), Block: v.Block}
-			vectors.add(key, coreVector{Summary: v.Summary, Words: v.Words})
-		}
 		for _, e := range s.Services {
 			key := coreServiceKey{Bits: serviceBits(e.Bits), Shape: shape, InDim: uint8(in<<4 | int(e.Dim)), Kind: uint8(e.Kind), Proto: e.Proto, Port: bits.ReverseBytes16(e.Port)}
 			services.add(key, uint32(e.Class))
@@ -89,9 +110,6 @@ func (d *Datapath) writeShape(shape uint32, t *policy.Table) error {
 		for _, e := range s.Exacts {
 			exacts.add(coreExactKey{Shape: shape, In: uint8(in), Dim: uint8(e.Dim), Value: e.Value}, uint32(e.Class))
 		}
-	}
-	if err := vectors.put(d.maps.VectorsV1); err != nil {
-		return err
 	}
 	if err := services.put(d.maps.ServicesV1); err != nil {
 		return err
