@@ -90,7 +90,7 @@ var policyAsked = []asked{
 	{"policy-udp64", entry{weft, thousand}.name(), entry{weft, noRules}.name(), 0.93},
 	{"policy-udp64", entry{weft, ten}.name(), entry{weft, noRules}.name(), 0.90},
 	{"policy-udp64", entry{weft, thousand}.name(), entry{filtered, thousand}.name(), 2.5},
-	{"policy-udp64", entry{weft, thousand}.name(), entry{filtered, linear}.name(), 0},
+	{"policy-udp64", entry{weft, thousand}.name(), entry{filtered, linear}.name(), 2.5},
 	{"policy-crr", entry{weft, thousand}.name(), raw, 0.8},
 	{"policy-crr", entry{weft, thousand}.name(), entry{weft, noRules}.name(), 0},
 	{"policy-urr", entry{weft, thousand}.name(), raw, 0.8},
