@@ -10,7 +10,7 @@ import (
 	"github.com/weftnet/weft/policy"
 )
 
-// clocks may differ by so much: a frame that two ports judge is judged at two times.
+// clocks may differ by so much in test runs: a frame that two ports judge is judged at two times.
 const clocks = 10 * time.Millisecond
 
 // compareFlows looks for each flow of the model in the core, and compares them.
@@ -27,6 +27,7 @@ func (d *differ) compareFlows() {
 				return
 			}
 			d.compareFlow(g, &f, &held)
+			d.compared++
 		}
 	}
 }
@@ -80,7 +81,7 @@ func (d *differ) compareFlow(g *guarded, want *policy.Flow, got *datapath.Flow) 
 	}
 	late := want.Last.Add(-d.skew).Sub(time.Unix(0, int64(got.Seen))).Abs()
 	idle := uint32((want.Idle + time.Second - 1) / time.Second)
-	same := got.State == states[want.State] && got.Opener == opener && policy.RuleID(got.Rule) == d.idOf(want.Rule) && got.Idle == idle && late <= clocks
+	same := got.State == states[want.State] && got.Opener == opener && policy.RuleID(got.Rule) == d.idOf(want.Rule) && got.Idle == idle && late <= d.apart
 	for i := range want.Sides {
 		w, h := want.Sides[i], got.Sides[i]
 		same = same && w == policy.FlowSide{Sent: h.Sent != 0, Acked: h.Acked != 0, FIN: h.Fin != 0, End: h.End, Ack: h.Ack}

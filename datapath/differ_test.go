@@ -38,8 +38,8 @@ func TestTheCoreDecidesAsTheModel(t *testing.T) {
 		}
 	}
 	took := time.Since(began)
-	t.Logf("seed %d: %d packets in %d episodes and %v, %.0f a second, %.0f in a second of processor time: %v", seed, d.packets, episodes,
-		took.Round(time.Millisecond), float64(d.packets)/took.Seconds(), float64(d.packets)/(processorTime(t)-busy).Seconds(), d.seen)
+	t.Logf("seed %d: %d packets in %d episodes and %v, %.0f a second, %.0f in a second of processor time; %d entries of flows compared: %v", seed, d.packets, episodes,
+		took.Round(time.Millisecond), float64(d.packets)/took.Seconds(), float64(d.packets)/(processorTime(t)-busy).Seconds(), d.compared, d.seen)
 }
 
 // seedOf is what random tests begin with.

@@ -55,9 +55,11 @@ type differ struct {
 	budget   bool          // rejected packets may be answered
 	skew     time.Duration // by which the model's time is ahead
 	clock    time.Time     // the model's, when the core judged last
+	apart    time.Duration // by which the clocks of core and model may differ
 	ids      map[policy.RuleRef]policy.RuleID
 	story    story
 	packets  int
+	compared int    // entries of flows
 	loose    uint64 // group frames that need not be copied
 	replaced int
 	seen     map[policy.Reason]int
@@ -82,7 +84,7 @@ func newDiffer(t *testing.T) *differ {
 	w := newWorld(t, 1, false)
 	w.load()
 	w.unbalanced = true // nobody sends what the programs redirect
-	d := &differ{tb: t, h: w.hosts[0], x: w.newWire(), index: map[string]uint32{}, seen: map[policy.Reason]int{}, ids: map[policy.RuleRef]policy.RuleID{}}
+	d := &differ{tb: t, apart: clocks, h: w.hosts[0], x: w.newWire(), index: map[string]uint32{}, seen: map[policy.Reason]int{}, ids: map[policy.RuleRef]policy.RuleID{}}
 	d.buffer = make([]byte, 4096)
 	for _, n := range []int{1, 2} {
 		g := &guarded{tapGuest: w.tap(d.h, n, 0), hits: map[policy.RuleID]datapath.Hits{}, drops: map[fabric.Direction]uint64{}}
@@ -222,11 +224,7 @@ func (d *differ) adopt() {
 
 // forget ends all flows and forgets all fragments.
 func (d *differ) forget() {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		d.tb.Fatal(err)
-	}
-	d.skew, d.clock = 0, time.Unix(0, now.Nano())
+	d.skew, d.clock = 0, monotonicTime(d.tb)
 	d.eachFragment(func(key *datapath.FragmentKey, _ *datapath.Fragment) error { return d.frags.Delete(key) })
 	d.look()
 	for _, g := range d.guarded {
@@ -234,6 +232,15 @@ func (d *differ) forget() {
 			d.heldFlows.forget(d.tb, g.flows)
 		}
 	}
+}
+
+// monotonicTime is the time on the clock that the core reads.
+func monotonicTime(tb testing.TB) time.Time {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		tb.Fatal(err)
+	}
+	return time.Unix(0, now.Nano())
 }
 
 // age lets time pass: for the model by its clock, for the core by what it has written down.
