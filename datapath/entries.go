@@ -197,6 +197,9 @@ func (d *Datapath) fdbToCore(key FDBKey, e FDB) (c coreFdb, err error) {
 	if p == nil {
 		return c, fmt.Errorf("device %s carries no port here; put the port first", e.Device)
 	}
+	if p.value.Name[0] == 0 && c.Peer != 0 {
+		return c, nil // the port could not be put, for want of its rules perhaps: until it can, the station is where its peer has it
+	}
 	c.Flags |= fdbLocal
 	c.Slot = p.value.Slot
 	return c, nil

@@ -3,6 +3,7 @@ package datapath_test
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -96,6 +97,43 @@ func TestATableThatDoesNotFitIsNotTriedAgainAtOnce(t *testing.T) {
 	}
 	if got := h.Attempts(tooMany.Digest()); got != 2 {
 		t.Fatalf("it was tried %d times, want 2", got)
+	}
+}
+
+func TestAStationWhosePortCannotBePutYetIsReachedWhereItIs(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h, x := w.hosts[0], w.newWire()
+	a, b := w.tap(h, 1, 0), w.bareTap(h, 2, 0)
+	h.remote(2, x.vteps[0], netip.Addr{})
+	frame := ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 80, data))
+	a.send(frame)
+	if x.receive() == nil {
+		t.Fatal("the station is not reached before the move")
+	}
+	b.port.Gate, b.port.Epoch, b.port.Policy = datapath.Staged, 2, policy.Digest{1}
+	change := datapath.Change{Put: datapath.State{
+		Ports: map[string]datapath.Port{b.device: b.port},
+		FDB:   map[datapath.FDBKey]datapath.FDB{{VNI: vni, MAC: mac(2)}: {Device: b.device, Peer: x.vteps[0], Epoch: 1}},
+	}}
+	if err := h.ns.Do(func() error { return h.Apply(context.Background(), change) }); err == nil {
+		t.Fatal("a port is put whose rules are not there")
+	}
+	a.send(frame)
+	if x.receive() == nil {
+		t.Fatal("a station that is to come is not reached where it still is")
+	}
+	b.port.Policy = policy.Digest{}
+	change.Put.Ports[b.device] = b.port
+	h.apply(change)
+	have, err := h.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range change.Put.FDB {
+		if have.FDB[key] != want {
+			t.Errorf("the station is %+v, want %+v", have.FDB[key], want)
+		}
 	}
 }
 
