@@ -20,8 +20,8 @@ test: deps build ## everything, as root; nothing is skipped
 
 SOAK ?= 10m
 SEED ?= $(shell date +%s)
-soak: deps ## the core against the reference model for SOAK=10m, as root; SEED=n repeats a run; docs/reference/proof.md
-	WEFT_DIFFER=$(SOAK) WEFT_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestTheCoreDecidesAsTheModel$$' ./datapath
+soak: deps ## the core against the reference model and against nftables, each for SOAK=10m, as root; SEED=n repeats a run; docs/reference/proof.md
+	WEFT_DIFFER=$(SOAK) WEFT_OPINION=$(SOAK) WEFT_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestTheCoreDecidesAsTheModel$$|^TestNftables' ./datapath
 
 check: ## fast, no root: format, vet, the rules of the house, tests that need no kernel
 	@unformatted=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$unformatted" || { echo "gofmt these: $$unformatted"; exit 1; }

@@ -41,11 +41,23 @@ func readRules(lines []string) ([]fabric.Rule, error) {
 		}
 		objects, err := fabric.Decode("", []byte("{apiVersion: "+fabric.APIVersion+", kind: Policy, metadata: {name: x}, spec: {rules: ["+text+"]}}"))
 		if err != nil || len(objects) != 1 {
-			return nil, fmt.Errorf("--rule %q: %w", line, err)
+			return nil, fmt.Errorf("--rule %q: %w", line, alone(err))
 		}
 		rules = append(rules, objects[0].(*fabric.Policy).Spec.Rules...)
 	}
 	return rules, nil
+}
+
+// alone is an error about a rule that stands in no document.
+func alone(err error) error {
+	findings, ok := err.(fabric.Findings)
+	for i := range findings {
+		findings[i].Line, findings[i].Column, findings[i].Path = 0, 0, strings.TrimPrefix(findings[i].Path, "spec.rules[0].")
+	}
+	if !ok {
+		return err
+	}
+	return findings
 }
 
 // policyFlag is --policy of commands that create what names policies.
