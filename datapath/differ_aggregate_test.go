@@ -30,7 +30,7 @@ func (d *differ) load(w *trip, aggregate bool) {
 	if payload < 2 || end != len(w.frame) {
 		return
 	}
-	size := 1 + d.u.IntN(payload-1)
+	size := max(1+d.u.IntN(payload-1), payload/1024+1) // more packets than 1,024 would be refused
 	w.packets = (payload + size - 1) / size
 	w.wire += (w.packets - 1) * headers
 	d.runner.in.GsoSize = uint32(size)
