@@ -225,22 +225,7 @@ type coreIcmp6Error struct {
 
 type coreJudgement struct {
 	_         structs.HostLayout
-	Rule      uint64
-	Meter     uint64
-	Reason    uint32
-	Wire      uint32
-	Packets   uint32
-	Seq       uint32
-	Ack       uint32
 	Payload   uint32
-	End       uint32
-	Id        uint32
-	Table     uint32
-	Shape     uint32
-	Places    uint32
-	Idle      uint32
-	Sample    uint32
-	Ethertype uint16
 	Sport     uint16
 	Dport     uint16
 	Kind      uint8
@@ -259,6 +244,21 @@ type coreJudgement struct {
 	Stateful  uint8
 	Quotes    uint8
 	Opener    uint8
+	Rule      uint64
+	Meter     uint64
+	Reason    uint32
+	Wire      uint32
+	Packets   uint32
+	Seq       uint32
+	Ack       uint32
+	End       uint32
+	Id        uint32
+	Table     uint32
+	Shape     uint32
+	Places    uint32
+	Idle      uint32
+	Sample    uint32
+	Ethertype uint16
 	_         [6]byte
 	SrcMac    uint64
 	DstMac    uint64
@@ -285,6 +285,7 @@ type coreJudgement struct {
 	_          [4]byte
 	Exact      coreExactKey
 	Combo      coreComboKey
+	Hit        coreHitKey
 	Vector     coreVectorKey
 }
 

@@ -22,16 +22,7 @@ enum {
 
 /* A packet that is judged on this CPU, and what was found so far. */
 struct judgement {
-	__u64 rule, meter;	/* that decided, and that counts it: their names' numbers, 0 for none */
-	__u32 reason;		/* of its drop; 0: it passes. Read by the test that compares with policy.Model */
-	__u32 wire;		/* bytes on a wire: the headers of every packet of an aggregate */
-	__u32 packets;
-	__u32 seq, ack, payload;	/* of TCP */
-	__u32 end;		/* of the packet, as its IP header claims */
-	__u32 id;		/* of the packet that fragments are of */
-	__u32 table, shape, places;
-	__u32 idle, sample;	/* of the rule */
-	__u16 ethertype;
+	__u32 payload;		/* of TCP, in bytes */
 	__u16 sport, dport;	/* of protocols that have them; twice the id of an ICMP echo */
 	__u8 kind, ip, proto;
 	__u8 flags;		/* of TCP, the lower six */
@@ -45,6 +36,16 @@ struct judgement {
 	__u8 opener;		/* of the flow that was found */
 
 	/* From here on nothing is cleared: it is written before it is read. */
+	__u64 rule, meter;	/* that decided, and that counts it: their names' numbers, 0 for none */
+	__u32 reason;		/* of its drop; 0: it passes. Read by the test that compares with policy.Model */
+	__u32 wire;		/* bytes on a wire: the headers of every packet of an aggregate */
+	__u32 packets;
+	__u32 seq, ack;		/* of TCP */
+	__u32 end;		/* of the packet, as its IP header claims */
+	__u32 id;		/* of the packet that fragments are of */
+	__u32 table, shape, places;
+	__u32 idle, sample;	/* of the rule */
+	__u16 ethertype;
 	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
 	__u64 now;		/* CLOCK_MONOTONIC_COARSE when its judgement began, in ns; every use is in seconds */
 	__u64 turn;		/* judgements on this CPU so far; read by the test */
@@ -59,6 +60,7 @@ struct judgement {
 	struct service_key service;
 	struct exact_key exact;
 	struct combo_key combo;
+	struct hit_key hit;
 	struct vector_key vector;
 };
 

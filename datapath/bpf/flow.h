@@ -229,15 +229,9 @@ INLINE int reopens(const struct judgement *j, const struct flow *f, __u32 from)
 	return f->state == FLOW_CLOSING || (f->state == FLOW_OPEN && from);
 }
 
-/* Whether a flow of the port allows the packet. */
-__attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
+/* Whether a flow of the port, found by the docket's key, allows the packet. */
+INLINE int follow_by(struct judgement *j, struct flow *f, __u32 in, __u32 how)
 {
-	struct judgement *j = judgement(PACKET);
-	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
-	struct flow *f;
-
-	if (!j || !flows || !(f = bpf_map_lookup_elem(flows, &j->key)))
-		return NOT_FOLLOWED;
 	if (!(how & RENEWED) && elapsed(j->now, f->seen) >= lifetime(f, j->key.proto))
 		return NOT_FOLLOWED;
 	if (!(how & RELATED) && reopens(j, f, in != f->opener))
@@ -251,6 +245,23 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 	j->rule = f->rule;
 	j->sample = f->sample;
 	return IS_FOLLOWED;
+}
+
+/* The flow of the port that the docket's key names. */
+INLINE struct flow *flow_of(__u32 slot, const struct judgement *j)
+{
+	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
+
+	return flows ? bpf_map_lookup_elem(flows, &j->key) : 0;
+}
+
+/* Whether a flow of the port allows the packet, in a case that is not the usual one. */
+__attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
+{
+	struct judgement *j = judgement(PACKET);
+	struct flow *f = j ? flow_of(slot, j) : 0;
+
+	return j && f ? follow_by(j, f, in, how) : NOT_FOLLOWED;
 }
 
 INLINE void set_ends(struct judgement *j, const struct address *local, const struct address *remote, __u16 lport, __u16 rport, __u8 proto)

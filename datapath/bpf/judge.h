@@ -11,22 +11,31 @@ enum {
 	LOG_BURST_NS = 990000000,	/* at once after a second without any */
 };
 
-/* Counts the packet for a rule of the port; whether an event is asked for, that is whether it is the first of sample. Two
- * CPUs may meet at a rule's first packet: who loses the race to insert finds the entry there. */
-__attribute__((noinline)) int count_hit(__u32 slot, __u64 rule, __u32 sample)
+/* Makes room for the hits that the docket names. Two CPUs may meet at a rule's first packet: who loses the race to insert finds
+ * the entry there. */
+__attribute__((noinline)) int begin_hits(void)
 {
 	struct judgement *j = judgement(PACKET);
-	struct hit_key key = {.rule = rule, .slot = slot};
-	struct hits *h = bpf_map_lookup_elem(&hits_v1, &key), first = {};
+	struct hits first = {};
 
-	if (!j)
-		return 0;
-	if (!h) {
-		bpf_map_update_elem(&hits_v1, &key, &first, BPF_NOEXIST);
-		h = bpf_map_lookup_elem(&hits_v1, &key);
+	if (j)
+		bpf_map_update_elem(&hits_v1, &j->hit, &first, BPF_NOEXIST);
+	return 0;
+}
+
+/* Counts the packet for a rule of the port; whether an event is asked for, that is whether it is the first of sample. */
+INLINE int count_hit(struct judgement *j, __u32 slot, __u64 rule, __u32 sample)
+{
+	struct hits *h;
+
+	j->hit = (struct hit_key){.rule = rule, .slot = slot};
+	h = bpf_map_lookup_elem(&hits_v1, &j->hit);
+	if (unlikely(!h)) {
+		begin_hits();
+		h = bpf_map_lookup_elem(&hits_v1, &j->hit);
+		if (!h)
+			return 0;
 	}
-	if (!h)
-		return 0;
 	__u64 before = h->packets;
 
 	h->packets += j->packets;
@@ -140,7 +149,9 @@ INLINE int is_followed(__u32 slot, __u32 in, struct judgement *j)
 	int found = NOT_FOLLOWED;
 
 	if (connects(j)) {
-		found = follow(slot, in, 0);
+		struct flow *f = flow_of(slot, j);
+
+		found = f ? follow_by(j, f, in, 0) : NOT_FOLLOWED;
 		if (unlikely(found == WAS_FOLLOWED))
 			found = goes_on(slot, 0) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
 	} else if (unlikely(j->quotes) && !j->group && same_address(&j->quote.src, &j->dst)) {
@@ -207,8 +218,8 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 	if (unlikely(j->fragment && !j->later))
 		remember_first(reason);
 	if (j->meter)
-		count_hit(slot, j->meter, 0);
-	if (j->rule && unlikely(count_hit(slot, j->rule, j->sample)))
+		count_hit(j, slot, j->meter, 0);
+	if (j->rule && unlikely(count_hit(j, slot, j->rule, j->sample)))
 		log_decision(slot, reason);
 	w->rule = j->rule;
 	j->reason = reason;

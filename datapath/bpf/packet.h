@@ -141,7 +141,7 @@ __attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, str
 
 	if (!w || !f || !j)
 		return 0;
-	__builtin_memset(j, 0, __builtin_offsetof(struct judgement, src_mac));
+	__builtin_memset(j, 0, __builtin_offsetof(struct judgement, rule));
 	j->src_mac = mac_number(f->eth.src);
 	j->dst_mac = mac_number(f->eth.dst);
 	j->group = f->eth.dst[0] & 1;
