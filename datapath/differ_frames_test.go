@@ -243,7 +243,10 @@ func (u *universe) appendFrame(f []byte, t *talk, from int, dst, src fabric.MAC)
 	u.damaged = false
 	f = append(append(f, dst[:]...), src[:]...)
 	if u.IntN(80) == 0 {
-		f = binary.BigEndian.AppendUint16(f, pick(u, otherTypes))
+		other := pick(u, otherTypes)
+		if f = binary.BigEndian.AppendUint16(f, other); other == typeARP {
+			f = append(f, arp(2, src, address4(1), dst, address4(2))...)
+		}
 		return appendZeros(f, 46+u.IntN(40))
 	}
 	kind := uint16(typeIPv4)
