@@ -36,7 +36,7 @@ var judgeFaults = []fault{
 		means: "every counter lacks one packet"},
 	{name: "ARP is judged", file: "judge.h",
 		old:   `if (j->ethertype == ETHERTYPE_ARP)`,
-		new:   `if (0)`,
+		new:   `if (j->ethertype == ETHERTYPE_VLAN)`,
 		means: "a rule that denies the rest cuts a VM off from its neighbours"},
 	{name: "redirects are judged", file: "judge.h",
 		old:   `j->icmp_type <= ND_REDIRECT;`,

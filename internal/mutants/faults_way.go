@@ -112,7 +112,7 @@ var wayFaults = []fault{
 		means: "every port that rejects a broadcast answers it (RFC 1122 3.2.2)"},
 	{name: "answers without end", file: "reject.h",
 		old:   ` || !may_answer(j) || !may_tell(slot))`,
-		new:   ` || !may_answer(j))`,
+		new:   ` || !may_answer(j) || (!may_tell(slot) && !slot))`,
 		means: "a flood that is rejected is answered in full, to whoever it names as its sender"},
 	{name: "sent drops have no reason", file: "weft.c",
 		old:   "\tdrop(skb, w, STAGE_POLICY_OUT, reason);\n",
