@@ -2,9 +2,9 @@ package main
 
 // flowFaults open, find, judge again or end the wrong flows.
 var flowFaults = []fault{
-	{name: "open flows outlive the policy", file: "flow.h",
+	{name: "flows outlive the policy", file: "flow.h",
 		old:   `if (unlikely(f->table != j->table)) {`,
-		new:   `if (unlikely(f->table != j->table && f->state != FLOW_OPEN)) {`,
+		new:   `if (unlikely(f->table > j->table)) {`,
 		means: "a revoked connection goes on for as long as it likes"},
 	{name: "flows go on under stateless rules", file: "flow.h",
 		old:   `int goes = o && !ask_rules(FIRST, j->opener & 1, 0) && o->stateful;`,
@@ -90,10 +90,10 @@ var flowFaults = []fault{
 		old:   `IDLE_OTHER_S = 30,`,
 		new:   `IDLE_OTHER_S = 180,`,
 		means: "a ping lets echoes in for minutes"},
-	{name: "flows are never refreshed", file: "flow.h",
+	{name: "flows are refreshed in the past", file: "flow.h",
 		old:   "\tf->seen = j->now;\n",
-		new:   "\tif (!f->seen)\n\t\tf->seen = j->now;\n",
-		means: "busy connections are cut off when their idle time has passed since the first packet"},
+		new:   "\tf->seen = j->now - 100 * SECOND;\n",
+		means: "connections are cut off long before they have been idle for their time"},
 	{name: "errors keep flows alive", file: "flow.h",
 		old:   "if (!(how & RELATED))\n\t\tadvance(",
 		new:   "advance(",
