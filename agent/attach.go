@@ -41,7 +41,7 @@ func (a *Agent) attach(ctx context.Context, port fabric.PortID, how api.Attachme
 	if !a.await(ctx, func() bool { s := a.Latest(); return s != nil && s.Ports[port] != nil }) {
 		return fabric.PortStatus{}, fmt.Errorf("this host does not know the port: %w", errors.Join(fabric.ErrNotFound, context.Cause(ctx)))
 	}
-	if loc := a.Latest().Locations[port]; loc.Host != "" && loc.Host != a.config.Host {
+	if loc := a.holder(ctx, port); loc.Host != "" && loc.Host != a.config.Host {
 		return fabric.PortStatus{}, fmt.Errorf("host %s holds it at epoch %d: move the guest with 'weft migrate', or detach the port there: %w",
 			loc.Host, loc.Epoch, fabric.ErrConflict)
 	}
@@ -65,6 +65,21 @@ func (a *Agent) attach(ctx context.Context, port fabric.PortID, how api.Attachme
 		return status, fmt.Errorf("%s: %w", status.Reason, context.Cause(ctx))
 	}
 	return status, nil
+}
+
+// letGoWithin is for how long it is waited for the news that another host does not hold a port any more.
+const letGoWithin = 3 * time.Second
+
+// holder is where the port is. That another host holds it may be old news, when the records have just been taken up again; the
+// device is left alone until it is known.
+func (a *Agent) holder(ctx context.Context, port fabric.PortID) (loc fabric.Location) {
+	ctx, cancel := context.WithTimeout(ctx, letGoWithin)
+	defer cancel()
+	a.await(ctx, func() bool {
+		loc = a.Latest().Locations[port]
+		return loc.Host == "" || loc.Host == a.config.Host
+	})
+	return loc
 }
 
 // attachment checks what is to be attached.
