@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/fabric"
 )
@@ -100,6 +101,9 @@ func Delete(device string) error {
 	}
 	if err == nil {
 		err = netlink.LinkDel(link)
+	}
+	if errors.Is(err, unix.ENODEV) { // somebody was faster
+		return nil
 	}
 	return fail("delete", device, err)
 }
