@@ -40,16 +40,13 @@ func sentence(port fabric.PortID, rule policy.RuleRef, d datapath.Decision) stri
 	return fmt.Sprintf("%s %s %s %s port %s (%d bytes).", by, did, flowText(d), way, port, d.Length)
 }
 
-// protocols are the protocols that have a name in rules.
-var protocols = map[uint8]string{1: "icmp", 6: "tcp", 17: "udp", 58: "icmpv6", 132: "sctp"}
-
 // flowText tells what a packet was.
 func flowText(d datapath.Decision) string {
 	if !d.Source.Addr().IsValid() {
 		return "a frame of EtherType " + d.EtherType.String()
 	}
-	name, known := protocols[d.Protocol]
-	if !known {
+	name := fabric.ProtocolName(d.Protocol)
+	if name == "" {
 		name = "protocol " + strconv.Itoa(int(d.Protocol))
 	}
 	switch name {

@@ -101,6 +101,16 @@ const (
 // protocols are the IP protocols that have a name in rules (IANA protocol numbers).
 var protocols = map[string]uint8{"tcp": 6, "udp": 17, "sctp": 132, "icmp": 1, "icmpv6": 58}
 
+// ProtocolName is what an IP protocol is called in rules; empty where rules know it by its number alone.
+func ProtocolName(n uint8) string {
+	for name, number := range protocols {
+		if number == n {
+			return name
+		}
+	}
+	return ""
+}
+
 // tcpFlagNames are the flags in the order of their bits, FIN being the lowest (RFC 9293 section 3.1).
 var tcpFlagNames = []string{"fin", "syn", "rst", "psh", "ack", "urg"}
 
