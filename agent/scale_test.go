@@ -87,7 +87,7 @@ func changes(t *testing.T, c *client.Client, n int) []time.Duration {
 		begun := time.Now()
 		result, err := c.Apply(t.Context(), []fabric.Object{&fabric.Profile{
 			TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindProfile}, Metadata: fabric.Metadata{Name: "gold"},
-			Spec: fabric.ProfileSpec{Guards: fabric.Guards{RA: &on}},
+			Spec: fabric.ProfileSpec{Settings: fabric.Settings{Guards: fabric.Guards{RA: &on}}},
 		}}, false)
 		if err != nil {
 			t.Fatal(err)

@@ -152,12 +152,12 @@ func (u *universe) snapshot(rules int) *fabric.Snapshot {
 		Hosts: map[fabric.HostID]*fabric.Host{}, Locations: map[fabric.PortID]fabric.Location{},
 		Switches: map[fabric.SwitchID]*fabric.Switch{"sw": {Metadata: fabric.Metadata{Name: "sw"}, Spec: fabric.SwitchSpec{VNI: vni, Policies: []string{"a"}}}},
 		Ports:    map[fabric.PortID]*fabric.Port{},
-		Profiles: map[string]*fabric.Profile{"pr": {Metadata: fabric.Metadata{Name: "pr"}, Spec: fabric.ProfileSpec{Policies: []string{"c"}}}},
+		Profiles: map[string]*fabric.Profile{"pr": {Metadata: fabric.Metadata{Name: "pr"}, Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"c"}}}}},
 		Groups:   map[string]*fabric.Group{}, Policies: map[string]*fabric.Policy{},
 	}
 	for i, id := range []fabric.PortID{"g1", "g2"} {
 		s.Locations[id] = fabric.Location{Port: id, Switch: "sw", Host: "h", Epoch: 1}
-		p := &fabric.Port{Metadata: fabric.Metadata{Name: string(id), Revision: 7}, Spec: fabric.PortSpec{Switch: "sw", MAC: mac(i + 1), Policies: some(u, 2, func() string { return pick(u, []string{"b", "d", "a"}) })}}
+		p := &fabric.Port{Metadata: fabric.Metadata{Name: string(id), Revision: 7}, Spec: fabric.PortSpec{Switch: "sw", MAC: mac(i + 1), Settings: fabric.Settings{Policies: some(u, 2, func() string { return pick(u, []string{"b", "d", "a"}) })}}}
 		if u.IntN(2) == 0 {
 			p.Spec.Profile = "pr"
 		}

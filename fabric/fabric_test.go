@@ -11,8 +11,8 @@ func TestGuardsAreOnUnlessTheNearestLayerSaysOff(t *testing.T) {
 	s := &Snapshot{
 		Switches: map[SwitchID]*Switch{"blue": {Spec: SwitchSpec{Profile: "gold"}}},
 		Profiles: map[string]*Profile{
-			"gold": {Spec: ProfileSpec{Guards: Guards{RA: &off, ARP: &off}}},
-			"open": {Spec: ProfileSpec{Guards: Guards{MAC: &off}}},
+			"gold": {Spec: ProfileSpec{Settings: Settings{Guards: Guards{RA: &off, ARP: &off}}}},
+			"open": {Spec: ProfileSpec{Settings: Settings{Guards: Guards{MAC: &off}}}},
 		},
 	}
 	all := EnforcedGuards{MAC: true, IP: true, ARP: true, DHCPServer: true, RA: true, L2Control: true, VXLAN: true}
@@ -22,14 +22,14 @@ func TestGuardsAreOnUnlessTheNearestLayerSaysOff(t *testing.T) {
 	}{
 		"the switch's profile counts":          {PortSpec{Switch: "blue"}, func(g *EnforcedGuards) { g.RA, g.ARP = false, false }},
 		"the port's profile counts instead":    {PortSpec{Switch: "blue", Profile: "open"}, func(g *EnforcedGuards) { g.MAC = false }},
-		"the port overrides its profile":       {PortSpec{Switch: "blue", Guards: Guards{RA: &on, IP: &off}}, func(g *EnforcedGuards) { g.ARP, g.IP = false, false }},
+		"the port overrides its profile":       {PortSpec{Switch: "blue", Settings: Settings{Guards: Guards{RA: &on, IP: &off}}}, func(g *EnforcedGuards) { g.ARP, g.IP = false, false }},
 		"a missing profile opens nothing":      {PortSpec{Switch: "blue", Profile: "gone"}, func(*EnforcedGuards) {}},
 		"a missing switch opens nothing":       {PortSpec{Switch: "red"}, func(*EnforcedGuards) {}},
-		"a missing profile keeps what it says": {PortSpec{Profile: "gone", Guards: Guards{VXLAN: &off}}, func(g *EnforcedGuards) { g.VXLAN = false }},
+		"a missing profile keeps what it says": {PortSpec{Profile: "gone", Settings: Settings{Guards: Guards{VXLAN: &off}}}, func(g *EnforcedGuards) { g.VXLAN = false }},
 	} {
 		want := all
 		c.want(&want)
-		if got := s.Guards(&Port{Spec: c.port}); got != want {
+		if got := s.Settings(&Port{Spec: c.port}).Guards; got != want {
 			t.Errorf("%s: %+v, want %+v", name, got, want)
 		}
 	}

@@ -27,16 +27,3 @@ func ResolveGuards(layers ...Guards) EnforcedGuards {
 		VXLAN:      decide(func(g Guards) *bool { return g.VXLAN }),
 	}
 }
-
-// Guards are the guards in force on a port: its own, then its profile's, then on. The profile is the port's or, when it
-// names none, its switch's; a profile that is missing from the snapshot switches nothing off.
-func (s *Snapshot) Guards(p *Port) EnforcedGuards {
-	name := p.Spec.Profile
-	if sw := s.Switches[p.Spec.Switch]; name == "" && sw != nil {
-		name = sw.Spec.Profile
-	}
-	if profile := s.Profiles[name]; profile != nil {
-		return ResolveGuards(p.Spec.Guards, profile.Spec.Guards)
-	}
-	return ResolveGuards(p.Spec.Guards)
-}

@@ -25,12 +25,10 @@ type PortSpec struct {
 	// Addresses are allocated, one per subnet, when the field is absent; an empty list means none.
 	Addresses []netip.Addr `json:"addresses,omitzero"`
 	Profile   string       `json:"profile,omitempty"`
-	// Policies judge the port's packets, before the profile's and the switch's.
-	Policies []string `json:"policies,omitempty"`
 	// Host is where the port is wanted first; a move changes the location, not this field.
 	Host HostID `json:"host,omitempty"`
-	// Guards overrides the profile's, field by field.
-	Guards Guards `json:"guards,omitzero"`
+	// Settings are the port's own; they win over its profile's, field by field.
+	Settings
 }
 
 // PortState says how far a port is.
@@ -138,7 +136,7 @@ func (p *Port) Validate() error {
 	checkRef(&f, "spec.switch", string(p.Spec.Switch), true)
 	checkRef(&f, "spec.profile", p.Spec.Profile, false)
 	checkRef(&f, "spec.host", string(p.Spec.Host), false)
-	checkPolicies(&f, p.Spec.Policies)
+	p.Spec.Settings.check(&f)
 	if m := p.Spec.MAC; !m.IsZero() && !m.IsUnicast() {
 		f.add("spec.mac", "%s is a group address, a station's first byte is even: leave it out to have one allocated", m)
 	}

@@ -9,9 +9,7 @@ type Profile struct {
 
 // ProfileSpec is applied to every port that names the profile.
 type ProfileSpec struct {
-	Guards Guards `json:"guards,omitzero"`
-	// Policies judge the packets of these ports, after the port's own and before the switch's.
-	Policies []string `json:"policies,omitempty"`
+	Settings
 	// DefaultAction, allow or deny, decides where no rule does; the switch's does when it is absent.
 	DefaultAction Action `json:"defaultAction,omitempty"`
 }
@@ -29,7 +27,7 @@ func (p *Profile) Default() {}
 func (p *Profile) Validate() error {
 	var f Findings
 	checkHead(&f, &p.TypeMeta, &p.Metadata, KindProfile)
-	checkPolicies(&f, p.Spec.Policies)
+	p.Spec.Settings.check(&f)
 	checkDefaultAction(&f, p.Spec.DefaultAction)
 	return f.Err()
 }

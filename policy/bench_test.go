@@ -23,7 +23,7 @@ func wide(tb testing.TB, ports, rules int) *fabric.Snapshot {
 	s.Policies["p"] = p
 	for n := range ports {
 		name := fmt.Sprintf("port-%d", n)
-		s.Ports[fabric.PortID(name)] = &fabric.Port{Metadata: fabric.Metadata{Name: name}, Spec: fabric.PortSpec{Switch: "blue", Policies: []string{"p"},
+		s.Ports[fabric.PortID(name)] = &fabric.Port{Metadata: fabric.Metadata{Name: name}, Spec: fabric.PortSpec{Switch: "blue", Settings: fabric.Settings{Policies: []string{"p"}},
 			Addresses: []netip.Addr{netip.AddrFrom4([4]byte{10, 20, byte(n >> 8), byte(n)})}}}
 	}
 	return s

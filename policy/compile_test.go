@@ -144,7 +144,7 @@ func TestTheTableFindsTheRuleThatTheModelFinds(t *testing.T) {
 	s.Policies = append(s.Policies, sample().Policies...)
 	s.Groups, s.VNI = sample().Groups, 7
 	snap := &fabric.Snapshot{
-		Ports:    map[fabric.PortID]*fabric.Port{"p": {Spec: fabric.PortSpec{Switch: "sw", Policies: []string{"large", "a"}}}},
+		Ports:    map[fabric.PortID]*fabric.Port{"p": {Spec: fabric.PortSpec{Switch: "sw", Settings: fabric.Settings{Policies: []string{"large", "a"}}}}},
 		Switches: map[fabric.SwitchID]*fabric.Switch{"sw": {Spec: fabric.SwitchSpec{VNI: 7, DefaultAction: fabric.Deny}}},
 		Policies: map[string]*fabric.Policy{"large": s.Policies[0], "a": s.Policies[1]},
 		Groups:   map[string]*fabric.Group{"office": {Spec: fabric.GroupSpec{CIDRs: s.Groups["office"]}}},

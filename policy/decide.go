@@ -85,31 +85,12 @@ func listOf(s *fabric.Snapshot, id fabric.PortID) (list, bool) {
 	if port == nil || s.Switches[port.Spec.Switch] == nil {
 		return list{}, false
 	}
-	sw := s.Switches[port.Spec.Switch]
-	names, l := slices.Clone(port.Spec.Policies), list{vni: sw.Spec.VNI}
-	profile := port.Spec.Profile
-	if profile == "" {
-		profile = sw.Spec.Profile
+	of := s.Settings(port)
+	if !of.Known {
+		return list{}, false
 	}
-	if profile != "" {
-		p := s.Profiles[profile]
-		if p == nil {
-			return list{}, false
-		}
-		names = append(names, p.Spec.Policies...)
-		l.action = p.Spec.DefaultAction
-	}
-	names = append(names, sw.Spec.Policies...)
-	if l.action == "" {
-		l.action = sw.Spec.DefaultAction
-	}
-	if l.action == "" {
-		l.action = fabric.Allow
-	}
-	for i, name := range names {
-		if slices.Contains(names[:i], name) {
-			continue
-		}
+	l := list{vni: s.Switches[port.Spec.Switch].Spec.VNI, action: of.DefaultAction}
+	for _, name := range of.Policies {
 		pol := s.Policies[name]
 		if pol == nil || !l.add(s, pol) {
 			return list{}, false

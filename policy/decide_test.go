@@ -22,7 +22,7 @@ func world(tb testing.TB, yaml string, policies ...string) *fabric.Snapshot {
 	s := &fabric.Snapshot{
 		Switches: map[fabric.SwitchID]*fabric.Switch{"blue": {Metadata: fabric.Metadata{Name: "blue"}, Spec: fabric.SwitchSpec{Type: fabric.Private, VNI: 10001}}},
 		Ports: map[fabric.PortID]*fabric.Port{
-			"vm":  {Metadata: fabric.Metadata{Name: "vm"}, Spec: fabric.PortSpec{Switch: "blue", Addresses: []netip.Addr{addrVM, six}, Policies: policies}},
+			"vm":  {Metadata: fabric.Metadata{Name: "vm"}, Spec: fabric.PortSpec{Switch: "blue", Addresses: []netip.Addr{addrVM, six}, Settings: fabric.Settings{Policies: policies}}},
 			"far": {Metadata: fabric.Metadata{Name: "far", Labels: map[string]string{"tier": "web"}}, Spec: fabric.PortSpec{Switch: "blue", Addresses: []netip.Addr{addrFar}}},
 		},
 		Profiles: map[string]*fabric.Profile{}, Groups: map[string]*fabric.Group{}, Policies: map[string]*fabric.Policy{},

@@ -213,7 +213,7 @@ func TestGuardsOfPortOverrideProfileOverrideOn(t *testing.T) {
 	on, off := true, false
 	snap := fleet()
 	snap.Profiles["gold"] = &fabric.Profile{Metadata: fabric.Metadata{Name: "gold", Revision: 30},
-		Spec: fabric.ProfileSpec{Guards: fabric.Guards{MAC: &off, RA: &off}}}
+		Spec: fabric.ProfileSpec{Settings: fabric.Settings{Guards: fabric.Guards{MAC: &off, RA: &off}}}}
 	snap.Switches["blue"].Spec.Profile = "gold"
 	snap.Ports["a"].Spec.Guards = fabric.Guards{MAC: &on, VXLAN: &off}
 	p := plan.Wanted(snap, "h1", holding("h1", "a")).Ports["tap-a"]

@@ -24,17 +24,14 @@ type ruled struct {
 }
 
 // rules is what judges a port; its table is put on the list of those that are wanted.
-func (w *wanted) rules(port *fabric.Port, sw *fabric.Switch) ruled {
-	names, action := w.list(port, sw)
-	key := judged{strings.Join(names, "\n"), action, sw.Spec.VNI}
+func (w *wanted) rules(of fabric.EffectiveSettings, vni fabric.VNI) ruled {
+	key := judged{strings.Join(of.Policies, "\n"), of.DefaultAction, vni}
 	r, done := w.judged[key]
 	if !done {
-		r = w.ruled(names, action, sw.Spec.VNI)
+		r = w.ruled(of.Policies, of.DefaultAction, vni)
 		w.judged[key] = r
 	}
-	if name := profileOf(port, sw); name != "" && w.snap.Profiles[name] == nil {
-		r.known = false
-	}
+	r.known = r.known && of.Known
 	if !r.known { // a record has gone, and its revision with it: what closes the port must not look older than what opened it
 		r.revision = max(r.revision, w.snap.Revision)
 	}
@@ -60,32 +57,6 @@ func (w *wanted) ruled(names []string, action fabric.Action, vni fabric.VNI) (r 
 		w.state.Tables[r.table] = source
 	}
 	return r
-}
-
-// list is the order in which a port's policies are asked, each once, and what decides where no rule does.
-func (w *wanted) list(port *fabric.Port, sw *fabric.Switch) (names []string, action fabric.Action) {
-	names = slices.Clone(port.Spec.Policies)
-	if profile := w.snap.Profiles[profileOf(port, sw)]; profile != nil {
-		names, action = append(names, profile.Spec.Policies...), profile.Spec.DefaultAction
-	}
-	names = append(names, sw.Spec.Policies...)
-	if action == "" {
-		action = sw.Spec.DefaultAction
-	}
-	seen := map[string]bool{}
-	return slices.DeleteFunc(names, func(name string) bool {
-		twice := seen[name]
-		seen[name] = true
-		return twice
-	}), action
-}
-
-// profileOf is the profile of a port: its own, else its switch's.
-func profileOf(port *fabric.Port, sw *fabric.Switch) string {
-	if port.Spec.Profile != "" {
-		return port.Spec.Profile
-	}
-	return sw.Spec.Profile
 }
 
 // groups adds the members of the groups that the policy names, and their revisions; false when one is not known.

@@ -26,7 +26,7 @@ func judged() *fabric.Snapshot {
 	s := fleet()
 	s.Policies = map[string]*fabric.Policy{"own": named("own", 3, ""), "shared": named("shared", 4, "web"), "all": named("all", 40, "")}
 	s.Groups = map[string]*fabric.Group{"web": {Metadata: fabric.Metadata{Name: "web", Revision: 5}, Spec: fabric.GroupSpec{Ports: map[string]string{"tier": "web"}}}}
-	s.Profiles = map[string]*fabric.Profile{"p": {Metadata: fabric.Metadata{Name: "p"}, Spec: fabric.ProfileSpec{Policies: []string{"shared", "own"}, DefaultAction: fabric.Deny}}}
+	s.Profiles = map[string]*fabric.Profile{"p": {Metadata: fabric.Metadata{Name: "p"}, Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"shared", "own"}}, DefaultAction: fabric.Deny}}}
 	s.Ports["a"].Spec.Policies = []string{"own"}
 	s.Ports["b"].Metadata.Labels = map[string]string{"tier": "web"}
 	s.Switches["blue"].Spec.Profile, s.Switches["blue"].Spec.Policies = "p", []string{"all", "shared"}

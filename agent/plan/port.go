@@ -32,8 +32,10 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	}
 	entry.VNI, entry.MAC = vni, port.Spec.MAC
 	copy(entry.Addresses[:], port.Spec.Addresses)
-	rules := w.rules(port, sw)
-	entry.Guards, entry.Generation = w.guards(port, sw), w.settings(port, sw, rules.revision)
+	of := w.snap.Settings(port)
+	rules := w.rules(of, vni)
+	entry.Guards = guards(of.Guards, len(sw.Spec.Subnets)+len(port.Spec.Addresses) > 0)
+	entry.Generation = w.settings(port, sw, of.Profile, rules.revision)
 	entry.Gate, entry.Epoch = w.gate(name)
 	if entry.Policy = rules.table; !rules.known {
 		entry.Gate = datapath.Closed
@@ -62,10 +64,9 @@ func (w *wanted) gate(name fabric.PortID) (datapath.Gate, fabric.Epoch) {
 }
 
 // guards is the bit set of the guards in force. Where a switch has no subnet the fabric knows no addresses to hold a port
-// without addresses to (fabric.SwitchSpec.Subnets).
-func (w *wanted) guards(port *fabric.Port, sw *fabric.Switch) datapath.GuardSet {
-	of := w.snap.Guards(port)
-	if len(sw.Spec.Subnets) == 0 && len(port.Spec.Addresses) == 0 {
+// without addresses to (fabric.SwitchSpec.Subnets): addressed is false.
+func guards(of fabric.EnforcedGuards, addressed bool) datapath.GuardSet {
+	if !addressed {
 		of.IP, of.ARP = false, false
 	}
 	var set datapath.GuardSet
@@ -89,9 +90,9 @@ func (w *wanted) guards(port *fabric.Port, sw *fabric.Switch) datapath.GuardSet 
 }
 
 // settings is the revision of the port's settings: the latest of the records they come from.
-func (w *wanted) settings(port *fabric.Port, sw *fabric.Switch, rules fabric.Revision) fabric.Revision {
+func (w *wanted) settings(port *fabric.Port, sw *fabric.Switch, name string, rules fabric.Revision) fabric.Revision {
 	r := max(port.Metadata.Revision, sw.Metadata.Revision, rules)
-	if profile := w.snap.Profiles[profileOf(port, sw)]; profile != nil {
+	if profile := w.snap.Profiles[name]; profile != nil {
 		r = max(r, profile.Metadata.Revision)
 	}
 	return r

@@ -52,7 +52,7 @@ func TestPoliciesAreAppliedWithWhatTheyName(t *testing.T) {
 		"a rule of an unknown group":      {newPolicy("x", 1, "office", "ofice"), `policy/x: rule "r0": spec.rules[0].remote.groups[1]: there is no group "ofice": did you mean "office"?`},
 		"a port of an unknown policy":     {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.Policies = []string{"web", "wbe"} }), `port/x: spec.policies[1]: there is no policy "wbe": did you mean "web"?`},
 		"a switch of an unknown policy":   {change(newSwitch("x"), func(s *fabric.SwitchSpec) { s.Policies = []string{"something"} }), `there is no policy "something": create it first, or see 'weft get policies'`},
-		"a profile of an unknown policy":  {&fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("x"), Spec: fabric.ProfileSpec{Policies: []string{"wep"}}}, `did you mean "web"?`},
+		"a profile of an unknown policy":  {&fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("x"), Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"wep"}}}}, `did you mean "web"?`},
 		"a policy with two equal weights": {&fabric.Policy{TypeMeta: head(fabric.KindPolicy), Metadata: meta("x"), Spec: fabric.PolicySpec{Rules: append(newPolicy("x", 1).Spec.Rules, newPolicy("y", 1).Spec.Rules...)}}, "is the weight of rule"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -89,7 +89,7 @@ func TestPoliciesAreAppliedWithWhatTheyName(t *testing.T) {
 func TestAPortIsJudgedByABoundedList(t *testing.T) {
 	t.Parallel()
 	s := storetest.Start(t).Open(t)
-	gold := &fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("gold"), Spec: fabric.ProfileSpec{Policies: []string{"a"}}}
+	gold := &fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("gold"), Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"a"}}}}
 	port := func(policies ...string) *fabric.Port {
 		return with(newPort("web-1", "blue"), func(p *fabric.PortSpec) { p.Profile, p.Policies = "gold", policies })
 	}
@@ -106,7 +106,7 @@ func TestAPortIsJudgedByABoundedList(t *testing.T) {
 	}{
 		"a port takes another policy":    {port("b", "c"), "port web-1 would be judged by 16385 rules of direction in (policies b, c, a), the most is 16384"},
 		"a policy grows":                 {newPolicy("b", 6385), "port web-1 would be judged by 16385 rules"},
-		"a profile takes a policy":       {&fabric.Profile{TypeMeta: gold.TypeMeta, Metadata: gold.Metadata, Spec: fabric.ProfileSpec{Policies: []string{"a", "c"}}}, "16385 rules"},
+		"a profile takes a policy":       {&fabric.Profile{TypeMeta: gold.TypeMeta, Metadata: gold.Metadata, Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"a", "c"}}}}, "16385 rules"},
 		"a switch takes a policy":        {change(newSwitch("blue"), func(s *fabric.SwitchSpec) { s.Policies = []string{"c"} }), "16385 rules"},
 		"a port has 65 with its profile": {port(names...), "port web-1 would be judged by 65 policies"},
 	} {

@@ -1,0 +1,72 @@
+package fabric
+
+import "slices"
+
+// Settings are what a port and a profile may both say. A port's field wins over its profile's, field by field; of a field
+// that is absent the next layer decides, an empty one is an answer. Lists of policies are put one behind the other.
+type Settings struct {
+	// Guards of the port win over the profile's, guard by guard.
+	Guards Guards `json:"guards,omitzero"`
+	// Policies judge the packets: the port's own first, then the profile's, then the switch's.
+	Policies []string `json:"policies,omitempty"`
+}
+
+// check records what is wrong with the settings by themselves.
+func (s *Settings) check(f *Findings) {
+	checkPolicies(f, s.Policies)
+}
+
+// EffectiveSettings are what is in force on a port, after all layers have spoken.
+type EffectiveSettings struct {
+	Guards EnforcedGuards
+	// Policies are in the order in which they are asked, each once.
+	Policies []string
+	// DefaultAction is Allow or Deny, never empty.
+	DefaultAction Action
+	// Profile is the name of the profile that applies, the port's or its switch's; empty when there is none.
+	Profile string
+	// Known is false when the switch or the profile is not in the snapshot: such a port is closed.
+	Known bool
+}
+
+// Settings are the settings in force on a port: its own, then its profile's, then its switch's, then the default. The profile
+// is the one the port names or, when it names none, its switch's.
+func (s *Snapshot) Settings(p *Port) EffectiveSettings {
+	sw := s.Switches[p.Spec.Switch]
+	e := EffectiveSettings{Profile: p.Spec.Profile, Known: sw != nil}
+	if e.Profile == "" && sw != nil {
+		e.Profile = sw.Spec.Profile
+	}
+	layers := []Settings{p.Spec.Settings}
+	if profile := s.Profiles[e.Profile]; profile != nil {
+		layers, e.DefaultAction = append(layers, profile.Spec.Settings), profile.Spec.DefaultAction
+	} else if e.Profile != "" {
+		e.Known = false
+	}
+	var guards []Guards
+	for _, layer := range layers {
+		guards = append(guards, layer.Guards)
+		e.Policies = append(e.Policies, layer.Policies...)
+	}
+	if sw != nil {
+		e.Policies = append(e.Policies, sw.Spec.Policies...)
+		if e.DefaultAction == "" {
+			e.DefaultAction = sw.Spec.DefaultAction
+		}
+	}
+	if e.DefaultAction == "" {
+		e.DefaultAction = Allow
+	}
+	e.Guards, e.Policies = ResolveGuards(guards...), once(e.Policies)
+	return e
+}
+
+// once leaves out the names that are there already.
+func once(names []string) []string {
+	seen := make(map[string]bool, len(names))
+	return slices.DeleteFunc(names, func(name string) bool {
+		twice := seen[name]
+		seen[name] = true
+		return twice
+	})
+}
