@@ -162,7 +162,7 @@ func (p *prober) plan(snap *fabric.Snapshot, r api.TraceRequest) (tracing.ProbeO
 		return tracing.ProbeOptions{}, fmt.Errorf("it is plugged in nowhere: %w", fabric.ErrConflict)
 	}
 	o := tracing.ProbeOptions{From: from, Port: r.Source, VTEPs: map[netip.Addr]fabric.HostID{}, Timeout: time.Duration(r.TimeoutSeconds * float64(time.Second))}
-	probe := packet.Probe{Protocol: packet.Protocol(r.Protocol), SourceMAC: source.Spec.MAC, DestinationPort: r.Port, Nonce: packet.NewNonce()}
+	probe := packet.Probe{Protocol: packet.Protocol(r.Protocol), SourceMAC: source.Spec.MAC, DestinationPort: r.Port, Nonce: packet.NewNonce(), Size: r.Size}
 	if err := aim(&probe, &o, snap, source, r); err != nil {
 		return o, err
 	}

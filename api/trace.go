@@ -17,6 +17,8 @@ type TraceRequest struct {
 	Protocol string `json:"protocol" enum:"tcp,udp,icmp,arp"`
 	// Port is the destination port of tcp and udp, 1 to 65535; 0 otherwise.
 	Port uint16 `json:"port,omitempty"`
+	// Size is the length in bytes of the IP packet, with udp and icmp; 0 is the shortest that serves.
+	Size int `json:"size,omitempty" minimum:"0" maximum:"65535"`
 	// Explain sends nothing: the answer is what the records and the rules say of the first packet of such a connection.
 	Explain bool `json:"explain,omitempty"`
 	// TimeoutSeconds is how long to wait for the hosts' records; 0 means 3 s.

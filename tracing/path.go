@@ -137,6 +137,16 @@ func (p *Path) lastSeen() string {
 	return s
 }
 
+// Elapsed is the time from the first hop to where the frame arrived, each by its own host's clock: it may be negative. What the
+// clocks differ by is not in the sum of a way and the way back. It is false of a frame that did not arrive.
+func (p *Path) Elapsed() (time.Duration, bool) {
+	end := p.end(Hop.Arrives)
+	if p.Verdict != Delivered || end == nil {
+		return 0, false
+	}
+	return end.Time.Sub(p.Start), true
+}
+
 func (p *Path) end(is func(Hop) bool) *Step {
 	for i := range p.Hops {
 		if is(p.Hops[i].Hop) {

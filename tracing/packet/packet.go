@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -47,24 +48,26 @@ type Probe struct {
 	// SourcePort is drawn from the nonce, 49152 to 65535, when 0; DestinationPort is 1 to 65535 with TCP and UDP, else ignored.
 	SourcePort, DestinationPort uint16
 	Nonce                       Nonce
+	// Size is the length of the IP packet in bytes, of UDP and ICMP only; 0 is the shortest. Zeros pad the payload.
+	Size int
 }
 
-// marker ends the payload of our UDP and ICMP frames.
+// marker stands behind the nonce in the payload of our UDP and ICMP frames.
 const marker = "weft/1\x00\x00"
 
-// Craft makes the frame, from the Ethernet header on, with correct lengths and checksums. It is at most 100 bytes long
-// and has a label (tracing.Label). The error wraps fabric.ErrInvalid and says what is missing.
+// Craft makes the frame, from the Ethernet header on, with correct lengths and checksums and a label (tracing.Label). Unless it is
+// given a size it is at most 100 bytes long. The error wraps fabric.ErrInvalid and says what is missing.
 func Craft(p Probe) ([]byte, error) {
 	if err := p.check(); err != nil {
-		return nil, fmt.Errorf("craft a %s probe from %s to %s: %w", p.Protocol, p.Source, p.Destination, err)
+		return nil, fmt.Errorf("craft the %s probe from %s to %s: %w", p.Protocol, p.Source, p.Destination, err)
 	}
 	stack, err := p.layers()
 	if err != nil {
-		return nil, fmt.Errorf("craft a %s probe from %s to %s: %w", p.Protocol, p.Source, p.Destination, err)
+		return nil, fmt.Errorf("craft the %s probe from %s to %s: %w", p.Protocol, p.Source, p.Destination, err)
 	}
 	buf := gopacket.NewSerializeBuffer()
 	if err := gopacket.SerializeLayers(buf, gopacket.SerializeOptions{FixLengths: true, ComputeChecksums: true}, stack...); err != nil {
-		return nil, fmt.Errorf("craft a %s probe from %s to %s: %w", p.Protocol, p.Source, p.Destination, err)
+		return nil, fmt.Errorf("craft the %s probe from %s to %s: %w", p.Protocol, p.Source, p.Destination, err)
 	}
 	return buf.Bytes(), nil
 }
@@ -85,6 +88,10 @@ func (p *Probe) check() error {
 		problem = "the destination's MAC is missing"
 	case (p.Protocol == TCP || p.Protocol == UDP) && p.DestinationPort == 0:
 		problem = "the destination port is missing"
+	case p.Size != 0 && p.Protocol != UDP && p.Protocol != ICMP:
+		problem = "only udp and icmp probes have a size"
+	case p.Size != 0 && (p.Size < p.least() || p.Size > maxSize):
+		problem = fmt.Sprintf("a size of %d bytes cannot be: it is %d to %d", p.Size, p.least(), maxSize)
 	}
 	if problem != "" {
 		return fmt.Errorf("%s: %w", problem, fabric.ErrInvalid)
@@ -150,9 +157,22 @@ func (p *Probe) ipv6() *layers.IPv6 {
 	return ip
 }
 
+// maxSize is the longest IPv4 packet, in bytes.
+const maxSize = 65535
+
+// least is the length of the shortest UDP or ICMP probe as an IP packet, in bytes; UDP's header is as long as an echo's.
+func (p *Probe) least() int {
+	header := 20
+	if p.Source.Is6() {
+		header = 40
+	}
+	return header + 8 + len(p.Nonce) + len(marker)
+}
+
 // transport is what follows the IP header.
 func (p *Probe) transport(ip gopacket.NetworkLayer) ([]gopacket.SerializableLayer, error) {
-	payload := gopacket.Payload(append(append([]byte(nil), p.Nonce[:]...), marker...))
+	padding := make([]byte, max(0, p.Size-p.least()))
+	payload := gopacket.Payload(slices.Concat(p.Nonce[:], []byte(marker), padding))
 	id, seq := binary.BigEndian.Uint16(p.Nonce[8:]), binary.BigEndian.Uint16(p.Nonce[10:])
 	switch {
 	case p.Protocol == TCP:

@@ -31,6 +31,11 @@ func probe(p Protocol, from, to string) Probe {
 	}
 }
 
+func sized(p Probe, size int) Probe {
+	p.Size = size
+	return p
+}
+
 func TestCraftedFramesAreWhatTheySay(t *testing.T) {
 	for claim, test := range map[string]struct {
 		probe Probe
@@ -44,6 +49,10 @@ func TestCraftedFramesAreWhatTheySay(t *testing.T) {
 		"icmp over ipv4":   {probe(ICMP, "10.10.0.11", "10.10.0.12"), "icmp 10.10.0.11 > 10.10.0.12, 66 bytes", true},
 		"icmp over ipv6":   {probe(ICMP, "fd00::11", "fd00::12"), "icmp fd00::11 > fd00::12, 86 bytes", true},
 		"a request by arp": {probe(ARP, "10.10.0.11", "10.10.0.12"), "arp 10.10.0.11 > 10.10.0.12, 60 bytes", false},
+		"udp of a size":    {sized(probe(UDP, "10.10.0.11", "10.10.0.12"), 1450), "udp 10.10.0.11:53008 > 10.10.0.12:443, 1464 bytes", true},
+		"icmp6 of a size":  {sized(probe(ICMP, "fd00::11", "fd00::12"), 1450), "icmp fd00::11 > fd00::12, 1464 bytes", true},
+		"the shortest":     {sized(probe(ICMP, "10.10.0.11", "10.10.0.12"), 52), "icmp 10.10.0.11 > 10.10.0.12, 66 bytes", true},
+		"the longest":      {sized(probe(ICMP, "10.10.0.11", "10.10.0.12"), 65535), "icmp 10.10.0.11 > 10.10.0.12, 65549 bytes", true},
 		"mapped addresses": {probe(UDP, "::ffff:10.10.0.11", "10.10.0.12"), "udp 10.10.0.11:53008 > 10.10.0.12:443, 66 bytes", true},
 	} {
 		t.Run(claim, func(t *testing.T) {
@@ -149,6 +158,9 @@ func TestProbesThatCannotBe(t *testing.T) {
 		"no destination MAC":      func(p *Probe) { p.DestinationMAC = fabric.MAC{} },
 		"a group MAC as source":   func(p *Probe) { p.SourceMAC[0] = 1 },
 		"ARP for an IPv6 address": func(p *Probe) { *p = probe(ARP, "fd00::1", "fd00::2") },
+		"too short":               func(p *Probe) { *p = sized(probe(ICMP, "10.10.0.11", "10.10.0.12"), 51) },
+		"too long":                func(p *Probe) { *p = sized(probe(UDP, "10.10.0.11", "10.10.0.12"), 65536) },
+		"a size of TCP":           func(p *Probe) { p.Size = 100 },
 		"no source MAC":           func(p *Probe) { p.SourceMAC = fabric.MAC{} },
 	} {
 		t.Run(claim, func(t *testing.T) {

@@ -102,7 +102,7 @@ func (d *decoder) tell(s *Summary, layer gopacket.LayerType) {
 
 // recognise sees whether a payload is a probe's.
 func (s *Summary) recognise(payload []byte) {
-	if len(payload) == len(s.Nonce)+len(marker) && string(payload[len(s.Nonce):]) == marker {
+	if len(payload) >= len(s.Nonce)+len(marker) && string(payload[len(s.Nonce):][:len(marker)]) == marker {
 		s.Probe, s.Nonce = true, Nonce(payload[:len(s.Nonce)])
 	}
 }
