@@ -19,7 +19,10 @@ type Port struct {
 type PortSpec struct {
 	// VM is the machine the NIC belongs to; the port's own name when empty.
 	VM     string   `json:"vm,omitempty"`
-	Switch SwitchID `json:"switch"`
+	Switch SwitchID `json:"switch,omitempty"`
+	// SwitchLabels let the fabric choose the switch when the port is created without one: of those that carry all of these labels the
+	// one with the fewest ports. The port stays on it.
+	SwitchLabels map[string]string `json:"switchLabels,omitempty"`
 	// MAC is allocated fleet-wide when zero.
 	MAC MAC `json:"mac,omitzero"`
 	// Addresses are allocated, one per subnet, when the field is absent; an empty list means none.
@@ -133,7 +136,8 @@ func (p *Port) Validate() error {
 	if vm := p.Spec.VM; vm != "" && (len(vm) > MaxName || !vmExpr.MatchString(vm)) {
 		f.add("spec.vm", "%s must match %s and have at most %d characters", quote(vm), vmPattern, MaxName)
 	}
-	checkRef(&f, "spec.switch", string(p.Spec.Switch), true)
+	checkRef(&f, "spec.switch", string(p.Spec.Switch), len(p.Spec.SwitchLabels) == 0)
+	checkLabels(&f, "spec.switchLabels", p.Spec.SwitchLabels)
 	checkRef(&f, "spec.profile", p.Spec.Profile, false)
 	checkRef(&f, "spec.host", string(p.Spec.Host), false)
 	p.Spec.Settings.check(&f)

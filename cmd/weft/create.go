@@ -82,7 +82,7 @@ func (a *app) createPort(dryRun *bool) *cobra.Command {
 	var addresses []string
 	cmd := &cobra.Command{
 		Use: "port NAME --switch SWITCH", Short: "Create a port for a VM", Args: exactly("NAME"),
-		Example: "  weft create port web-1 --switch blue --address 10.10.0.11",
+		Example: "  weft create port web-1 --switch blue --address 10.10.0.11\n  weft create port web-2 --switch-label net=prod",
 		RunE: a.build(o, dryRun, func() (err error) {
 			o.Spec.Switch, o.Spec.Host = fabric.SwitchID(sw), fabric.HostID(host)
 			if mac != "" {
@@ -102,6 +102,7 @@ func (a *app) createPort(dryRun *bool) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&sw, "switch", "", "switch to plug it into")
+	f.StringToStringVar(&o.Spec.SwitchLabels, "switch-label", nil, "instead of --switch: labels, as name=value, of the switches to choose from")
 	f.StringVar(&o.Spec.VM, "vm", "", "the machine it belongs to; the port's name when empty")
 	f.StringVar(&mac, "mac", "", "MAC address; allocated when empty")
 	f.StringArrayVar(&addresses, "address", nil, "IP address; allocated from the switch's subnets when absent")
@@ -109,7 +110,7 @@ func (a *app) createPort(dryRun *bool) *cobra.Command {
 	a.policyFlag(cmd, &o.Spec.Policies)
 	f.StringVar(&host, "on", "", "host where it is wanted first")
 	labelFlag(cmd, o.Meta())
-	need(cmd, "switch", "blue")
+	needOne(cmd, "switch", "switch-label", "blue")
 	_ = cmd.RegisterFlagCompletionFunc("switch", a.completeNames("switch"))
 	_ = cmd.RegisterFlagCompletionFunc("profile", a.completeNames("profile"))
 	_ = cmd.RegisterFlagCompletionFunc("on", a.completeNames("host"))

@@ -181,9 +181,14 @@ func badFlag(cmd *cobra.Command, err error) error {
 // need makes a flag required, and says so in words.
 func need(cmd *cobra.Command, flag, example string) {
 	_ = cmd.MarkFlagRequired(flag) // for completion
+	needOne(cmd, flag, flag, example)
+}
+
+// needOne requires a flag, which it gives an example of, or another that stands for it.
+func needOne(cmd *cobra.Command, flag, other, example string) {
 	before := cmd.PreRunE
 	cmd.PreRunE = func(cmd *cobra.Command, args []string) error {
-		if !cmd.Flags().Changed(flag) {
+		if !cmd.Flags().Changed(flag) && !cmd.Flags().Changed(other) {
 			return &usageError{message: fmt.Sprintf("%s: --%s is missing", cmd.CommandPath(), flag), next: "for example: --" + flag + " " + example}
 		}
 		if before != nil {

@@ -16,6 +16,11 @@ func (a *applying) port(p, before *fabric.Port) error {
 	if err != nil {
 		return err
 	}
+	if p.Spec.Switch == "" {
+		if p.Spec.Switch, err = a.chooseSwitch(p, fabric.SwitchID(owner.value)); err != nil {
+			return err
+		}
+	}
 	if owner.revision != 0 && string(owner.value) != string(p.Spec.Switch) {
 		return fmt.Errorf("spec.switch: the port is on switch %s; port names are unique in the fabric, and a port does not change its switch: delete it first, or choose another name: %w",
 			owner.value, fabric.ErrConflict)
