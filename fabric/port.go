@@ -17,7 +17,9 @@ type Port struct {
 
 // PortSpec is what the operator asks for.
 type PortSpec struct {
-	// VM is the machine the NIC belongs to; the port's own name when empty.
+	// Role is host for a host's own port on an internal switch, which the host makes itself (ADR 14); empty for a VM's.
+	Role PortRole `json:"role,omitempty"`
+	// VM is the machine the NIC belongs to; the port's own name when empty. A host's port has none.
 	VM     string   `json:"vm,omitempty"`
 	Switch SwitchID `json:"switch,omitempty"`
 	// SwitchLabels let the fabric choose the switch when the port is created without one: of those that carry all of these labels the
@@ -123,7 +125,7 @@ func (p *Port) Meta() *Metadata { return &p.Metadata }
 
 // Default names the VM after the port.
 func (p *Port) Default() {
-	if p.Spec.VM == "" {
+	if p.Spec.VM == "" && !p.IsHost() {
 		p.Spec.VM = p.Metadata.Name
 	}
 }
@@ -144,6 +146,7 @@ func (p *Port) Validate() error {
 	if m := p.Spec.MAC; !m.IsZero() && !m.IsUnicast() {
 		f.add("spec.mac", "%s is a group address, a station's first byte is even: leave it out to have one allocated", m)
 	}
+	p.checkRole(&f)
 	p.checkAddresses(&f)
 	return f.Err()
 }

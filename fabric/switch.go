@@ -33,6 +33,10 @@ type SwitchSpec struct {
 	// Subnets are the prefixes port addresses are allocated from, at most one IPv4 and one IPv6; none means that the
 	// fabric allocates no addresses and does not guard them.
 	Subnets []netip.Prefix `json:"subnets,omitempty"`
+	// Gateways are those of an internal switch, at most one for each subnet; a subnet without one has its first address.
+	Gateways []netip.Addr `json:"gateways,omitempty"`
+	// Services are what the hosts do for the guests of an internal switch.
+	Services Services `json:"services,omitzero"`
 	// MTU is the guests' MTU in bytes; 0 means the smallest underlay MTU of all hosts less the encapsulation.
 	MTU int `json:"mtu,omitempty"`
 	// Profile is used by ports that name none.
@@ -75,6 +79,7 @@ func (s *Switch) Validate() error {
 		f.add("spec.vni", "%d does not fit: a VNI is 1 to %d; leave it out to have one allocated", s.Spec.VNI, MaxVNI)
 	}
 	six := s.checkSubnets(&f)
+	s.checkGateways(&f)
 	switch mtu := s.Spec.MTU; {
 	case mtu == 0:
 	case mtu < MinMTU || mtu > MaxMTU:
