@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weftnet/weft/agent/server"
+	"github.com/weftnet/weft/agent/trial"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/identity"
 	"github.com/weftnet/weft/fabric/members"
@@ -47,6 +48,7 @@ type Agent struct {
 	events    *export.EventLog
 	metrics   *export.Metrics
 	prober    *prober
+	trials    *trial.Guests
 	moves     server.Moves // nil where the host may not write
 	opened    openings
 	rules     rulebook
@@ -219,6 +221,8 @@ func (a *Agent) openProber(context.Context) error {
 	}
 	a.closeLater(a.prober.Close)
 	a.arrivals = &destinationPlane{Agent: a}
+	a.trials = trial.New(a)
+	a.closeLater(a.trials.Close)
 	if a.config.Server() {
 		a.moves = &starter{store: a.store}
 	}

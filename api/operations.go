@@ -186,3 +186,8 @@ func CollectProbe() huma.Operation {
 func DisarmProbe() huma.Operation {
 	return operation("disarm-probe", http.MethodPost, "/v1/probes/disarm", "tracing", Probe, "End a session on this host; to disarm what is not armed succeeds")
 }
+
+// TryNetwork lets a throw-away guest of a host try the network.
+func TryNetwork() huma.Operation {
+	return operation("trial", http.MethodPost, "/v1/trial", "fabric", Probe, "Start, use or end a throw-away guest on a host, plugged into a port that is marked for it")
+}

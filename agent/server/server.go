@@ -74,6 +74,12 @@ type Prober interface {
 	Disarm(ctx context.Context, s tracing.Session) error
 }
 
+// Trials run throw-away guests.
+type Trials interface {
+	// Try does what is asked, on the host that is named; there are results of a check only.
+	Try(ctx context.Context, r api.TrialRequest) ([]api.TrialCheckResult, error)
+}
+
 // Host is this host itself.
 type Host interface {
 	Doctor(ctx context.Context) ([]api.Finding, error)
@@ -119,6 +125,7 @@ type Options struct {
 	Fleet    Fleet
 	Moves    Moves
 	Prober   Prober
+	Trials   Trials
 	Host     Host
 	Reports  Reports
 	// Metrics answers /metrics on the unix socket.

@@ -15,6 +15,7 @@ func (s *Server) traceOperations() {
 	register(s, api.InjectProbe(), s.inject)
 	register(s, api.CollectProbe(), s.hops)
 	register(s, api.DisarmProbe(), s.disarm)
+	register(s, api.TryNetwork(), s.try)
 }
 
 // tracePacket follows one probe through the fabric.
@@ -92,4 +93,19 @@ func (s *Server) disarm(ctx context.Context, in *struct{ Body tracing.Session })
 		return nil, absent("trace packets")
 	}
 	return nil, s.o.Prober.Disarm(ctx, in.Body)
+}
+
+// try lets a throw-away guest try the network.
+func (s *Server) try(ctx context.Context, in *struct{ Body api.TrialRequest }) (*answer[api.List[api.TrialCheckResult]], error) {
+	if s.o.Trials == nil {
+		return nil, absent("try the network")
+	}
+	results, err := s.o.Trials.Try(ctx, in.Body)
+	if err != nil {
+		return nil, about("port/"+string(in.Body.Port), err)
+	}
+	if results == nil {
+		results = []api.TrialCheckResult{}
+	}
+	return &answer[api.List[api.TrialCheckResult]]{api.List[api.TrialCheckResult]{Items: results}}, nil
 }

@@ -116,6 +116,13 @@ func (c *Client) Disarm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/disarm", s, nil)
 }
 
+// Try lets a throw-away guest of a host try the network.
+func (c *Client) Try(ctx context.Context, r api.TrialRequest) ([]api.TrialCheckResult, error) {
+	var out api.List[api.TrialCheckResult]
+	err := c.call(ctx, http.MethodPost, "/v1/trial", r, &out)
+	return out.Items, err
+}
+
 // Left returns what a port has left behind on the host that is called when it moved away.
 func (c *Client) Left(ctx context.Context, port fabric.PortID) (l api.Left, err error) {
 	return l, c.call(ctx, http.MethodGet, "/v1/here/left/"+url.PathEscape(string(port)), nil, &l)

@@ -17,8 +17,43 @@ import (
 // namespaceDir is where `ip netns` keeps its names, so that its commands work on our namespaces.
 const namespaceDir = "/run/netns"
 
-// Namespace is a named network namespace, as `ip netns` shows it. The zero value is the namespace of the process.
-type Namespace struct{ Name string }
+// Namespace is a network namespace: a named one, as `ip netns` shows it, or one without a name, that its file keeps alive. The zero
+// value is the namespace of the process.
+type Namespace struct {
+	Name string
+	file *os.File // of one without a name
+}
+
+// OpenNamespace makes a namespace without a name, with its loopback device up. It ends, with all devices in it, when it has been
+// closed and no socket is left in it: when this process ends, at the latest.
+func OpenNamespace() (n Namespace, err error) {
+	err = onLockedThread(func() error {
+		handle, err := netns.New()
+		if err != nil {
+			return err
+		}
+		n.file = os.NewFile(uintptr(handle), "network namespace")
+		return nil
+	})
+	if err != nil {
+		return n, fmt.Errorf("open a namespace: %w%s", err, remedy(err))
+	}
+	if err := n.Do(func() error { return SetUp("lo") }); err != nil {
+		return Namespace{}, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// Close lets go of a namespace that OpenNamespace made.
+func (n Namespace) Close() error {
+	if n.file == nil {
+		return nil
+	}
+	return n.file.Close()
+}
+
+// isOwn reports whether it is the namespace of the process.
+func (n Namespace) isOwn() bool { return n.Name == "" && n.file == nil }
 
 // CreateNamespace makes the namespace with its loopback device up. An existing one is returned as it is.
 func CreateNamespace(name string) (Namespace, error) {
@@ -60,7 +95,7 @@ func Namespaces(prefix string) ([]Namespace, error) {
 
 // Exists reports whether the name stands for a living namespace.
 func (n Namespace) Exists() bool {
-	if n.Name == "" {
+	if n.isOwn() {
 		return true
 	}
 	var st unix.Statfs_t
@@ -93,7 +128,7 @@ func (n Namespace) Delete() error {
 // Do runs fn on a thread that is in the namespace. Goroutines started by fn are not in it; processes are, and so is
 // every socket fn opens, for as long as it lives.
 func (n Namespace) Do(fn func() error) error {
-	if n.Name == "" {
+	if n.isOwn() {
 		return fn()
 	}
 	return onLockedThread(func() error {
@@ -142,7 +177,12 @@ func (n Namespace) Processes() ([]int, error) {
 }
 
 // path is the file that stands for the namespace.
-func (n Namespace) path() string { return filepath.Join(namespaceDir, n.Name) }
+func (n Namespace) path() string {
+	if n.file != nil {
+		return fmt.Sprintf("/proc/self/fd/%d", n.file.Fd())
+	}
+	return filepath.Join(namespaceDir, n.Name)
+}
 
 // enter moves the calling thread into the namespace.
 func (n Namespace) enter() error {

@@ -39,7 +39,7 @@ func CreateVeth(v Veth) error {
 	if !v.PeerMAC.IsZero() {
 		link.PeerHardwareAddr = v.PeerMAC[:]
 	}
-	if v.PeerNamespace.Name != "" {
+	if !v.PeerNamespace.isOwn() {
 		handle, err := netns.GetFromPath(v.PeerNamespace.path())
 		if err != nil {
 			return fmt.Errorf("create veth %s: namespace %s of its peer: %w (see `ip netns`)", v.Name, v.PeerNamespace.Name, err)

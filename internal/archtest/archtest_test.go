@@ -18,7 +18,7 @@ const module = "github.com/weftnet/weft"
 var rows = map[string]int{
 	"cmd/weft": 7,
 	"agent":    6, "deploy/rollout": 6, "internal/lab": 6, "internal/bench": 7,
-	"agent/plan": 5, "agent/server": 5, "api/client": 5, "extension/certify": 5,
+	"agent/plan": 5, "agent/server": 5, "agent/trial": 5, "api/client": 5, "extension/certify": 5,
 	"migration": 4, "migration/libvirt": 4, "datapath": 4, "api": 4,
 	"fabric/location": 3, "datapath/nic": 3, "datapath/datapathtest": 5, "tracing/packet": 3, "tracing/export": 3,
 	"migration/qmp": 3,
