@@ -62,7 +62,7 @@ func (e *explanation) hop(host fabric.HostID, port fabric.PortID, stage tracing.
 		Source: p.Source, SourcePort: p.SourcePort, Destination: p.Destination, DestinationPort: p.DestinationPort, Protocol: p.Protocol,
 	}}
 	if known := e.snap.Ports[port]; known != nil {
-		s.VNI = e.snap.Switches[known.Spec.Switch].Spec.VNI
+		s.VNI = e.snap.Segments(known).Sends
 	}
 	e.path.Hops = append(e.path.Hops, s)
 	return &e.path.Hops[len(e.path.Hops)-1]

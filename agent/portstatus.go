@@ -80,6 +80,9 @@ func (k *keeper) closedBecause(name fabric.PortID) string {
 	if sw := k.snap.Switches[port.Spec.Switch]; sw == nil || sw.Spec.VNI == 0 {
 		return fmt.Sprintf("switch %s is not there", port.Spec.Switch)
 	}
+	if !k.snap.Segments(port).Known {
+		return fmt.Sprintf("switch %s does not list VLAN %s: apply the port again", port.Spec.Switch, k.snap.VLAN(port))
+	}
 	loc, held := k.snap.Locations[name]
 	switch {
 	case !held || loc.Host == "":

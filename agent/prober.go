@@ -184,7 +184,7 @@ func (p *prober) plan(snap *fabric.Snapshot, r api.TraceRequest) (tracing.ProbeO
 	return o, nil
 }
 
-// vniOf is the VNI of the port's switch, which is part of a probe's label.
+// vniOf is the VNI that the port sends on, which is part of a probe's label.
 func vniOf(snap *fabric.Snapshot, port fabric.PortID) (fabric.VNI, error) {
 	if snap == nil {
 		return 0, fmt.Errorf("the wanted state is not known here yet: %w", api.ErrUnavailable)
@@ -193,7 +193,7 @@ func vniOf(snap *fabric.Snapshot, port fabric.PortID) (fabric.VNI, error) {
 	if p == nil || snap.Switches[p.Spec.Switch] == nil {
 		return 0, fmt.Errorf("the port or its switch does not exist: %w", fabric.ErrNotFound)
 	}
-	return snap.Switches[p.Spec.Switch].Spec.VNI, nil
+	return snap.Segments(p).Sends, nil
 }
 
 // aim fills in the destination, and the source address of its family.

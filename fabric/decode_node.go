@@ -159,6 +159,8 @@ func form(target encoding.TextUnmarshaler) string {
 		return "a MAC address: write it as 52:54:00:12:34:56"
 	case *PortRange:
 		return "a port or a range of ports: write it as \"443\" or \"8000-8080\""
+	case *VLANRange:
+		return "a VLAN or a range of them: write it as 10, 10-20 or all"
 	case *EtherType:
 		return "an EtherType: write it as 0x88cc"
 	case *Duration:

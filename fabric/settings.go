@@ -9,11 +9,16 @@ type Settings struct {
 	Guards Guards `json:"guards,omitzero"`
 	// Policies judge the packets: the port's own first, then the profile's, then the switch's.
 	Policies []string `json:"policies,omitempty"`
+	// VLAN says on which segments of the switch the port is; it is one field: a port that has it takes nothing of its profile's.
+	VLAN *VLAN `json:"vlan,omitempty"`
 }
 
 // check records what is wrong with the settings by themselves.
 func (s *Settings) check(f *Findings) {
 	checkPolicies(f, s.Policies)
+	if s.VLAN != nil {
+		s.VLAN.check(f, "spec.vlan")
+	}
 }
 
 // EffectiveSettings are what is in force on a port, after all layers have spoken.
@@ -23,6 +28,8 @@ type EffectiveSettings struct {
 	Policies []string
 	// DefaultAction is Allow or Deny, never empty.
 	DefaultAction Action
+	// VLAN is nil for the switch's untagged segment.
+	VLAN *VLAN
 	// Profile is the name of the profile that applies, the port's or its switch's; empty when there is none.
 	Profile string
 	// Known is false when the switch or the profile is not in the snapshot: such a port is closed.
@@ -33,7 +40,7 @@ type EffectiveSettings struct {
 // is the one the port names or, when it names none, its switch's.
 func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	sw := s.Switches[p.Spec.Switch]
-	e := EffectiveSettings{Profile: p.Spec.Profile, Known: sw != nil}
+	e := EffectiveSettings{Profile: p.Spec.Profile, Known: sw != nil, VLAN: s.VLAN(p)}
 	if e.Profile == "" && sw != nil {
 		e.Profile = sw.Spec.Profile
 	}

@@ -37,6 +37,8 @@ type SwitchSpec struct {
 	Gateways []netip.Addr `json:"gateways,omitempty"`
 	// Services are what the hosts do for the guests of an internal switch.
 	Services Services `json:"services,omitzero"`
+	// VLANs are the switch's segments beside the untagged one. A port that names a VLAN adds it here; absent, the list stays.
+	VLANs []SwitchVLAN `json:"vlans,omitzero"`
 	// MTU is the guests' MTU in bytes; 0 means the smallest underlay MTU of all hosts less the encapsulation.
 	MTU int `json:"mtu,omitempty"`
 	// Profile is used by ports that name none.
@@ -78,8 +80,9 @@ func (s *Switch) Validate() error {
 	if s.Spec.VNI > MaxVNI {
 		f.add("spec.vni", "%d does not fit: a VNI is 1 to %d; leave it out to have one allocated", s.Spec.VNI, MaxVNI)
 	}
-	six := s.checkSubnets(&f)
+	six := checkSubnets(&f, "spec.subnets", s.Spec.Subnets)
 	s.checkGateways(&f)
+	s.checkVLANs(&f)
 	switch mtu := s.Spec.MTU; {
 	case mtu == 0:
 	case mtu < MinMTU || mtu > MaxMTU:
@@ -94,10 +97,10 @@ func (s *Switch) Validate() error {
 }
 
 // checkSubnets checks each subnet and that there is at most one of each family; it reports whether one is IPv6.
-func (s *Switch) checkSubnets(f *Findings) (six bool) {
+func checkSubnets(f *Findings, field string, subnets []netip.Prefix) (six bool) {
 	seen := map[bool]netip.Prefix{}
-	for i, p := range s.Spec.Subnets {
-		path := fmt.Sprintf("spec.subnets[%d]", i)
+	for i, p := range subnets {
+		path := fmt.Sprintf("%s[%d]", field, i)
 		before := len(*f)
 		checkPrefix(f, path, p)
 		if len(*f) > before {
@@ -106,7 +109,7 @@ func (s *Switch) checkSubnets(f *Findings) (six bool) {
 		is6 := p.Addr().Is6()
 		six = six || is6
 		if other, twice := seen[is6]; twice {
-			f.add(path, "%s is a second %s subnet beside %s: a switch has at most one of each family", p, family(is6), other)
+			f.add(path, "%s is a second %s subnet beside %s: a segment has at most one of each family", p, family(is6), other)
 			continue
 		}
 		seen[is6] = p

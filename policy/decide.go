@@ -89,7 +89,7 @@ func listOf(s *fabric.Snapshot, id fabric.PortID) (list, bool) {
 	if !of.Known {
 		return list{}, false
 	}
-	l := list{vni: s.Switches[port.Spec.Switch].Spec.VNI, action: of.DefaultAction}
+	l := list{vni: s.Segments(port).Sends, action: of.DefaultAction}
 	for _, name := range of.Policies {
 		pol := s.Policies[name]
 		if pol == nil || !l.add(s, pol) {

@@ -80,7 +80,7 @@ type resolved struct {
 
 // resolve finds a port's lists; ports that name the same policies share them.
 func (c *comparison) resolve(old, port *fabric.Port) *resolved {
-	key := fmt.Sprint(port.Spec.Switch, " ", old.Spec.Profile, old.Spec.Policies, " ", port.Spec.Profile, port.Spec.Policies)
+	key := fmt.Sprint(port.Spec.Switch, " ", old.Spec.Profile, old.Spec.Policies, " ", port.Spec.Profile, port.Spec.Policies, c.sides[0].Segments(old).Sends, c.sides[1].Segments(port).Sends)
 	r := c.lists[key]
 	if r == nil {
 		r = &resolved{}

@@ -200,7 +200,7 @@ func (l *linter) neverHit(object string, r *boxed) bool {
 	case r.neighborOnly():
 		why = "it matches only neighbour discovery (ICMPv6 133 to 137), which no rule judges"
 	case r.VNI != 0 && !l.hasVNI(r.VNI):
-		why = fmt.Sprintf("no switch has VNI %d", r.VNI)
+		why = fmt.Sprintf("no switch or VLAN has VNI %d", r.VNI)
 	default:
 		return false
 	}
@@ -216,7 +216,7 @@ func (b *boxed) neighborOnly() bool {
 
 func (l *linter) hasVNI(v fabric.VNI) bool {
 	for _, s := range l.snapshot.Switches {
-		if s.Spec.VNI == v {
+		if s.Spec.VNI == v || slices.ContainsFunc(s.Spec.VLANs, func(one fabric.SwitchVLAN) bool { return one.VNI == v }) {
 			return true
 		}
 	}

@@ -16,7 +16,7 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.Sta
 	w := &wanted{snap: snap, host: host, local: local, judged: map[judged]ruled{}, grouped: map[string][]netip.Prefix{}}
 	w.state.Local.VTEP, w.state.Tables = local.VTEP, map[policy.Digest]*policy.Source{}
 	w.peers()
-	w.switches()
+	w.networks()
 	w.ports()
 	w.stations()
 	return w.state
@@ -30,8 +30,9 @@ type wanted struct {
 	state datapath.State
 	// vteps are the tunnel end points that can be reached from here; this host's own is not among them.
 	vteps map[fabric.HostID]netip.Addr
-	// present are the switches in force here.
-	present map[fabric.SwitchID]fabric.VNI
+	// present are the segments in force here, and of which switches.
+	present  map[fabric.VNI]bool
+	switches map[fabric.SwitchID]bool
 	// judged is what the lists of the ports so far come to, grouped the members of the groups.
 	judged  map[judged]ruled
 	grouped map[string][]netip.Prefix
@@ -60,9 +61,9 @@ func (w *wanted) peers() {
 	}
 }
 
-// switches puts the switches in force that have a device here, or a port whose late frames are still sent on from here.
-func (w *wanted) switches() {
-	w.present = map[fabric.SwitchID]fabric.VNI{}
+// networks puts the segments in force that a port with a device here is on, or one whose late frames are still sent on from here.
+func (w *wanted) networks() {
+	w.present, w.switches = map[fabric.VNI]bool{}, map[fabric.SwitchID]bool{}
 	w.state.Switches = map[fabric.VNI]datapath.Switch{}
 	for name := range w.local.Attachments {
 		w.bring(name)
@@ -77,21 +78,23 @@ func (w *wanted) switches() {
 	}
 }
 
-// bring puts the switch of a port in force.
+// bring puts the segments of a port in force.
 func (w *wanted) bring(name fabric.PortID) {
 	port := w.snap.Ports[name]
 	if port == nil {
 		return
 	}
+	seg := w.snap.Segments(port)
+	if !seg.Known {
+		return
+	}
 	sw := w.snap.Switches[port.Spec.Switch]
-	if sw == nil || sw.Spec.VNI == 0 || sw.Spec.VNI > fabric.MaxVNI {
-		return
+	mtu := min(max(w.snap.SwitchMTU(sw), minMTU), maxMTU)
+	w.switches[port.Spec.Switch] = true
+	for _, vni := range append(seg.Heard(), seg.Sends) {
+		w.present[vni] = true
+		w.state.Switches[vni] = datapath.Switch{MTU: mtu}
 	}
-	if _, done := w.present[port.Spec.Switch]; done {
-		return
-	}
-	w.present[port.Spec.Switch] = sw.Spec.VNI
-	w.state.Switches[sw.Spec.VNI] = datapath.Switch{MTU: min(max(w.snap.SwitchMTU(sw), minMTU), maxMTU)}
 }
 
 // The bounds of datapath.Switch.MTU, in bytes: what every IPv4 host must be able to receive (RFC 791), and the longest packet.
@@ -100,32 +103,50 @@ const (
 	maxMTU = 65535
 )
 
-// stations fills the FDB, the neighbours and the flood lists with every port of the switches in force here.
+// stations fills the FDB, the neighbours and the flood lists of every segment in force here with the ports that are on it.
 func (w *wanted) stations() {
 	w.state.FDB = make(map[datapath.FDBKey]datapath.FDB, len(w.snap.Ports))
 	w.state.Neighbors = make(map[datapath.NeighborKey]fabric.MAC, len(w.snap.Ports))
 	w.state.Flood = map[datapath.FloodKey]struct{}{}
 	for name, port := range w.snap.Ports {
-		vni, here := w.present[port.Spec.Switch]
-		if !here {
+		if !w.switches[port.Spec.Switch] {
 			continue
 		}
-		for _, a := range port.Spec.Addresses {
-			key := datapath.NeighborKey{VNI: vni, Addr: a}
-			if mac, taken := w.state.Neighbors[key]; !taken || lower(port.Spec.MAC, mac) {
-				w.state.Neighbors[key] = port.Spec.MAC
-			}
-		}
-		loc, held := w.snap.Locations[name]
-		if !held {
+		seg := w.snap.Segments(port)
+		if !seg.Known {
 			continue
 		}
-		w.flood(vni, loc)
-		key := datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}
-		entry, ok := w.station(name, loc)
-		if known, taken := w.state.FDB[key]; ok && (!taken || prefer(entry, known)) {
-			w.state.FDB[key] = entry
+		for _, vni := range seg.Heard() {
+			w.member(name, port, vni)
 		}
+	}
+}
+
+// member puts a port among those that a segment's frames reach.
+func (w *wanted) member(name fabric.PortID, port *fabric.Port, vni fabric.VNI) {
+	if !w.present[vni] {
+		return
+	}
+	for _, a := range port.Spec.Addresses {
+		key := datapath.NeighborKey{VNI: vni, Addr: a}
+		if mac, taken := w.state.Neighbors[key]; !taken || lower(port.Spec.MAC, mac) {
+			w.state.Neighbors[key] = port.Spec.MAC
+		}
+	}
+	loc, held := w.snap.Locations[name]
+	if !held {
+		return
+	}
+	w.flood(vni, loc)
+	if entry, ok := w.station(name, loc); ok {
+		w.put(datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}, entry)
+	}
+}
+
+// put keeps the preferred one of two ports that claim one MAC.
+func (w *wanted) put(key datapath.FDBKey, entry datapath.FDB) {
+	if known, taken := w.state.FDB[key]; !taken || prefer(entry, known) {
+		w.state.FDB[key] = entry
 	}
 }
 

@@ -26,15 +26,15 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 		return entry
 	}
 	sw := w.snap.Switches[port.Spec.Switch]
-	vni, usable := w.present[port.Spec.Switch]
-	if !usable {
+	seg := w.snap.Segments(port)
+	if !seg.Known {
 		return entry
 	}
-	entry.VNI, entry.MAC = vni, port.Spec.MAC
+	entry.VNI, entry.MAC = seg.Sends, port.Spec.MAC
 	copy(entry.Addresses[:], port.Spec.Addresses)
 	of := w.snap.Settings(port)
-	rules := w.rules(of, vni)
-	entry.Guards = guards(of.Guards, len(sw.Spec.Subnets)+len(port.Spec.Addresses) > 0)
+	rules := w.rules(of, seg.Sends)
+	entry.Guards = guards(of.Guards, len(sw.SubnetsOf(of.VLAN.Home()))+len(port.Spec.Addresses) > 0)
 	entry.Generation = w.settings(port, sw, of.Profile, rules.revision)
 	entry.Gate, entry.Epoch = w.gate(name)
 	if entry.Policy = rules.table; !rules.known {

@@ -60,6 +60,9 @@ func (a *app) describe(ctx context.Context, r api.Resource, name string) error {
 		}
 		a.describeRules(o, hitsOf(o.Metadata.Name, ports.Items))
 	case *fabric.Port:
+		if err := a.describeVLAN(ctx, c, o); err != nil {
+			return err
+		}
 		a.describeDrops(o.Status)
 		a.describeHits(o.Status.Rules)
 	case *fabric.Host:

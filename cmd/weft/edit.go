@@ -14,14 +14,15 @@ import (
 // setCommand changes fields of one object.
 func (a *app) setCommand() *cobra.Command {
 	var dryRun bool
+	var settings fabric.Settings
 	cmd := &cobra.Command{
 		Use: "set KIND NAME FIELD=VALUE…", Short: "Change fields of an object",
 		Long: "Change fields of an object. A field is a path below spec, or begins with labels. or annotations.; a value is YAML,\n" +
 			"and nothing after the = takes the field away.",
-		Example:           "  weft set switch blue mtu=1400\n  weft set port web-1 profile=gold labels.tier=web guards.ip=false",
+		Example:           "  weft set switch blue mtu=1400\n  weft set port web-1 profile=gold labels.tier=web guards.ip=false\n  weft set port web-1 --vlan 10",
 		ValidArgsFunction: a.completeObject,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) < 3 {
+			if len(args) < 3 && (settings.VLAN == nil || len(args) < 2) {
 				return exactly("KIND", "NAME", "FIELD=VALUE")(cmd, args)
 			}
 			return nil
@@ -34,10 +35,19 @@ func (a *app) setCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return a.traced(cmd, func(ctx context.Context) error { return a.set(ctx, r, args[1], args[2:], dryRun) })
+			fields := args[2:]
+			if settings.VLAN != nil {
+				field, err := vlanField(settings.VLAN)
+				if err != nil {
+					return err
+				}
+				fields = append(fields, field)
+			}
+			return a.traced(cmd, func(ctx context.Context) error { return a.set(ctx, r, args[1], fields, dryRun) })
 		},
 	}
 	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "check everything and write nothing")
+	vlanFlag(cmd, &settings)
 	return a.waitFlags(a.confirmFlag(cmd))
 }
 

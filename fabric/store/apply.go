@@ -169,6 +169,8 @@ type applying struct {
 	attempt int
 	pools   map[netip.Prefix]*pool // by subnet; subnets of two switches never overlap
 	judged  judged
+	// segmented is set when a profile has changed its VLAN, or a switch its profile.
+	segmented bool
 }
 
 // all puts every object into the draft; an apply may bring a switch together with its ports.
@@ -200,6 +202,9 @@ func (a *applying) all(wanted []fabric.Object) (ApplyResult, error) {
 		result.Objects[i] = Applied{Object: o, Outcome: outcome}
 	}
 	if err := errors.Join(errs...); err != nil {
+		return ApplyResult{}, err
+	}
+	if err := a.segments(); err != nil {
 		return ApplyResult{}, err
 	}
 	if err := a.quotas(); err != nil {

@@ -128,6 +128,11 @@ func (d *deleting) sw(s *fabric.Switch) error {
 			return err
 		}
 	}
+	for _, v := range s.Spec.VLANs {
+		if err := d.remove(indexVNI(v.VNI)); err != nil {
+			return err
+		}
+	}
 	return d.remove(indexVNI(s.Spec.VNI))
 }
 

@@ -41,6 +41,9 @@ func (a *applying) port(p, before *fabric.Port) error {
 		return err
 	}
 	a.judged.ports = append(a.judged.ports, p)
+	if sw, err = a.segment(p, sw); err != nil {
+		return err
+	}
 	if err := a.refer("spec.host", fabric.KindHost, string(p.Spec.Host)); err != nil {
 		return err
 	}
@@ -51,6 +54,20 @@ func (a *applying) port(p, before *fabric.Port) error {
 		return err
 	}
 	return a.addresses(p, before, sw)
+}
+
+// at is the switch as a port of these segments sees it: with their subnets alone.
+func at(sw *fabric.Switch, segments ...fabric.VLANID) *fabric.Switch {
+	seen := *sw
+	seen.Spec.Subnets = nil
+	for _, id := range segments {
+		for _, subnet := range sw.SubnetsOf(id) {
+			if !slices.Contains(seen.Spec.Subnets, subnet) {
+				seen.Spec.Subnets = append(seen.Spec.Subnets, subnet)
+			}
+		}
+	}
+	return &seen
 }
 
 // switchOf is the port's switch; the commit depends on its staying as it is, because its subnets decide the addresses.
@@ -131,7 +148,13 @@ func (a *applying) freeMAC() (fabric.MAC, error) {
 
 // addresses keeps, takes or allocates the port's addresses: one of each subnet when the field is absent, none when empty.
 func (a *applying) addresses(p, before *fabric.Port, sw *fabric.Switch) error {
-	if p.Spec.Addresses == nil && before != nil {
+	v, err := a.vlanOf(p, sw)
+	if err != nil {
+		return err
+	}
+	home := at(sw, v.Home())
+	sw = at(sw, sw.Reach(v)...)
+	if p.Spec.Addresses == nil && before != nil && !slices.ContainsFunc(before.Spec.Addresses, func(a netip.Addr) bool { return usable(sw, a) != nil }) {
 		p.Spec.Addresses = before.Spec.Addresses
 	}
 	if before != nil {
@@ -145,7 +168,7 @@ func (a *applying) addresses(p, before *fabric.Port, sw *fabric.Switch) error {
 		}
 	}
 	if p.Spec.Addresses == nil {
-		for _, subnet := range sw.Spec.Subnets {
+		for _, subnet := range home.Spec.Subnets {
 			addr, err := a.freeAddress(p.Spec.Switch, subnet)
 			if err != nil {
 				return err

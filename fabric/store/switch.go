@@ -17,9 +17,13 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if err := a.vni(s, before); err != nil {
 		return err
 	}
+	if err := a.vlans(s, before); err != nil {
+		return err
+	}
 	if err := a.refer("spec.profile", fabric.KindProfile, s.Spec.Profile); err != nil {
 		return err
 	}
+	a.segmented = a.segmented || before != nil && before.Spec.Profile != s.Spec.Profile
 	if err := a.policies(s.Spec.Policies); err != nil {
 		return err
 	}
@@ -29,10 +33,11 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if err := a.fits(s); err != nil {
 		return err
 	}
-	if before != nil && slices.Equal(before.Spec.Subnets, s.Spec.Subnets) || before == nil && len(s.Spec.Subnets) == 0 {
+	wanted := s.AllSubnets()
+	if before != nil && slices.Equal(before.AllSubnets(), wanted) || before == nil && len(wanted) == 0 {
 		return nil
 	}
-	if err := a.subnets(s.Metadata.Name, s.Spec.Subnets); err != nil {
+	if err := a.subnets(s.Metadata.Name, wanted); err != nil {
 		return err
 	}
 	if before == nil {
@@ -131,7 +136,10 @@ func (a *applying) subnets(name string, wanted []netip.Prefix) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range wanted {
+	for i, p := range wanted {
+		if j := slices.IndexFunc(wanted[:i], p.Overlaps); j >= 0 {
+			return fmt.Errorf("spec.subnets: %s overlaps %s of another VLAN of the switch: choose another: %w", p, wanted[j], fabric.ErrConflict)
+		}
 		for other, theirs := range all {
 			i := slices.IndexFunc(theirs, p.Overlaps)
 			if other != name && i >= 0 {
@@ -170,8 +178,8 @@ func (d *draft) allSubnets() (map[string][]netip.Prefix, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the record of all subnets cannot be read and not be made again: %w", err)
 		}
-		if s := as[*fabric.Switch](o); len(s.Spec.Subnets) > 0 {
-			all[s.Metadata.Name] = s.Spec.Subnets
+		if s := as[*fabric.Switch](o); len(s.AllSubnets()) > 0 {
+			all[s.Metadata.Name] = s.AllSubnets()
 		}
 	}
 	d.store.log.Warn("the record of all subnets could not be read and is made again from the switches", "key", subnetsKey)
@@ -187,7 +195,7 @@ func (a *applying) stillInside(s *fabric.Switch) error {
 	}
 	for _, r := range records {
 		addr, err := netip.ParseAddr(r.key[len(below):])
-		if err == nil && len(s.Spec.Subnets) > 0 && !inside(s.Spec.Subnets, addr) {
+		if err == nil && len(s.AllSubnets()) > 0 && !inside(s.AllSubnets(), addr) {
 			return fmt.Errorf("spec.subnets: port %s has %s, which would be outside: keep its subnet, or change the port first: %w", r.value, addr, fabric.ErrConflict)
 		}
 	}
