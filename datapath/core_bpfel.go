@@ -18,6 +18,14 @@ type coreAddress struct {
 	W [4]uint32
 }
 
+type coreBucket struct {
+	_         structs.HostLayout
+	Rate      uint64
+	Burst     uint64
+	Tolerance uint64
+	At        uint64
+}
+
 type coreCombo struct {
 	_     structs.HostLayout
 	Rule  uint16
@@ -289,6 +297,13 @@ type coreJudgement struct {
 	Vector     coreVectorKey
 }
 
+type coreLimits struct {
+	_      structs.HostLayout
+	Rate   [2]coreBucket
+	Storm  [3][2]coreBucket
+	Marked [2]uint64
+}
+
 type coreLogged struct {
 	_           structs.HostLayout
 	Kind        uint32
@@ -487,6 +502,7 @@ const (
 	coreMapFragmentsV1   = "fragments_v1"
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
+	coreMapLimitsV1      = "limits_v1"
 	coreMapNeighborsV1   = "neighbors_v1"
 	coreMapNetworksV1    = "networks_v1"
 	coreMapPeersV1       = "peers_v1"
@@ -577,6 +593,7 @@ type coreMapSpecs struct {
 	FragmentsV1   *ebpf.MapSpec `ebpf:"fragments_v1"`
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
+	LimitsV1      *ebpf.MapSpec `ebpf:"limits_v1"`
 	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
 	NetworksV1    *ebpf.MapSpec `ebpf:"networks_v1"`
 	PeersV1       *ebpf.MapSpec `ebpf:"peers_v1"`
@@ -631,6 +648,7 @@ type coreMaps struct {
 	FragmentsV1   *ebpf.Map `ebpf:"fragments_v1"`
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
+	LimitsV1      *ebpf.Map `ebpf:"limits_v1"`
 	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
 	NetworksV1    *ebpf.Map `ebpf:"networks_v1"`
 	PeersV1       *ebpf.Map `ebpf:"peers_v1"`
@@ -661,6 +679,7 @@ func (m *coreMaps) Close() error {
 		m.FragmentsV1,
 		m.HitsV1,
 		m.Letter,
+		m.LimitsV1,
 		m.NeighborsV1,
 		m.NetworksV1,
 		m.PeersV1,

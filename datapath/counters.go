@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 
@@ -33,6 +34,8 @@ type Counters struct {
 	SentOn uint64
 	// Untold are hop records and events that the ring had no room for, Unlogged events about rules beyond the port's 100 a second.
 	Untold, Unlogged uint64
+	// MarkedOut and MarkedIn are packets from the guest and to it that were told to slow down (ECN's CE) near the port's rate.
+	MarkedOut, MarkedIn uint64
 	// DropsIn are frames from the guest (Host: from the underlay) that ended here, DropsOut those for the guest.
 	DropsIn, DropsOut map[tracing.Reason]uint64
 }
@@ -125,6 +128,7 @@ func (d *Datapath) countersOf(slot uint32, drops drops) (c Counters, err error) 
 		c.Untold += s.Untold
 		c.Unlogged += s.Unlogged
 	}
+	c.MarkedOut, c.MarkedIn = atomic.LoadUint64(&d.shared.limits[slot].Marked[0]), atomic.LoadUint64(&d.shared.limits[slot].Marked[1])
 	c.DropsIn, c.DropsOut = drops[[2]uint16{uint16(slot), 0}], drops[[2]uint16{uint16(slot), 1}]
 	return c, nil
 }

@@ -160,7 +160,7 @@ func (s shared) adoptFor(slot uint32, d time.Duration) {
 	atomic.StoreUint64(&s.slots[slot].Adopt, monotonic()+uint64(d))
 }
 
-// forgetPolicy leaves a slot without rules and adoption.
+// forgetPolicy leaves a slot without rules, limits and adoption.
 func (s shared) forgetPolicy(slot uint32) {
 	atomic.StoreUint64(&s.slots[slot].Policy, 0)
 	atomic.StoreUint64(&s.slots[slot].Adopt, 0)

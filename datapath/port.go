@@ -49,6 +49,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		if err := errors.Join(d.clearMemory(now.value.Slot), d.clearHits(now.value.Slot)); err != nil {
 			return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 		}
+		d.shared.refill(now.value.Slot)
 	}
 	was := fabric.VNI(now.value.Vni)
 	table, err := d.judgedBy(p)
@@ -60,6 +61,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		d.closeFor(now, p)
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
+	d.shared.limitBy(now.value.Slot, p.Limits)
 	now.value = p.toCore(device, now.value.Slot, mtus[p.VNI])
 	if err := d.install(now, found, p, was); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
@@ -97,6 +99,7 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	d.shared.setOut(slot, 0, 0, 0)
 	d.shared.setGate(slot, Closed, 0, 0)
 	d.shared.forgetPolicy(slot)
+	d.shared.refill(slot)
 	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot), d.clearMemory(slot)); err != nil {
 		d.slots.release(slot)
 		return nil, err
@@ -129,6 +132,7 @@ func (d *Datapath) renew(now *port, p Port) error {
 	}
 	errs := []error{d.clearMemory(slot)}
 	if name != p.Name {
+		d.shared.refill(slot)
 		errs = append(errs, d.clearHits(slot), d.clearCounters(slot))
 	}
 	return errors.Join(errs...)
@@ -267,6 +271,7 @@ func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 		Epoch: fabric.Epoch(c.Epoch), Generation: fabric.Revision(c.Generation),
 	}
 	p.Gate, _ = d.shared.loadGate(c.Slot)
+	p.Limits = d.shared.limitsOf(c.Slot)
 	for i, a := range c.Addresses[:min(c.AddressesCount, MaxPortAddresses)] {
 		p.Addresses[i] = fromCore(a)
 	}

@@ -40,6 +40,7 @@ type shared struct {
 	memory [][]byte
 	config *coreConfig
 	slots  []coreSlot
+	limits []coreLimits
 }
 
 // mapShared maps the arrays into this process.
@@ -52,10 +53,15 @@ func mapShared(m coreMaps) (s shared, err error) {
 	if err != nil {
 		return s, errors.Join(err, unix.Munmap(config))
 	}
+	limits, err := mapArray(m.LimitsV1, maxPorts*int(unsafe.Sizeof(coreLimits{})))
+	if err != nil {
+		return s, errors.Join(err, unix.Munmap(config), unix.Munmap(slots))
+	}
 	return shared{
-		memory: [][]byte{config, slots},
+		memory: [][]byte{config, slots, limits},
 		config: (*coreConfig)(unsafe.Pointer(&config[0])),
 		slots:  unsafe.Slice((*coreSlot)(unsafe.Pointer(&slots[0])), maxPorts),
+		limits: unsafe.Slice((*coreLimits)(unsafe.Pointer(&limits[0])), maxPorts),
 	}, nil
 }
 

@@ -104,6 +104,8 @@ type Port struct {
 	Generation fabric.Revision
 	// Policy names the table that the port's packets are judged by; zero: there are no rules, everything passes.
 	Policy policy.Digest
+	// Limits are what the guest may send and receive at most.
+	Limits Limits
 }
 
 // FDBKey is a station of a switch.

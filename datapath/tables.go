@@ -268,9 +268,13 @@ func (d *Datapath) judgedBy(p Port) (*table, error) {
 	return t, nil
 }
 
-// policyWord is the policy word of a slot, setPolicyWord changes it with one store.
-func (s shared) policyWord(slot uint32) uint64 { return atomic.LoadUint64(&s.slots[slot].Policy) }
+// policyWord is what the policy word of a slot says of what judges the port, setPolicyWord changes it with one store. Nobody else
+// changes the word.
+func (s shared) policyWord(slot uint32) uint64 {
+	return atomic.LoadUint64(&s.slots[slot].Policy) & judgedMask
+}
 
 func (s shared) setPolicyWord(slot uint32, word uint64) {
-	atomic.StoreUint64(&s.slots[slot].Policy, word)
+	limits := atomic.LoadUint64(&s.slots[slot].Policy) &^ judgedMask
+	atomic.StoreUint64(&s.slots[slot].Policy, word|limits)
 }

@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0x13e278d0
+const StagesABI uint32 = 0xbd724fa1
 
 // The stages of a packet's way, in its order.
 const (
@@ -13,6 +13,8 @@ const (
 	StageGuard Stage = 2
 	// StagePolicyOut: the sender's port: its flows, then its rules for what the guest sends.
 	StagePolicyOut Stage = 5
+	// StageLimitOut: the sender's port: the rate of what its guest sends.
+	StageLimitOut Stage = 6
 	// StageFDB: destination MAC to port or tunnel end point; flood list for the rest.
 	StageFDB Stage = 7
 	// StageEncap: VXLAN header put on, MTU checked.
@@ -29,6 +31,8 @@ const (
 	StageRelay Stage = 14
 	// StagePolicyIn: the receiver's port: its flows, then its rules for what the guest receives.
 	StagePolicyIn Stage = 16
+	// StageLimitIn: the receiver's port: the rate of what its guest receives.
+	StageLimitIn Stage = 17
 	// StagePortOut: delivered to the guest's device, or a probe caught before it.
 	StagePortOut Stage = 19
 )
@@ -94,6 +98,8 @@ const (
 	ReasonPolicyDenied Reason = 115
 	// ReasonPolicyRejected: a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes.
 	ReasonPolicyRejected Reason = 116
+	// ReasonRateLimited: more than the port's rate and burst let pass.
+	ReasonRateLimited Reason = 121
 	// ReasonPortDisabled: the port is closed on this host.
 	ReasonPortDisabled Reason = 201
 	// ReasonPortUnknown: no port is known for this device.
@@ -157,13 +163,14 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 43
+const ReasonCount = 44
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
 	{id: StagePortIn, name: "port.in", doc: "the frame left the guest: port known, open, well-formed"},
 	{id: StageGuard, name: "guard", doc: "source MAC and address, ARP/ND, DHCP server, RA, control frames, VXLAN"},
 	{id: StagePolicyOut, name: "policy.out", doc: "the sender's port: its flows, then its rules for what the guest sends"},
+	{id: StageLimitOut, name: "limit.out", doc: "the sender's port: the rate of what its guest sends"},
 	{id: StageFDB, name: "fdb", doc: "destination MAC to port or tunnel end point; flood list for the rest"},
 	{id: StageEncap, name: "encap", doc: "VXLAN header put on, MTU checked"},
 	{id: StageUnderlayOut, name: "underlay.out", doc: "handed to the underlay NIC"},
@@ -172,6 +179,7 @@ var stages = []described[Stage]{
 	{id: StageFDBLocal, name: "fdb.local", doc: "destination port on this host"},
 	{id: StageRelay, name: "relay", doc: "sent on to the port's new host after a move"},
 	{id: StagePolicyIn, name: "policy.in", doc: "the receiver's port: its flows, then its rules for what the guest receives"},
+	{id: StageLimitIn, name: "limit.in", doc: "the receiver's port: the rate of what its guest receives"},
 	{id: StagePortOut, name: "port.out", doc: "delivered to the guest's device, or a probe caught before it"},
 }
 
@@ -215,6 +223,7 @@ var reasons = []described[Reason]{
 	{id: ReasonGuardEvasion, name: "guard_evasion", doc: "IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards", fix: "send it plainly, or turn guards ip, arp, dhcpServer, ra and vxlan off"},
 	{id: ReasonPolicyDenied, name: "policy_denied", doc: "a rule denies it, or the default action where no rule matches", fix: "weft describe port NAME lists its rules with what they have met; weft trace FROM TO PROTOCOL/PORT names the rule"},
 	{id: ReasonPolicyRejected, name: "policy_rejected", doc: "a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes", fix: "weft describe port NAME lists its rules with what they have met; weft trace FROM TO PROTOCOL/PORT names the rule"},
+	{id: ReasonRateLimited, name: "rate_limited", doc: "more than the port's rate and burst let pass", fix: "nothing, if the limit is meant: TCP slows down, with ECN without loss; else raise rate.out or rate.in of the port or its profile"},
 	{id: ReasonPortDisabled, name: "port_disabled", doc: "the port is closed on this host", fix: "weft describe port NAME"},
 	{id: ReasonPortUnknown, name: "port_unknown", doc: "no port is known for this device", fix: "weft get ports; the device may be left over"},
 	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "tagged frame on an access port", fix: "send untagged"},

@@ -4,6 +4,7 @@
 
 #include "guard.h"
 #include "judge.h"
+#include "limits.h"
 
 INLINE const struct fdb *station(__u32 vni, const __u8 *mac)
 {
@@ -103,13 +104,17 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 
 
 	stats->offered++;
 	trace_generation(w, out);
-	if (unlikely(!reason && (s->policy & POLICY_IN))) {
+	if (unlikely(!reason && (s->policy & (POLICY_IN | LIMIT_IN)))) {
 		if (!w->described)
 			f ? describe(skb, w, f) : describe_frame(skb, w);
-		if ((reason = judge(w, slot, 1)))
-			return turn_away(skb, w, slot, reason);
-		TRACE_AT(out, w, STAGE_POLICY_IN, RESULT_PASS, 0);
-		w->rule = 0;
+		if (s->policy & POLICY_IN) {
+			if ((reason = judge(w, slot, 1)))
+				return turn_away(skb, w, slot, reason);
+			TRACE_AT(out, w, STAGE_POLICY_IN, RESULT_PASS, 0);
+			w->rule = 0;
+		}
+		if ((s->policy & LIMIT_IN) && limit_in(skb, w, f, slot, out))
+			return DROP;
 	}
 	if (unlikely(!reason && w->traced == CAUGHT))
 		reason = DROP_PROBE_CAUGHT;

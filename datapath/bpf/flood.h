@@ -48,6 +48,8 @@ static long copy_to_port(__u32 i, struct copies *c)
 	COUNT(id, offered);
 	if (unlikely(!reason && (s->policy & POLICY_IN)))
 		reason = judge_copy(c->w, id);
+	if (unlikely(!reason && (s->policy & LIMIT_IN)))
+		reason = limit(c->skb, c->w, 0, id, COPY_TO_PORT);
 	if (!reason && c->w->traced == CAUGHT)
 		reason = DROP_PROBE_CAUGHT;
 	if (!reason) {

@@ -15,6 +15,7 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 #define barrier() __asm__ __volatile__("" ::: "memory") /* the compiler keeps loads and stores on their side of it */
+#define barrier_var(x) __asm__ __volatile__("" : "+r"(x)) /* the compiler does not know what is in x */
 #define bswap16(x) __builtin_bswap16(x)
 #define bswap32(x) __builtin_bswap32(x)
 #define bswap64(x) __builtin_bswap64(x)
@@ -62,6 +63,7 @@ static long (*const bpf_skb_change_tail)(void *skb, __u32 len, __u64 flags) = (v
 static long (*const bpf_skb_change_type)(void *skb, __u32 type) = (void *)BPF_FUNC_skb_change_type;
 static long (*const bpf_skb_pull_data)(void *skb, __u32 len) = (void *)BPF_FUNC_skb_pull_data;
 static long (*const bpf_skb_vlan_pop)(void *skb) = (void *)BPF_FUNC_skb_vlan_pop;
+static long (*const bpf_skb_ecn_set_ce)(void *skb) = (void *)BPF_FUNC_skb_ecn_set_ce;
 static __u32 (*const bpf_get_hash_recalc)(void *skb) = (void *)BPF_FUNC_get_hash_recalc;
 static long (*const bpf_loop)(__u32 times, void *body, void *argument, __u64 flags) = (void *)BPF_FUNC_loop;
 static long (*const bpf_ringbuf_output)(void *ring, void *data, __u64 size, __u64 flags) = (void *)BPF_FUNC_ringbuf_output;

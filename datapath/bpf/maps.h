@@ -16,6 +16,16 @@ struct {
 	MAP_TYPE(value, struct config);
 } config_v1 SEC(".maps");
 
+/* Key: slot. Value: the limits of its port, and how far each is used up; words that change alone.
+ * Told by the loader, used up by limit and is_storm. Read for ports whose policy word has a LIMIT_ bit. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_UINT(max_entries, MAX_PORTS);
+	MAP_UINT(map_flags, BPF_F_MMAPABLE);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct limits);
+} limits_v1 SEC(".maps");
+
 /* Key: ifindex of a port's device. Value: the port's settings; replaced as a whole, never changed in place.
  * Written by the loader. Read by vp_in for each frame, and by the sentinels. */
 struct {

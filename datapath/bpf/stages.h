@@ -3,7 +3,7 @@
 #define WEFT_STAGES_H
 
 /* Changes whenever a number or a dense index of this file changes its meaning; Go has the same value (tracing.StagesABI). */
-#define STAGES_ABI 0x13e278d0U
+#define STAGES_ABI 0xbd724fa1U
 
 /* Stages of a packet's way, in its order. */
 enum weft_stage {
@@ -11,6 +11,7 @@ enum weft_stage {
 	STAGE_PORT_IN = 1, /* the frame left the guest: port known, open, well-formed */
 	STAGE_GUARD = 2, /* source MAC and address, ARP/ND, DHCP server, RA, control frames, VXLAN */
 	STAGE_POLICY_OUT = 5, /* the sender's port: its flows, then its rules for what the guest sends */
+	STAGE_LIMIT_OUT = 6, /* the sender's port: the rate of what its guest sends */
 	STAGE_FDB = 7, /* destination MAC to port or tunnel end point; flood list for the rest */
 	STAGE_ENCAP = 9, /* VXLAN header put on, MTU checked */
 	STAGE_UNDERLAY_OUT = 10, /* handed to the underlay NIC */
@@ -19,6 +20,7 @@ enum weft_stage {
 	STAGE_FDB_LOCAL = 13, /* destination port on this host */
 	STAGE_RELAY = 14, /* sent on to the port's new host after a move */
 	STAGE_POLICY_IN = 16, /* the receiver's port: its flows, then its rules for what the guest receives */
+	STAGE_LIMIT_IN = 17, /* the receiver's port: the rate of what its guest receives */
 	STAGE_PORT_OUT = 19, /* delivered to the guest's device, or a probe caught before it */
 };
 
@@ -51,6 +53,7 @@ enum weft_reason {
 	DROP_GUARD_EVASION = 114, /* policy: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards */
 	DROP_POLICY_DENIED = 115, /* policy: a rule denies it, or the default action where no rule matches */
 	DROP_POLICY_REJECTED = 116, /* policy: a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes */
+	DROP_RATE_LIMITED = 121, /* policy: more than the port's rate and burst let pass */
 	DROP_PORT_DISABLED = 201, /* config: the port is closed on this host */
 	DROP_PORT_UNKNOWN = 202, /* config: no port is known for this device */
 	DROP_VLAN_NOT_ALLOWED = 203, /* config: tagged frame on an access port */
@@ -98,37 +101,38 @@ enum weft_reason_index {
 	REASON_INDEX_GUARD_EVASION = 10,
 	REASON_INDEX_POLICY_DENIED = 11,
 	REASON_INDEX_POLICY_REJECTED = 12,
-	REASON_INDEX_PORT_DISABLED = 13,
-	REASON_INDEX_PORT_UNKNOWN = 14,
-	REASON_INDEX_VLAN_NOT_ALLOWED = 15,
-	REASON_INDEX_VNI_UNKNOWN = 16,
-	REASON_INDEX_VTEP_UNKNOWN = 17,
-	REASON_INDEX_VTEP_NOT_ALLOWED = 18,
-	REASON_INDEX_DST_UNKNOWN = 19,
-	REASON_INDEX_MTU_EXCEEDED = 20,
-	REASON_INDEX_LOOP_SPLIT_HORIZON = 21,
-	REASON_INDEX_POLICY_MISSING = 22,
-	REASON_INDEX_NOT_UNDERLAY = 23,
-	REASON_INDEX_CT_NO_FLOW = 24,
-	REASON_INDEX_PORT_STAGED = 25,
-	REASON_INDEX_NOT_OWNER = 26,
-	REASON_INDEX_L2_SHORT = 27,
-	REASON_INDEX_L3_BAD = 28,
-	REASON_INDEX_L4_BAD = 29,
-	REASON_INDEX_VXLAN_BAD = 30,
-	REASON_INDEX_SRC_GROUP = 31,
-	REASON_INDEX_OFFLOAD_BAD = 32,
-	REASON_INDEX_ADJUST_ROOM_FAILED = 33,
-	REASON_INDEX_PULL_FAILED = 34,
-	REASON_INDEX_REDIRECT_FAILED = 35,
-	REASON_INDEX_DEVICE_GONE = 36,
-	REASON_INDEX_UNDERLAY_DOWN = 37,
-	REASON_INDEX_PROBE_CAUGHT = 38,
-	REASON_INDEX_SENTINEL = 39,
-	REASON_INDEX_TAIL_CALL_MISSED = 40,
-	REASON_INDEX_UNMARKED = 41,
-	REASON_INDEX_UNEXPLAINED = 42,
-	REASON_COUNT = 43,
+	REASON_INDEX_RATE_LIMITED = 13,
+	REASON_INDEX_PORT_DISABLED = 14,
+	REASON_INDEX_PORT_UNKNOWN = 15,
+	REASON_INDEX_VLAN_NOT_ALLOWED = 16,
+	REASON_INDEX_VNI_UNKNOWN = 17,
+	REASON_INDEX_VTEP_UNKNOWN = 18,
+	REASON_INDEX_VTEP_NOT_ALLOWED = 19,
+	REASON_INDEX_DST_UNKNOWN = 20,
+	REASON_INDEX_MTU_EXCEEDED = 21,
+	REASON_INDEX_LOOP_SPLIT_HORIZON = 22,
+	REASON_INDEX_POLICY_MISSING = 23,
+	REASON_INDEX_NOT_UNDERLAY = 24,
+	REASON_INDEX_CT_NO_FLOW = 25,
+	REASON_INDEX_PORT_STAGED = 26,
+	REASON_INDEX_NOT_OWNER = 27,
+	REASON_INDEX_L2_SHORT = 28,
+	REASON_INDEX_L3_BAD = 29,
+	REASON_INDEX_L4_BAD = 30,
+	REASON_INDEX_VXLAN_BAD = 31,
+	REASON_INDEX_SRC_GROUP = 32,
+	REASON_INDEX_OFFLOAD_BAD = 33,
+	REASON_INDEX_ADJUST_ROOM_FAILED = 34,
+	REASON_INDEX_PULL_FAILED = 35,
+	REASON_INDEX_REDIRECT_FAILED = 36,
+	REASON_INDEX_DEVICE_GONE = 37,
+	REASON_INDEX_UNDERLAY_DOWN = 38,
+	REASON_INDEX_PROBE_CAUGHT = 39,
+	REASON_INDEX_SENTINEL = 40,
+	REASON_INDEX_TAIL_CALL_MISSED = 41,
+	REASON_INDEX_UNMARKED = 42,
+	REASON_INDEX_UNEXPLAINED = 43,
+	REASON_COUNT = 44,
 };
 
 /* reason_index folds to a constant where the reason is one; it is below REASON_COUNT for every argument. */
@@ -159,6 +163,8 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_POLICY_DENIED;
 	case DROP_POLICY_REJECTED:
 		return REASON_INDEX_POLICY_REJECTED;
+	case DROP_RATE_LIMITED:
+		return REASON_INDEX_RATE_LIMITED;
 	case DROP_PORT_DISABLED:
 		return REASON_INDEX_PORT_DISABLED;
 	case DROP_PORT_UNKNOWN:

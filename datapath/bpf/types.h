@@ -80,9 +80,25 @@ struct slot {
 	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h), */
 	__u64 storm;		/* and of the next copy of a group frame (flood.h) */
 	__u64 version;		/* counts the times the port's settings are written (is_stale) */
-	__u64 policy;		/* POLICY_ bits and the number of the table that judges; 0: everything passes */
+	__u64 policy;		/* POLICY_ and LIMIT_ bits and the number of the table that judges; 0: everything passes */
 	__u64 adopt;		/* until this time, in ns, TCP connections are taken on that are under way already */
 	__u64 logged;		/* theoretical arrival time of the next event about a rule (judge.h) */
+};
+
+/* A limit: a bucket that empties at a rate (GCRA, ITU-T I.371). Its times are in 1/64 ns and go round, as differences do. */
+struct bucket {
+	__u64 rate;		/* units a second, bits or packets; 0: none is told */
+	__u64 burst;		/* units at once, as told, */
+	__u64 tolerance;	/* and as a time */
+	__u64 at;		/* when all that has passed would have passed at the rate: what is beyond now fills the bucket */
+};
+
+enum { STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN, STORMS };
+
+struct limits {
+	struct bucket rate[2];			/* of what the guest sends, of what it receives: bits on a wire */
+	struct bucket storm[STORMS][2];		/* of what it sends to groups and to nobody known: packets, bits */
+	__u64 marked[2];			/* packets that have got ECN's CE instead of waiting: sent, received */
 };
 
 struct config {

@@ -154,12 +154,16 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
-	if (unlikely(s->policy & POLICY_OUT)) {
+	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT))) {
 		describe(skb, &w, &f);
-		if ((reason = judge(&w, w.slot, 0)))
-			return refuse_sent(skb, &w, reason);
-		TRACE(skb, &w, STAGE_POLICY_OUT, RESULT_PASS, 0);
-		w.rule = 0;
+		if (s->policy & POLICY_OUT) {
+			if ((reason = judge(&w, w.slot, 0)))
+				return refuse_sent(skb, &w, reason);
+			TRACE(skb, &w, STAGE_POLICY_OUT, RESULT_PASS, 0);
+			w.rule = 0;
+		}
+		if ((s->policy & LIMIT_OUT) && (reason = limit(skb, &w, &f, w.slot, FROM_PORT)))
+			return drop(skb, &w, STAGE_LIMIT_OUT, reason);
 	}
 	if (likely(!is_group(f.eth.dst)))
 		return forward(skb, &w, &f);
