@@ -95,6 +95,14 @@ func (g *ground) ImportFlows(context.Context, fabric.PortID, []byte, time.Durati
 	return 0, nil
 }
 
+func (g *ground) ExportBacklog(context.Context, fabric.PortID) (datapath.Backlog, error) {
+	return datapath.Backlog{}, nil
+}
+
+func (g *ground) ImportBacklog(context.Context, fabric.PortID, datapath.Backlog, time.Duration) error {
+	return nil
+}
+
 func (g *ground) Arm(context.Context, uint64, uint16, time.Duration) error { return nil }
 
 func (g *ground) Disarm(context.Context, uint64) error { return nil }

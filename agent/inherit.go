@@ -52,13 +52,13 @@ func (a *Agent) leave(ctx context.Context, move *fabric.Move) {
 
 // pack reads what is to be taken along; the flows first, because the guest may run on already.
 func (a *Agent) pack(ctx context.Context, move *fabric.Move) error {
-	flows, at := map[fabric.PortID][]byte{}, time.Now()
+	flows, used, at := map[fabric.PortID][]byte{}, map[fabric.PortID]datapath.Backlog{}, time.Now()
 	var failed error
 	for _, port := range move.Spec.Ports {
-		var err error
-		if flows[port], err = a.machine.ExportFlows(ctx, port); err != nil {
-			failed = errors.Join(failed, err)
-		}
+		var err, err2 error
+		flows[port], err = a.machine.ExportFlows(ctx, port)
+		used[port], err2 = a.machine.ExportBacklog(ctx, port)
+		failed = errors.Join(failed, err, err2)
 	}
 	hits, err := a.machine.RuleHits(ctx)
 	if err != nil {
@@ -68,7 +68,11 @@ func (a *Agent) pack(ctx context.Context, move *fabric.Move) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, port := range move.Spec.Ports {
-		a.left[port] = leftBehind{api.Left{Rules: append([]fabric.RuleHits{}, named(hits[port], names)...), Flows: flows[port]}, at}
+		left := api.Left{Rules: append([]fabric.RuleHits{}, named(hits[port], names)...), Flows: flows[port]}
+		for _, long := range used[port] {
+			left.BacklogNs = append(left.BacklogNs, int64(long))
+		}
+		a.left[port] = leftBehind{left, at}
 	}
 	return failed
 }
@@ -143,6 +147,13 @@ func (a *Agent) inheritPort(ctx context.Context, from fabric.HostID, port fabric
 			return err
 		}
 		a.log.Debug("connections go on where they were", "port", port, "from", from, "connections", n)
+		var used datapath.Backlog
+		for i := range min(len(used), len(left.BacklogNs)) {
+			used[i] = time.Duration(left.BacklogNs[i])
+		}
+		if err := a.machine.ImportBacklog(ctx, port, used, age); err != nil {
+			return err
+		}
 	}
 	hits := make(map[policy.RuleID]datapath.Hits, len(left.Rules))
 	for _, r := range left.Rules {

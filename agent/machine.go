@@ -39,6 +39,8 @@ type Meter interface {
 	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
 	ExportFlows(ctx context.Context, port fabric.PortID) ([]byte, error)
 	ImportFlows(ctx context.Context, port fabric.PortID, carried []byte, age time.Duration) (int, error)
+	ExportBacklog(ctx context.Context, port fabric.PortID) (datapath.Backlog, error)
+	ImportBacklog(ctx context.Context, port fabric.PortID, carried datapath.Backlog, age time.Duration) error
 }
 
 // Probes are frames that the datapath follows; *datapath.Datapath is one.
@@ -201,6 +203,7 @@ func counted(ports []fabric.PortStatus, counters map[fabric.PortID]datapath.Coun
 		}
 		p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes = c.Rx.Packets, c.Rx.Bytes, c.Tx.Packets, c.Tx.Bytes
 		p.Drops, p.Relayed = byName(c.DropsIn, c.DropsOut), c.SentOn
+		p.MarkedOut, p.MarkedIn = c.MarkedOut, c.MarkedIn
 	}
 	return ports
 }

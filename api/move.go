@@ -67,6 +67,8 @@ func Over(p fabric.Phase) bool {
 type Left struct {
 	// Rules are what its rules had met there, and on the hosts where it was before.
 	Rules []fabric.RuleHits `json:"rules"`
+	// BacklogNs is how far its limits were used up, in the order of datapath.Backlog.
+	BacklogNs []int64 `json:"backlogNs,omitempty"`
 	// Flows are its connections, in the form of datapath.ExportFlows; AgeMs is how many ms ago they were read.
 	Flows []byte `json:"flows,omitempty"`
 	AgeMs int64  `json:"ageMs"`

@@ -163,6 +163,8 @@ func form(target encoding.TextUnmarshaler) string {
 		return "a VLAN or a range of them: write it as 10, 10-20 or all"
 	case *EtherType:
 		return "an EtherType: write it as 0x88cc"
+	case *Amount:
+		return "an amount: write it as 250000, 64k, 100M or 2.5G"
 	case *Duration:
 		return "a duration: write it as 30s, 10m or 1h30m"
 	case *time.Time:

@@ -63,6 +63,9 @@ type PortStatus struct {
 	TxPackets uint64            `json:"txPackets,omitempty"`
 	TxBytes   uint64            `json:"txBytes,omitempty"`
 	Drops     map[string]uint64 `json:"drops,omitzero"` // by reason name
+	// MarkedOut and MarkedIn are packets from the guest and to it that were told to slow down (ECN) near the port's rate.
+	MarkedOut uint64 `json:"markedOut,omitempty"`
+	MarkedIn  uint64 `json:"markedIn,omitempty"`
 	// Relayed are frames for the port that were sent on to its new host.
 	Relayed uint64 `json:"relayed,omitempty"`
 	// Rules are the rules that have met packets here, by policy and name.

@@ -11,6 +11,8 @@ type Settings struct {
 	Policies []string `json:"policies,omitempty"`
 	// VLAN says on which segments of the switch the port is; it is one field: a port that has it takes nothing of its profile's.
 	VLAN *VLAN `json:"vlan,omitempty"`
+	// Rate limits what the guest sends and receives; the port's direction wins over the profile's.
+	Rate *Rates `json:"rate,omitempty"`
 }
 
 // check records what is wrong with the settings by themselves.
@@ -19,6 +21,7 @@ func (s *Settings) check(f *Findings) {
 	if s.VLAN != nil {
 		s.VLAN.check(f, "spec.vlan")
 	}
+	s.Rate.check(f)
 }
 
 // EffectiveSettings are what is in force on a port, after all layers have spoken.
@@ -26,6 +29,8 @@ type EffectiveSettings struct {
 	Guards EnforcedGuards
 	// Policies are in the order in which they are asked, each once.
 	Policies []string
+	// Rate limits what the guest sends, and what it receives.
+	Rate [2]EffectiveRate
 	// DefaultAction is Allow or Deny, never empty.
 	DefaultAction Action
 	// VLAN is nil for the switch's untagged segment.
@@ -64,6 +69,8 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	if e.DefaultAction == "" {
 		e.DefaultAction = Allow
 	}
+	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
+	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	e.Guards, e.Policies = ResolveGuards(guards...), once(e.Policies)
 	return e
 }

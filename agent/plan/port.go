@@ -36,6 +36,7 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	rules := w.rules(of, seg.Sends)
 	entry.Guards = guards(of.Guards, len(sw.SubnetsOf(of.VLAN.Home()))+len(port.Spec.Addresses) > 0)
 	entry.Generation = w.settings(port, sw, of.Profile, rules.revision)
+	entry.Limits = limits(of)
 	entry.Gate, entry.Epoch = w.gate(name)
 	if entry.Policy = rules.table; !rules.known {
 		entry.Gate = datapath.Closed

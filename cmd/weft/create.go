@@ -109,6 +109,7 @@ func (a *app) createPort(dryRun *bool) *cobra.Command {
 	f.StringVar(&o.Spec.Profile, "profile", "", "profile with its settings")
 	a.policyFlag(cmd, &o.Spec.Policies)
 	vlanFlag(cmd, &o.Spec.Settings)
+	limitFlags(cmd, &o.Spec.Settings)
 	f.StringVar(&host, "on", "", "host where it is wanted first")
 	labelFlag(cmd, o.Meta())
 	needOne(cmd, "switch", "switch-label", "blue")
@@ -129,6 +130,7 @@ func (a *app) createProfile(dryRun *bool) *cobra.Command {
 	cmd.Flags().StringArrayVar(&off, "no-guard", nil, "guard to turn off: mac, ip, arp, dhcpServer, ra, l2Control or vxlan")
 	a.policyFlag(cmd, &o.Spec.Policies)
 	vlanFlag(cmd, &o.Spec.Settings)
+	limitFlags(cmd, &o.Spec.Settings)
 	defaultFlag(cmd, &o.Spec.DefaultAction)
 	labelFlag(cmd, o.Meta())
 	return cmd

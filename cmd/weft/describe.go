@@ -86,6 +86,9 @@ func (a *app) describeDrops(s fabric.PortStatus) {
 		fmt.Fprintf(a.out, "%-12s %s\n", "Reason", s.Reason)
 	}
 	fmt.Fprintf(a.out, "%-12s %d packets from the guest, %d to it\n", "Packets", s.RxPackets, s.TxPackets)
+	if s.MarkedOut+s.MarkedIn > 0 {
+		fmt.Fprintf(a.out, "%-12s %d packets from the guest, %d to it: near its rate, their senders were told to slow down (ECN)\n", "Marked", s.MarkedOut, s.MarkedIn)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
 		if s.Drops[name] == 0 {
 			continue

@@ -1,0 +1,67 @@
+package fabric
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestAmountsAreReadAsTheyAreWritten(t *testing.T) {
+	for text, want := range map[string]Amount{"0": 0, "250000": 250_000, "64k": 64_000, "100M": 100_000_000, "2.5G": 2_500_000_000, "1.000001M": 1_000_001, "4T": 4e12} {
+		got, err := ParseAmount(text)
+		if err != nil || got != want {
+			t.Errorf("%s is %d, want %d: %v", text, got, want, err)
+		}
+		if again, err := ParseAmount(got.String()); err != nil || again != got {
+			t.Errorf("%d is written %s and read %d: %v", got, got, again, err)
+		}
+		var fromJSON Amount
+		if err := json.Unmarshal([]byte(`"`+text+`"`), &fromJSON); err != nil || fromJSON != want {
+			t.Errorf("%q in JSON is %d: %v", text, fromJSON, err)
+		}
+	}
+	for _, text := range []string{"", "k", "-1", "+1", "1.5", "1.", "1.0001k", "1.k", "1e9", "10 M", "10m", "10Mi", "0x10", "99999999999999999999", "9999999999T"} {
+		if a, err := ParseAmount(text); !errors.Is(err, ErrInvalid) {
+			t.Errorf("%q is read as %d: %v", text, a, err)
+		}
+	}
+}
+
+func TestRatesThatCannotBeKeptAreRefused(t *testing.T) {
+	for spec, want := range map[string]string{
+		"{out: {max: 100M}}":                  "",
+		"{out: {}, in: {max: 1G, burst: 2M}}": "",
+		"{out: {max: 7k}}":                    "spec.rate.out.max",
+		"{in: {max: 2T}}":                     "spec.rate.in.max",
+		"{out: {burst: 1M}}":                  "spec.rate.out: a burst without a rate",
+		"{out: {max: 1G, burst: 1500}}":       "never passes",
+		"{out: {max: 10k, burst: 1M}}":        "take 800 s at 10k",
+		"{out: {max: fast}}":                  "an amount",
+		"{both: {max: 1M}}":                   "both",
+	} {
+		_, err := Decode("rate.yaml", []byte("apiVersion: weft/v1\nkind: Profile\nmetadata: {name: gold}\nspec: {rate: "+spec+"}\n"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", spec, err, want)
+		}
+	}
+}
+
+func TestAPortsRateWinsOverItsProfilesByDirection(t *testing.T) {
+	snap := &Snapshot{
+		Switches: map[SwitchID]*Switch{"blue": {}},
+		Profiles: map[string]*Profile{"gold": {Spec: ProfileSpec{Settings: Settings{Rate: &Rates{Out: &Rate{Max: 10e9}, In: &Rate{Max: 1e6}}}}}},
+	}
+	p := &Port{Spec: PortSpec{Switch: "blue", Profile: "gold"}}
+	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{10e9, 31_250_000}, {1e6, DefaultBurst}} {
+		t.Errorf("the profile's rates are in force as %v", got)
+	}
+	p.Spec.Rate = &Rates{Out: &Rate{}}
+	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{}, {1e6, DefaultBurst}} {
+		t.Errorf("a port that says it has no limit out has %v", got)
+	}
+	p.Spec.Rate = &Rates{In: &Rate{Max: 2e6, Burst: 200_000}}
+	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{10e9, 31_250_000}, {2e6, 200_000}} {
+		t.Errorf("a port with a limit in has %v", got)
+	}
+}
