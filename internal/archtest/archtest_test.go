@@ -20,7 +20,7 @@ var rows = map[string]int{
 	"agent":    6, "deploy/rollout": 6, "internal/lab": 6, "internal/bench": 7,
 	"agent/plan": 5, "agent/server": 5, "agent/trial": 5, "api/client": 5, "extension/certify": 5,
 	"agent/services": 5,
-	"migration": 4, "migration/libvirt": 4, "datapath": 4, "api": 4, "agent/dhcp": 4, "agent/dns": 4, "datapath/nat": 3,
+	"migration":      4, "migration/libvirt": 4, "datapath": 4, "api": 4, "agent/dhcp": 4, "agent/dns": 4, "datapath/nat": 3,
 	"fabric/location": 3, "datapath/nic": 3, "datapath/datapathtest": 5, "tracing/packet": 3, "tracing/export": 3,
 	"migration/qmp": 3,
 	"policy":        2, "tracing": 2, "extension": 2, "fabric/store": 2, "fabric/members": 2, "fabric/identity": 2,
