@@ -174,6 +174,9 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 		a.prober.add(a.rules.name(e.Hop, a.Latest()))
 	case datapath.RuleLogged:
 		a.decided(e)
+	case datapath.Alarmed:
+		a.emit(a.event("port.refused", object, fmt.Sprintf("Port %s on host %s drops what its guest sends from %s: %s (%s). More of it is counted and told of in ten seconds at the earliest.",
+			e.Port, a.config.Host, e.Alarm.MAC, e.Alarm.Reason.Doc(), e.Alarm.Reason)))
 	case datapath.PortOpened:
 		a.emit(a.event("port.opened", object, fmt.Sprintf("The guest's first frame has opened port %s on host %s.", e.Port, a.config.Host)))
 		a.opened.tell(e.Port, e.Time)

@@ -302,6 +302,7 @@ type coreLimits struct {
 	Rate   [2]coreBucket
 	Storm  [3][2]coreBucket
 	Marked [2]uint64
+	Quiet  [16]uint64
 }
 
 type coreLogged struct {

@@ -38,6 +38,8 @@ const (
 	RuleLogged
 	// Contested: somebody takes a program off a device again and again, and Verify has left it off for a while (Contests).
 	Contested
+	// Alarmed: a port does not let pass what its guest sends (Alarm); for one port and reason told every ten seconds at most.
+	Alarmed
 )
 
 // Event is something that happened in the datapath.
@@ -52,6 +54,14 @@ type Event struct {
 	Hop tracing.Hop
 	// Decision is set for RuleLogged.
 	Decision Decision
+	// Alarm is set for Alarmed.
+	Alarm Alarm
+}
+
+// Alarm is why a port drops what its guest sends, and the source MAC of the frame that was met first.
+type Alarm struct {
+	Reason tracing.Reason
+	MAC    fabric.MAC
 }
 
 // Decision is what a rule has decided about a packet.
@@ -74,6 +84,7 @@ const (
 	kindHop    = 1
 	kindOpened = 2
 	kindLogged = 3
+	kindAlarm  = 4
 )
 
 // Events returns the channel of events. There is one, for one reader; Close closes it.
@@ -122,6 +133,8 @@ func (d *Datapath) eventOf(raw []byte) (Event, bool) {
 	switch {
 	case ok && r.Kind == kindHop:
 		return d.event(&r), true
+	case ok && r.Kind == kindAlarm:
+		return d.alarmed(&r), true
 	case ok && r.Kind == kindOpened:
 		d.tellOpened(int(r.Ifindex), wallClock(r.Ts))
 	}
@@ -203,6 +216,15 @@ func (d *Datapath) event(r *coreHop) Event {
 	e.Port, e.Device = d.portAt(int(r.Ifindex))
 	e.Hop = hopOf(r)
 	e.Hop.Port, e.Hop.Device, e.Hop.Time = e.Port, e.Device, e.Time
+	return e
+}
+
+func (d *Datapath) alarmed(r *coreHop) Event {
+	e := Event{Kind: Alarmed, Time: wallClock(r.Ts), Alarm: Alarm{Reason: tracing.Reason(r.Reason)}}
+	e.Port, e.Device = d.portAt(int(r.Ifindex))
+	for i := range e.Alarm.MAC {
+		e.Alarm.MAC[i] = byte(r.Label >> (40 - 8*i))
+	}
 	return e
 }
 

@@ -188,13 +188,16 @@ func (s shared) limitBy(slot uint32, l Limits) {
 	atomic.StoreUint64(word, now&judgedMask|l.word())
 }
 
-// refill begins what is used up of a slot's limits, and the count of marked packets, anew.
+// refill begins what is used up of a slot's limits, the count of marked packets and what is told of drops anew.
 func (s shared) refill(slot uint32) {
 	for _, b := range s.bucketsOf(slot) {
 		atomic.StoreUint64(&b.At, ticks())
 	}
 	for i := range s.limits[slot].Marked {
 		atomic.StoreUint64(&s.limits[slot].Marked[i], 0)
+	}
+	for i := range s.limits[slot].Quiet {
+		atomic.StoreUint64(&s.limits[slot].Quiet[i], 0)
 	}
 }
 

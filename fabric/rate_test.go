@@ -65,3 +65,24 @@ func TestAPortsRateWinsOverItsProfilesByDirection(t *testing.T) {
 		t.Errorf("a port with a limit in has %v", got)
 	}
 }
+
+func TestAPortsStormLimitWinsOverItsProfilesByKind(t *testing.T) {
+	snap := &Snapshot{
+		Switches: map[SwitchID]*Switch{"blue": {}},
+		Profiles: map[string]*Profile{"gold": {Spec: ProfileSpec{Settings: Settings{Storm: &Storms{Broadcast: &Storm{PPS: 10}, Unknown: &Storm{Rate: 1e6}}}}}},
+	}
+	p := &Port{Spec: PortSpec{Switch: "blue", Profile: "gold"}}
+	p.Spec.Storm = &Storms{Broadcast: &Storm{}, Multicast: &Storm{PPS: 5}}
+	if got := snap.Settings(p).Storm; got != [3]Storm{{}, {PPS: 5}, {Rate: 1e6}} {
+		t.Errorf("limits %v", got)
+	}
+	for spec, want := range map[string]string{
+		"{broadcast: {pps: 100, rate: 1M}}": "", "{unknown: {pps: 2G}}": "spec.storm.unknown.pps", "{multicast: {rate: 1}}": "spec.storm.multicast.rate",
+		"{anycast: {pps: 1}}": "anycast", "{multicast: {pps: many}}": "an amount",
+	} {
+		_, err := Decode("storm.yaml", []byte("apiVersion: weft/v1\nkind: Profile\nmetadata: {name: gold}\nspec: {storm: "+spec+"}\n"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", spec, err, want)
+		}
+	}
+}

@@ -13,6 +13,8 @@ type Settings struct {
 	VLAN *VLAN `json:"vlan,omitempty"`
 	// Rate limits what the guest sends and receives; the port's direction wins over the profile's.
 	Rate *Rates `json:"rate,omitempty"`
+	// Storm limits what the guest sends to groups and to stations that nobody knows; the port's kind wins over the profile's.
+	Storm *Storms `json:"storm,omitempty"`
 }
 
 // check records what is wrong with the settings by themselves.
@@ -22,6 +24,7 @@ func (s *Settings) check(f *Findings) {
 		s.VLAN.check(f, "spec.vlan")
 	}
 	s.Rate.check(f)
+	s.Storm.check(f)
 }
 
 // EffectiveSettings are what is in force on a port, after all layers have spoken.
@@ -31,6 +34,8 @@ type EffectiveSettings struct {
 	Policies []string
 	// Rate limits what the guest sends, and what it receives.
 	Rate [2]EffectiveRate
+	// Storm limits broadcasts, multicasts and frames to unknown stations; empty where the core's own budget holds.
+	Storm [3]Storm
 	// DefaultAction is Allow or Deny, never empty.
 	DefaultAction Action
 	// VLAN is nil for the switch's untagged segment.
@@ -71,6 +76,9 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	}
 	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
 	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
+	for i := range e.Storm {
+		e.Storm[i] = resolveStorm(func(s *Storms) *Storm { return s.kinds()[i].of }, layers)
+	}
 	e.Guards, e.Policies = ResolveGuards(guards...), once(e.Policies)
 	return e
 }

@@ -86,7 +86,7 @@ const (
 	ReasonGuardRA Reason = 107
 	// ReasonGuardDHCPServer: DHCP server message from a guest.
 	ReasonGuardDHCPServer Reason = 108
-	// ReasonStormControl: more broadcast and multicast than a port may cause: 10,000 copies a second, 2,000 at once.
+	// ReasonStormControl: more broadcast, multicast or frames to unknown stations than the port's storm limits let pass; without limits of its own, more than 10,000 copies a second, 2,000 at once.
 	ReasonStormControl Reason = 111
 	// ReasonGuardL2Control: STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest.
 	ReasonGuardL2Control Reason = 112
@@ -217,7 +217,7 @@ var reasons = []described[Reason]{
 	{id: ReasonGuardND, name: "guard_nd", doc: "neighbour discovery claims an address that is not the port's", fix: "add the address to the port (the guest's link-local address too, where it is not made from its MAC), or turn guard arp off"},
 	{id: ReasonGuardRA, name: "guard_ra", doc: "router advertisement or redirect from a guest", fix: "turn guard ra off for a port that is a router"},
 	{id: ReasonGuardDHCPServer, name: "guard_dhcp_server", doc: "DHCP server message from a guest", fix: "turn guard dhcpServer off for a port that is a DHCP server"},
-	{id: ReasonStormControl, name: "storm_control", doc: "more broadcast and multicast than a port may cause: 10,000 copies a second, 2,000 at once", fix: "find out what the guest broadcasts"},
+	{id: ReasonStormControl, name: "storm_control", doc: "more broadcast, multicast or frames to unknown stations than the port's storm limits let pass; without limits of its own, more than 10,000 copies a second, 2,000 at once", fix: "find out what the guest sends; storm.broadcast, storm.multicast and storm.unknown of the port or its profile set other limits"},
 	{id: ReasonGuardL2Control, name: "guard_l2_control", doc: "STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest", fix: "turn guard l2Control off if the guest must speak it"},
 	{id: ReasonGuardVXLAN, name: "guard_vxlan", doc: "VXLAN from a guest to a tunnel end point", fix: "nothing: guests must not reach the underlay"},
 	{id: ReasonGuardEvasion, name: "guard_evasion", doc: "IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards", fix: "send it plainly, or turn guards ip, arp, dhcpServer, ra and vxlan off"},

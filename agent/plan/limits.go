@@ -12,5 +12,13 @@ func limits(of fabric.EffectiveSettings) (l datapath.Limits) {
 			*to = datapath.Limit{Rate: uint64(r.Max), Burst: 8 * uint64(r.Burst)}
 		}
 	}
+	for i, s := range of.Storm {
+		if s.PPS != 0 {
+			l.Storm[i].Packets = datapath.Limit{Rate: uint64(s.PPS), Burst: uint64(s.PacketBurst())}
+		}
+		if s.Rate != 0 {
+			l.Storm[i].Bits = datapath.Limit{Rate: uint64(s.Rate), Burst: uint64(s.BitBurst())}
+		}
+	}
 	return l
 }

@@ -10,15 +10,26 @@ enum {
 	STORM_BURST_NS = 2000 * STORM_EVERY_NS,		/* 2,000 at once, more than one frame can have */
 };
 
-/* Whether a guest has sent more to groups than a port may: what costs this host and the underlay are the copies (GCRA; two CPUs
- * that meet here may both pass). */
-INLINE int is_storm(__u32 slot, __u32 copies)
+INLINE int is_broadcast(const __u8 *mac)
 {
-	struct slot *s = slot_of(slot);
+	return (mac[0] & mac[1] & mac[2] & mac[3] & mac[4] & mac[5]) == 0xff;
+}
+
+/* Whether a guest has sent more to groups than its port may: than it is told, by kind, else than what it may cost this host and
+ * the underlay, which are the copies (GCRA; two CPUs that meet here may both pass). */
+INLINE int is_storm(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 copies)
+{
+	struct slot *s = slot_of(w->slot);
 	__u64 now = bpf_ktime_get_ns(), at, next;
 
 	if (!s)
 		return 1;
+	if (unlikely(s->policy & LIMIT_STORM)) {
+		int storm = is_told_storm(skb, w, f, is_broadcast(f->eth.dst) ? STORM_BROADCAST : STORM_MULTICAST);
+
+		if (storm != NOT_TOLD)
+			return storm;
+	}
 	at = s->storm > now ? s->storm : now;
 	next = at + (__u64)copies * STORM_EVERY_NS;
 	if (next - now > STORM_BURST_NS)
@@ -98,8 +109,10 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 		if (!c.fragment)
 			return drop(skb, w, STAGE_FDB, DROP_MTU_EXCEEDED);
 	}
-	if (f && is_storm(w->slot, c.network->ports_count + c.network->peers_count))
+	if (f && is_storm(skb, w, f, c.network->ports_count + c.network->peers_count)) {
+		alarm(skb, w->slot, DROP_STORM_CONTROL);
 		return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
+	}
 	COUNT(w->slot, flooded);
 	if (!w->described)
 		f ? describe(skb, w, f) : describe_frame(skb, w);

@@ -9,6 +9,7 @@
 enum {
 	FRACTION = 6,	/* times of buckets are in 1/64 ns: at 5 Gbit/s the smallest frame takes 102.4 ns */
 	TAKE_TRIES = 16,
+	QUIET_S = 10,	/* how long a port's drops for one reason are told of once */
 	FROM_PORT = 0, TO_PORT = 1, COPY_TO_PORT = 2, /* whose frame it is that is limited; a copy shares its bytes with others */
 };
 
@@ -32,6 +33,56 @@ INLINE int take(struct bucket *b, __u64 n)
 			return next - now > room / 2 ? TAKEN_HIGH : TAKEN;
 	}
 	return OVER;
+}
+
+/* Tells of a frame that a port does not let its guest send, once in a while for each reason. */
+__attribute__((noinline)) int alarm(struct __sk_buff *skb, __u32 slot, __u32 reason)
+{
+	struct hop told = {.kind = EVENT_ALARM, .ifindex = skb->ifindex, .ts = bpf_ktime_get_ns(), .reason = reason};
+	struct limits *l = bpf_map_lookup_elem(&limits_v1, &slot);
+	__u64 *quiet, until;
+	__u8 mac[6] = {};
+
+	if (!l)
+		return 0;
+	quiet = &l->quiet[reason & (ALARMS - 1)];
+	until = *quiet;
+	if (told.ts < until || __sync_val_compare_and_swap(quiet, until, told.ts + QUIET_S * 1000000000ULL) != until)
+		return 0;
+	bpf_skb_load_bytes(skb, 6, mac, sizeof(mac));
+	told.label = mac_number(mac);
+	if (bpf_ringbuf_output(&events_v1, &told, sizeof(told), 0))
+		COUNT(slot, untold);
+	return 0;
+}
+
+/* A guard refuses what the guest sends. */
+__attribute__((noinline)) int refuse_guarded(struct __sk_buff *skb, struct way *w, __u32 reason)
+{
+	if (!w)
+		return DROP;
+	alarm(skb, w->slot, reason);
+	return drop(skb, w, STAGE_GUARD, reason);
+}
+
+enum { NOT_TOLD = 2 };
+
+/* Whether the port's own limit for a kind of storm keeps the frame back, or NOT_TOLD where it has none. */
+__attribute__((noinline)) int is_told_storm(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 kind)
+{
+	struct limits *l;
+	struct bucket *packets, *bytes;
+	__u64 length = skb->len;
+
+	if (!w || !f || kind >= STORMS || !(l = bpf_map_lookup_elem(&limits_v1, &w->slot)))
+		return 1;
+	packets = &l->storm[kind][0];
+	bytes = &l->storm[kind][1];
+	if (!packets->rate && !bytes->rate)
+		return NOT_TOLD;
+	if (w->packets > 1)
+		length += (w->packets - 1) * (f->l4 + 8);
+	return (packets->rate && take(packets, w->packets) == OVER) || (bytes->rate && take(bytes, 8 * length) == OVER);
 }
 
 /* Bits on a wire of the frame on this CPU's docket. */

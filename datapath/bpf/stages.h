@@ -47,7 +47,7 @@ enum weft_reason {
 	DROP_GUARD_ND = 106, /* policy: neighbour discovery claims an address that is not the port's */
 	DROP_GUARD_RA = 107, /* policy: router advertisement or redirect from a guest */
 	DROP_GUARD_DHCP_SERVER = 108, /* policy: DHCP server message from a guest */
-	DROP_STORM_CONTROL = 111, /* policy: more broadcast and multicast than a port may cause: 10,000 copies a second, 2,000 at once */
+	DROP_STORM_CONTROL = 111, /* policy: more broadcast, multicast or frames to unknown stations than the port's storm limits let pass; without limits of its own, more than 10,000 copies a second, 2,000 at once */
 	DROP_GUARD_L2_CONTROL = 112, /* policy: STP, PVST+, CDP, LLDP, LACP, pause or EAPOL frame from a guest */
 	DROP_GUARD_VXLAN = 113, /* policy: VXLAN from a guest to a tunnel end point */
 	DROP_GUARD_EVASION = 114, /* policy: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards */

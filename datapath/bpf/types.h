@@ -93,12 +93,15 @@ struct bucket {
 	__u64 at;		/* when all that has passed would have passed at the rate: what is beyond now fills the bucket */
 };
 
+enum { ALARMS = 16 };
+
 enum { STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN, STORMS };
 
 struct limits {
 	struct bucket rate[2];			/* of what the guest sends, of what it receives: bits on a wire */
 	struct bucket storm[STORMS][2];		/* of what it sends to groups and to nobody known: packets, bits */
 	__u64 marked[2];			/* packets that have got ECN's CE instead of waiting: sent, received */
+	__u64 quiet[ALARMS];			/* until when, in ns, a port's drops for a reason are not told of again (alarm) */
 };
 
 struct config {
@@ -193,13 +196,13 @@ struct probe {
 	__u32 zero;
 };
 
-enum { EVENT_HOP = 1, EVENT_OPENED = 2, EVENT_LOGGED = 3 };
+enum { EVENT_HOP = 1, EVENT_OPENED = 2, EVENT_LOGGED = 3, EVENT_ALARM = 4 };
 
 struct hop {
 	__u32 kind;		/* EVENT_ */
 	__u32 ifindex;
 	__u64 ts;		/* CLOCK_MONOTONIC, in ns */
-	__u64 label;
+	__u64 label;		/* of an alarm: the source MAC as a number, the first byte highest */
 	__u64 rule;		/* that decided, by its name's number; 0: none did */
 	struct address peer, source, destination;
 	__u32 vni;

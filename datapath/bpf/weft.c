@@ -92,13 +92,24 @@ __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 	return 0;
 }
 
+/* The reason why a frame to a station that nobody knows ends here. */
+__attribute__((noinline)) __u32 unknown(struct __sk_buff *skb, struct way *w, struct frame *f)
+{
+	const struct slot *s = w ? slot_of(w->slot) : 0;
+
+	if (!s || !(s->policy & LIMIT_STORM) || is_told_storm(skb, w, f, STORM_UNKNOWN) != 1)
+		return DROP_DST_UNKNOWN;
+	alarm(skb, w->slot, DROP_STORM_CONTROL);
+	return DROP_STORM_CONTROL;
+}
+
 /* A unicast frame from a guest. */
 INLINE int forward(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
 	const struct fdb *e = station(w->vni, f->eth.dst);
 
 	if (!e)
-		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+		return drop(skb, w, STAGE_FDB, unknown(skb, w, f));
 	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
 		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
 	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
@@ -148,7 +159,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
 	if ((reason = guard(skb, &f, port)))
-		return drop(skb, &w, STAGE_GUARD, reason);
+		return refuse_guarded(skb, &w, reason);
 	if (unlikely(is_stale(port, ifindex, version)))
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
