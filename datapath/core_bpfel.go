@@ -167,6 +167,7 @@ type coreFrame struct {
 	Ip        uint8
 	Options   uint8
 	_         [1]byte
+	Spare     [10]uint32
 }
 
 type coreHitKey struct {
@@ -232,40 +233,48 @@ type coreIcmp6Error struct {
 }
 
 type coreJudgement struct {
-	_         structs.HostLayout
-	Payload   uint32
-	Sport     uint16
-	Dport     uint16
-	Kind      uint8
-	Ip        uint8
-	Proto     uint8
-	Flags     uint8
-	IcmpType  uint8
-	IcmpCode  uint8
-	HasPorts  uint8
-	HasIcmp   uint8
-	Echo      uint8
-	Fragment  uint8
-	Later     uint8
-	Group     uint8
-	Inward    uint8
-	Stateful  uint8
-	Quotes    uint8
-	Opener    uint8
-	Rule      uint64
-	Meter     uint64
-	Reason    uint32
-	Wire      uint32
-	Packets   uint32
-	Seq       uint32
-	Ack       uint32
-	End       uint32
-	Id        uint32
-	Table     uint32
-	Shape     uint32
-	Places    uint32
-	Idle      uint32
-	Sample    uint32
+	_        structs.HostLayout
+	Payload  uint32
+	Sport    uint16
+	Dport    uint16
+	Kind     uint8
+	Ip       uint8
+	Proto    uint8
+	Flags    uint8
+	IcmpType uint8
+	IcmpCode uint8
+	HasPorts uint8
+	HasIcmp  uint8
+	Echo     uint8
+	Fragment uint8
+	Later    uint8
+	Group    uint8
+	Inward   uint8
+	Stateful uint8
+	Quotes   uint8
+	Opener   uint8
+	Rule     uint64
+	Meter    uint64
+	Reason   uint32
+	Wire     uint32
+	Packets  uint32
+	Seq      uint32
+	Ack      uint32
+	End      uint32
+	Id       uint32
+	Table    uint32
+	Shape    uint32
+	Places   uint32
+	Idle     uint32
+	Sample   uint32
+	Asked    uint32
+	Side     struct {
+		_      structs.HostLayout
+		Dims   uint8
+		Blocks uint8
+		Meters uint8
+		Open   uint8
+	}
 	Ethertype uint16
 	_         [6]byte
 	SrcMac    uint64
@@ -295,6 +304,9 @@ type coreJudgement struct {
 	Combo      coreComboKey
 	Hit        coreHitKey
 	Vector     coreVectorKey
+	RuleKey    coreRuleKey
+	Combined   coreCombo
+	_          [4]byte
 }
 
 type coreLimits struct {

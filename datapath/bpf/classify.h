@@ -52,13 +52,15 @@ INLINE __u16 exact_of(struct judgement *j, __u32 in, __u32 dim, __u64 value)
 }
 
 /* The class of the packet in each dimension that the rules use; 0 in the others. */
-__attribute__((noinline)) int find_classes(__u32 which, __u32 in, __u32 dims)
+__attribute__((noinline)) int find_classes(__u32 which)
 {
 	struct judgement *j = judgement(which);
 	__u16 local;
 
 	if (!j)
 		return 0;
+	__u32 in = j->asked, dims = j->side.dims;
+
 	j->combo = (struct combo_key){.shape = j->shape, .in = in};
 	local = j->has_icmp ? j->icmp_type << 8 | j->icmp_code : j->has_ports ? j->key.lport : 0;
 	j->combo.class[DIM_SERVICE] = service_of(j, in, DIM_SERVICE, j->key.proto, local);
@@ -81,7 +83,7 @@ __attribute__((noinline)) int find_classes(__u32 which, __u32 in, __u32 dims)
 
 /* The first rule of a block that is in the vectors of all the packet's classes; NO_RULE if none is. A dimension that rules
  * do not ask about has the services' vector, which is there always, a second time. */
-__attribute__((noinline)) int search(__u32 which, __u32 in, __u32 dims, __u32 block)
+__attribute__((noinline)) int search(__u32 which, __u32 block)
 {
 	struct judgement *j = judgement(which);
 	const struct vector *vectors[DIMS], *v;
@@ -89,6 +91,8 @@ __attribute__((noinline)) int search(__u32 which, __u32 in, __u32 dims, __u32 bl
 
 	if (!j)
 		return NO_RULE;
+	__u32 in = j->asked, dims = j->side.dims;
+
 #pragma unroll
 	for (int dim = 0; dim < DIMS; dim++) {
 		vectors[dim] = vectors[DIM_SERVICE];
@@ -114,30 +118,27 @@ __attribute__((noinline)) int search(__u32 which, __u32 in, __u32 dims, __u32 bl
 }
 
 /* The first deciding rule and the first meter for the packet, as rule << 16 | meter. */
-__attribute__((noinline)) int find_rules(__u32 which, __u32 in, const struct side *side)
+INLINE __u32 find_rules(struct judgement *j, __u32 which)
 {
-	struct judgement *j = judgement(which);
-	struct combo found = {.rule = NO_RULE, .meter = NO_RULE};
 	const struct combo *known;
 
-	if (!j || !side)
-		return -1;
-	find_classes(which, in, side->dims);
+	find_classes(which);
 	known = bpf_map_lookup_elem(&combos_v1, &j->combo);
 	if (likely(known))
 		return known->rule << 16 | known->meter;
-	for (__u32 block = 0; block < MAX_BLOCKS && block < side->blocks; block++) {
-		__u32 at = search(which, in, side->dims, block);
+	j->combined = (struct combo){.rule = NO_RULE, .meter = NO_RULE};
+	for (__u32 block = 0; block < MAX_BLOCKS && block < j->side.blocks; block++) {
+		__u32 at = search(which, block);
 
 		if (at != NO_RULE) {
-			found.rule = block * VECTOR_BITS + at;
+			j->combined.rule = block * VECTOR_BITS + at;
 			break;
 		}
 	}
-	if (side->meters)
-		found.meter = search(which, in, side->dims, MAX_BLOCKS);
-	bpf_map_update_elem(&combos_v1, &j->combo, &found, BPF_ANY);
-	return found.rule << 16 | found.meter;
+	if (j->side.meters)
+		j->combined.meter = search(which, MAX_BLOCKS);
+	bpf_map_update_elem(&combos_v1, &j->combo, &j->combined, BPF_ANY);
+	return j->combined.rule << 16 | j->combined.meter;
 }
 
 #endif

@@ -81,38 +81,37 @@ INLINE int payload_of(const struct vxlan *v, const void *end, struct arrival *a)
  * 0. Nothing of what is the host's own is made linear. */
 INLINE int is_vxlan4(struct __sk_buff *skb, const struct config *cfg)
 {
-	struct ipv4 ip;
+	const struct ipv4 *ip = network_header(skb, sizeof(*ip));
 	__be16 port;
 
-	if (load(skb, ETH, &ip, sizeof(ip)) || ip.proto != PROTO_UDP || ip.dst != cfg->vtep.w[3] ||
-	    (ip.fragment & bswap16(FRAGMENT_OFFSET)))
+	if (!ip || ip->proto != PROTO_UDP || ip->dst != cfg->vtep.w[3] || (ip->fragment & bswap16(FRAGMENT_OFFSET)))
 		return NOT_OURS;
-	if (load(skb, ETH + (ip.version_ihl & 15) * 4 + 2, &port, 2) || port != bswap16(PORT_VXLAN))
+	if (load(skb, ETH + (ip->version_ihl & 15) * 4 + 2, &port, 2) || port != bswap16(PORT_VXLAN))
 		return NOT_OURS;
-	return ip.version_ihl != 0x45 || (ip.fragment & bswap16(FRAGMENT_MORE)) ? UNREAD : 0;
+	return ip->version_ihl != 0x45 || (ip->fragment & bswap16(FRAGMENT_MORE)) ? UNREAD : 0;
 }
 
 /* The same for IPv6. VXLAN behind another extension header than the fragment's is nobody's. */
 INLINE int is_vxlan6(struct __sk_buff *skb, const struct config *cfg)
 {
-	__u32 at = ETH + sizeof(struct ipv6);
-	struct ipv6 ip;
+	const struct ipv6 *ip = network_header(skb, sizeof(*ip));
+	__u32 at = ETH + sizeof(*ip);
 	__u8 fragment[4];
 	__be16 port;
 
-	if (load(skb, ETH, &ip, sizeof(ip)) || ip.dst[0] != cfg->vtep.w[0] || ip.dst[1] != cfg->vtep.w[1] ||
-	    ip.dst[2] != cfg->vtep.w[2] || ip.dst[3] != cfg->vtep.w[3])
+	if (!ip || ip->dst[0] != cfg->vtep.w[0] || ip->dst[1] != cfg->vtep.w[1] || ip->dst[2] != cfg->vtep.w[2] ||
+	    ip->dst[3] != cfg->vtep.w[3])
 		return NOT_OURS;
-	if (ip.next == PROTO_FRAGMENT) {
+	if (ip->next == PROTO_FRAGMENT) {
 		if (load(skb, at, fragment, sizeof(fragment)) || fragment[0] != PROTO_UDP || fragment[2] || fragment[3] & 0xf8)
 			return NOT_OURS;
 		at += 8;
-	} else if (ip.next != PROTO_UDP) {
+	} else if (ip->next != PROTO_UDP) {
 		return NOT_OURS;
 	}
 	if (load(skb, at + 2, &port, 2) || port != bswap16(PORT_VXLAN))
 		return NOT_OURS;
-	return ip.next == PROTO_FRAGMENT ? UNREAD : 0;
+	return ip->next == PROTO_FRAGMENT ? UNREAD : 0;
 }
 
 INLINE int outer4_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)

@@ -91,13 +91,12 @@ INLINE void trace_generation(struct way *w, __u64 out)
 }
 
 /* Hands the frame to the guest in the slot; f, where it has been taken apart. */
-INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
+INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cfg, struct frame *f, __u32 slot)
 {
-	const struct config *cfg = host();
 	const struct slot *s = slot_of(slot);
 	struct stats *stats = stats_of(slot);
 
-	if (!cfg || !s || !stats)
+	if (!s || !stats)
 		return DROP;
 	__u64 out = s->out;
 	__u32 reason = refusal(s, w->vni);
@@ -105,8 +104,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 
 	stats->offered++;
 	trace_generation(w, out);
 	if (unlikely(!reason && (s->policy & (POLICY_IN | LIMIT_IN)))) {
-		if (!w->described)
-			f ? describe(skb, w, f) : describe_frame(skb, w);
+		describe_once(skb, w, f);
 		if (s->policy & POLICY_IN) {
 			if ((reason = judge(w, slot, 1)))
 				return turn_away(skb, w, slot, reason);

@@ -45,6 +45,8 @@ struct judgement {
 	__u32 id;		/* of the packet that fragments are of */
 	__u32 table, shape, places;
 	__u32 idle, sample;	/* of the rule */
+	__u32 asked;		/* the direction whose rules are asked: 1 in, 0 out */
+	struct side side;	/* what the table says about it */
 	__u16 ethertype;
 	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
 	__u64 now;		/* CLOCK_MONOTONIC_COARSE when its judgement began, in ns; every use is in seconds */
@@ -62,6 +64,8 @@ struct judgement {
 	struct combo_key combo;
 	struct hit_key hit;
 	struct vector_key vector;
+	struct rule_key rule_key;
+	struct combo combined;
 };
 
 /* Key: PACKET or FIRST. Value: that packet. Not pinned: its content does not outlive a frame.
@@ -72,15 +76,6 @@ struct {
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct judgement);
 } docket SEC(".maps");
-
-/* Key: 0. Value: a frame taken apart for its judgement, too large for the stack there. Not pinned either.
- * Written and read by the program that runs on this CPU. */
-struct {
-	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	MAP_UINT(max_entries, 1);
-	MAP_TYPE(key, __u32);
-	MAP_TYPE(value, struct frame);
-} exhibit SEC(".maps");
 
 INLINE struct judgement *judgement(__u32 which)
 {

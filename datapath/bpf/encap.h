@@ -90,49 +90,53 @@ INLINE __u16 fold(__u32 sum)
 INLINE int encap4(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p,
 		  const struct frame *f)
 {
-	struct outer4 h = {};
+	struct outer4 *h = blank(sizeof(*h));
 	__u32 length = skb->len + OVERHEAD4 - ETH;
 	__be16 port = source_port(skb);
 
-	h.inner = f->eth;
+	if (!h)
+		return -1;
+	h->inner = f->eth;
 	if (bpf_skb_adjust_room(skb, OVERHEAD4, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 					BPF_F_ADJ_ROOM_ENCAP_L2(ETH) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
 		return -1;
-	h.eth.type = bswap16(ETHERTYPE_IPV4);
-	h.ip = (struct ipv4){
+	h->eth.type = bswap16(ETHERTYPE_IPV4);
+	h->ip = (struct ipv4){
 		.version_ihl = 0x45, .tos = f->ecn, .length = bswap16(length), .fragment = bswap16(FRAGMENT_DF), .ttl = OUTER_TTL,
 		.proto = PROTO_UDP, .src = cfg->vtep.w[3], .dst = p->vtep.w[3],
 	};
-	h.ip.checksum = ~fold(p->checksum + h.ip.length + bswap16(f->ecn));
-	h.udp = (struct udp){.src = port, .dst = bswap16(PORT_VXLAN), .length = bswap16(length - sizeof(h.ip))};
-	h.vxlan = vxlan_header(w->vni);
-	return bpf_skb_store_bytes(skb, 0, &h.eth, OVERHEAD4 + ETH, 0) ? DROP_ADJUST_ROOM_FAILED : 0;
+	h->ip.checksum = ~fold(p->checksum + h->ip.length + bswap16(f->ecn));
+	h->udp = (struct udp){.src = port, .dst = bswap16(PORT_VXLAN), .length = bswap16(length - sizeof(h->ip))};
+	h->vxlan = vxlan_header(w->vni);
+	return bpf_skb_store_bytes(skb, 0, &h->eth, OVERHEAD4 + ETH, 0) ? DROP_ADJUST_ROOM_FAILED : 0;
 }
 
 INLINE int encap6(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p,
 		  const struct frame *f)
 {
-	struct outer6 h = {};
-	__u32 length = skb->len + OVERHEAD6 - ETH - sizeof(h.ip);
+	struct outer6 *h = blank(sizeof(*h));
+	__u32 length = skb->len + OVERHEAD6 - ETH - sizeof(h->ip);
 	__u32 label = bpf_get_hash_recalc(skb) & 0xfffff; /* RFC 6438 */
 	__be16 port = source_port(skb);
 
-	h.inner = f->eth;
+	if (!h)
+		return -1;
+	h->inner = f->eth;
 	if (bpf_skb_adjust_room(skb, OVERHEAD6, BPF_ADJ_ROOM_MAC,
 				BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_ENCAP_L3_IPV6 | BPF_F_ADJ_ROOM_ENCAP_L4_UDP |
 					BPF_F_ADJ_ROOM_ENCAP_L2(ETH) | BPF_F_ADJ_ROOM_ENCAP_L2_ETH))
 		return -1;
-	h.eth.type = bswap16(ETHERTYPE_IPV6);
-	h.ip.first = bswap32(6 << 28 | (__u32)f->ecn << 20 | label);
-	h.ip.length = bswap16(length);
-	h.ip.next = PROTO_UDP;
-	h.ip.hops = OUTER_TTL;
-	__builtin_memcpy(h.ip.src, &cfg->vtep, 16);
-	__builtin_memcpy(h.ip.dst, &p->vtep, 16);
-	h.udp = (struct udp){.src = port, .dst = bswap16(PORT_VXLAN), .length = bswap16(length)};
-	h.vxlan = vxlan_header(w->vni);
-	return bpf_skb_store_bytes(skb, 0, &h.eth, OVERHEAD6 + ETH, 0) ? DROP_ADJUST_ROOM_FAILED : 0;
+	h->eth.type = bswap16(ETHERTYPE_IPV6);
+	h->ip.first = bswap32(6 << 28 | (__u32)f->ecn << 20 | label);
+	h->ip.length = bswap16(length);
+	h->ip.next = PROTO_UDP;
+	h->ip.hops = OUTER_TTL;
+	__builtin_memcpy(h->ip.src, &cfg->vtep, 16);
+	__builtin_memcpy(h->ip.dst, &p->vtep, 16);
+	h->udp = (struct udp){.src = port, .dst = bswap16(PORT_VXLAN), .length = bswap16(length)};
+	h->vxlan = vxlan_header(w->vni);
+	return bpf_skb_store_bytes(skb, 0, &h->eth, OVERHEAD6 + ETH, 0) ? DROP_ADJUST_ROOM_FAILED : 0;
 }
 
 /* The kernel resolves the next hop's MAC, so that this goes on when the agent is gone. Without a next hop from the agent
@@ -158,7 +162,11 @@ INLINE int is_plain(const struct __sk_buff *skb, const struct config *cfg, const
 	return f->ip && !skb->gso_size && skb->len + OVERHEAD6 <= MAX_PACKET;
 }
 
-/* Sends the frame to a peer. A function of its own: its headers would not fit on vp_in's stack beside those of judge. */
+/* Above all verdicts: with the size added that the frame's largest packet exceeds. */
+enum { BEYOND = 1 << 16 };
+
+/* Sends the frame to a peer: the verdict, or BEYOND where the frame is too big, which its caller answers. A function of its own, and
+ * the answer not in it: vp_in has no stack for its keys beside judge's, and none for the answer's behind them (ADR 11.9). */
 __attribute__((noinline)) int to_peer(struct __sk_buff *skb, struct way *w, const struct frame *f, __u32 id)
 {
 	const struct config *cfg = host();
@@ -174,7 +182,7 @@ __attribute__((noinline)) int to_peer(struct __sk_buff *skb, struct way *w, cons
 	room = room < w->mtu ? room : w->mtu;
 	if (unlikely(f->l3_length > room)) {
 		if (f->ip != 4 || f->df)
-			return too_big(skb, w, f, room);
+			return BEYOND + room;
 		return to_tunnel(skb, w, cfg, p, 1);
 	}
 	clamp_mss(skb, f, room);

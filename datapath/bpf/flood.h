@@ -114,8 +114,7 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 		return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
 	}
 	COUNT(w->slot, flooded);
-	if (!w->described)
-		f ? describe(skb, w, f) : describe_frame(skb, w);
+	describe_once(skb, w, f);
 	bpf_loop(c.network->ports_count, copy_to_port, &c, 0);
 	if (f)
 		bpf_loop(c.network->peers_count, copy_to_peer, &c, 0);

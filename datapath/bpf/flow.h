@@ -33,16 +33,18 @@ __attribute__((noinline)) int ask_rules(__u32 which, __u32 in, __u32 only_meter)
 		return DROP_POLICY_MISSING;
 	j->shape = t->shape;
 	j->places = t->places;
-	__u32 found = find_rules(which, in, &t->sides[in & 1]);
-	struct rule_key key = {.table = j->table, .index = found, .in = in, .meter = 1};
+	j->asked = in & 1;
+	j->side = t->sides[in & 1];
+	__u32 found = find_rules(j, which);
 
-	if ((found & 0xffff) != NO_RULE && (r = bpf_map_lookup_elem(&rules_v1, &key)))
+	j->rule_key = (struct rule_key){.table = j->table, .index = found, .in = in, .meter = 1};
+	if ((found & 0xffff) != NO_RULE && (r = bpf_map_lookup_elem(&rules_v1, &j->rule_key)))
 		j->meter = r->id;
 	if (only_meter)
 		return 0;
-	key.index = found >> 16;
-	key.meter = 0;
-	r = bpf_map_lookup_elem(&rules_v1, &key);
+	j->rule_key.index = found >> 16;
+	j->rule_key.meter = 0;
+	r = bpf_map_lookup_elem(&rules_v1, &j->rule_key);
 	if (!r)
 		return DROP_POLICY_MISSING;
 	j->rule = r->id;
@@ -157,13 +159,14 @@ INLINE void advance(struct flow *f, const struct judgement *j, __u32 from)
 }
 
 /* Fills the docket's FIRST with the packet that would open the connection of the docket's key. */
-INLINE struct judgement *first_packet(const struct judgement *j)
+__attribute__((noinline)) int imagine_first(void)
 {
-	__u8 proto = j->key.proto;
-	struct judgement *o = judgement(FIRST);
+	struct judgement *j = judgement(PACKET), *o = judgement(FIRST);
 
-	if (!o)
+	if (!j || !o)
 		return 0;
+	__u8 proto = j->key.proto;
+
 	__builtin_memcpy(o, j, __builtin_offsetof(struct judgement, quote));
 	o->flags = TCP_SYN;
 	o->has_ports = proto == PROTO_TCP || proto == PROTO_UDP || proto == PROTO_SCTP;
@@ -171,7 +174,16 @@ INLINE struct judgement *first_packet(const struct judgement *j)
 	o->kind = (proto == PROTO_ICMP || proto == PROTO_ICMPV6) && !o->has_icmp ? KIND_PACKET : KIND_TRANSPORT;
 	o->icmp_type = o->ip == 4 ? ICMP_ECHO_REQUEST : ICMPV6_ECHO_REQUEST;
 	o->icmp_code = 0;
-	return o;
+	return 0;
+}
+
+/* Asks the rules about that packet, which the guest would receive (in) or send; whether they allow it, and open a flow. */
+INLINE int would_open(__u32 in)
+{
+	const struct judgement *o = judgement(FIRST);
+
+	imagine_first();
+	return o && !ask_rules(FIRST, in & 1, 0) && o->stateful;
 }
 
 /* What a look for a flow finds. */
@@ -187,18 +199,15 @@ enum {
 	RENEWED = 2,	/* it was judged again for this packet, and was not idle before */
 };
 
-/* Judges a flow that was found again, as if its first packet came now (ADR 10.7); whether it goes on. */
-__attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
+/* Writes down what the rules say about the first packet of a flow that was found; whether the flow goes on. */
+__attribute__((noinline)) int renew(__u32 slot, __u32 how, __u32 goes)
 {
-	struct judgement *j = judgement(PACKET), *o;
+	struct judgement *j = judgement(PACKET), *o = judgement(FIRST);
 	struct flow *f;
 	void *flows;
 
-	if (!j)
+	if (!j || !o)
 		return 0;
-	o = first_packet(j);
-	int goes = o && !ask_rules(FIRST, j->opener & 1, 0) && o->stateful;
-
 	if (how & RELATED) { /* an error says nothing of its flow's MACs, so it neither renews nor ends it */
 		if (goes) {
 			j->rule = o->rule;
@@ -217,6 +226,12 @@ __attribute__((noinline)) int goes_on(__u32 slot, __u32 how)
 	f->sample = o->sample;
 	f->table = j->table;
 	return 1;
+}
+
+/* Judges a flow that was found again, as if its first packet came now (ADR 10.7); whether it goes on. */
+INLINE int goes_on(const struct judgement *j, __u32 slot, __u32 how)
+{
+	return renew(slot, how, would_open(j->opener));
 }
 
 /* Whether the packet begins another connection of the flow's ends (ADR 10.9). */
@@ -317,28 +332,33 @@ __attribute__((noinline)) int open_flow(__u32 slot, __u32 opener, __u32 state, _
 	return 0;
 }
 
+/* Takes a connection on that the other side has opened, by the rule that allows the docket's FIRST. */
+__attribute__((noinline)) int adopt_reversed(__u32 slot, __u32 in)
+{
+	struct judgement *j = judgement(PACKET), *o = judgement(FIRST);
+
+	if (!j || !o)
+		return 0;
+	j->rule = o->rule;
+	j->idle = o->idle;
+	j->sample = o->sample;
+	return open_flow(slot, !in, FLOW_OPEN, 1);
+}
+
 /* A TCP packet that opens no connection and belongs to none; reason is what the rules say. Where connections are adopted, one
  * that a stateful rule would have allowed goes on. */
-__attribute__((noinline)) int judge_midstream(__u32 slot, __u32 in, __u32 reason)
+INLINE int judge_midstream(const struct judgement *j, __u32 slot, __u32 in, int reason)
 {
 	const struct slot *s = slot_of(slot);
-	struct judgement *j = judgement(PACKET), *o;
-
-	if (!s || !j)
-		return DROP_POLICY_MISSING;
 	int would = !reason && j->stateful;
 
-	if (s->adopt > j->now && !(j->flags & (TCP_SYN | TCP_RST))) {
+	if (s && s->adopt > j->now && !(j->flags & (TCP_SYN | TCP_RST))) {
 		if (would) {
 			open_flow(slot, in, FLOW_OPEN, 0);
 			return 0;
 		}
-		o = j->flags & TCP_ACK ? first_packet(j) : 0;
-		if (o && !ask_rules(FIRST, !in, 0) && o->stateful) {
-			j->rule = o->rule;
-			j->idle = o->idle;
-			j->sample = o->sample;
-			open_flow(slot, !in, FLOW_OPEN, 1);
+		if ((j->flags & TCP_ACK) && would_open(!in)) {
+			adopt_reversed(slot, in);
 			return 0;
 		}
 	}

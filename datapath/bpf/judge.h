@@ -153,12 +153,12 @@ INLINE int is_followed(__u32 slot, __u32 in, struct judgement *j)
 
 		found = f ? follow_by(j, f, in, 0) : NOT_FOLLOWED;
 		if (unlikely(found == WAS_FOLLOWED))
-			found = goes_on(slot, 0) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
+			found = goes_on(j, slot, 0) ? follow(slot, in, RENEWED) : NOT_FOLLOWED;
 	} else if (unlikely(j->quotes) && !j->group && same_address(&j->quote.src, &j->dst)) {
 		set_quoted_ends();
 		found = follow(slot, in, RELATED);
 		if (found == WAS_FOLLOWED)
-			found = goes_on(slot, RELATED) ? IS_FOLLOWED : NOT_FOLLOWED;
+			found = goes_on(j, slot, RELATED) ? IS_FOLLOWED : NOT_FOLLOWED;
 		set_own_ends(j);
 	}
 	return found == IS_FOLLOWED;
@@ -178,7 +178,7 @@ INLINE int judge_whole(__u32 slot, __u32 in, __u64 word, struct judgement *j, in
 	if (!(word & POLICY_STATEFUL) || !connects(j) || (j->echo && is_reply(j)))
 		return reason;
 	if (j->proto == PROTO_TCP && (j->flags & (TCP_SYN | TCP_ACK | TCP_RST | TCP_FIN)) != TCP_SYN)
-		return judge_midstream(slot, in, reason);
+		return judge_midstream(j, slot, in, reason);
 	if (!reason && j->stateful && !probe)
 		open_flow(slot, in, FLOW_OPENING, 0);
 	return reason;

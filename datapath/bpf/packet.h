@@ -134,12 +134,15 @@ INLINE int is_beyond(struct __sk_buff *skb, const struct judgement *j, const str
 }
 
 /* Fills this CPU's docket with the packet. */
-__attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, struct frame *f)
+__attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, const struct frame *f)
 {
 	struct judgement *j = judgement(PACKET);
 	__u32 headers;
 
 	if (!w || !f || !j)
+		return 0;
+	w->described = 1;
+	if (w->unfit)
 		return 0;
 	__builtin_memset(j, 0, __builtin_offsetof(struct judgement, rule));
 	j->src_mac = mac_number(f->eth.src);
@@ -148,7 +151,6 @@ __attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, str
 	j->ethertype = f->ethertype;
 	j->packets = w->packets;
 	j->wire = skb->len;
-	w->described = 1;
 	if (!f->ip)
 		return 0;
 	j->ip = f->ip;
@@ -175,21 +177,28 @@ __attribute__((noinline)) int describe(struct __sk_buff *skb, struct way *w, str
 	return 0;
 }
 
-/* The same for a frame that was not taken apart yet. */
-__attribute__((noinline)) int describe_frame(struct __sk_buff *skb, struct way *w)
+/* Takes the frame apart, where that was not done on its way. */
+__attribute__((noinline)) int take_apart(struct __sk_buff *skb, struct way *w)
 {
-	__u32 zero = 0;
-	struct frame *f = bpf_map_lookup_elem(&exhibit, &zero);
+	struct frame *f = frame_at_hand();
 
 	if (!w || !f)
 		return 0;
-	__builtin_memset(f, 0, sizeof(*f));
+	clear_frame(f);
 	w->unfit = parse(skb, f);
-	if (w->unfit)
-		w->described = 1;
-	else
-		describe(skb, w, f);
 	return 0;
+}
+
+/* Fills the docket for the first port that judges the frame; f, where it has been taken apart. */
+INLINE void describe_once(struct __sk_buff *skb, struct way *w, const struct frame *f)
+{
+	if (w->described)
+		return;
+	if (!f) {
+		take_apart(skb, w);
+		f = frame_at_hand();
+	}
+	describe(skb, w, f);
 }
 
 #endif

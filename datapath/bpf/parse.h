@@ -28,7 +28,31 @@ struct frame {
 	__u8 fragment;		/* is a fragment, the first one included */
 	__u8 ip;		/* 4, 6 or 0 */
 	__u8 options;		/* of IPv4, in bytes */
+
+	/* From here on nothing is cleared. */
+	__u32 spare[10];	/* room for an IP header that is not linear */
 };
+
+/* Key: 0. Value: the frame at hand, taken apart: the stack has no room for it (ADR 11.9). Not pinned: its content
+ * does not outlive a frame. Written and read by the program that runs on this CPU. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct frame);
+} exhibit SEC(".maps");
+
+INLINE struct frame *frame_at_hand(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&exhibit, &zero);
+}
+
+INLINE void clear_frame(struct frame *f)
+{
+	__builtin_memset(f, 0, __builtin_offsetof(struct frame, spare));
+}
 
 INLINE int same_address(const struct address *a, const struct address *b)
 {
@@ -48,6 +72,18 @@ INLINE int load(struct __sk_buff *skb, __u32 at, void *to, const __u32 n)
 		return bpf_skb_load_bytes(skb, at, to, n);
 	__builtin_memcpy(to, from, n);
 	return 0;
+}
+
+/* The n bytes behind the Ethernet header: in place where they are linear, else a copy; 0 if the frame is shorter. */
+INLINE const void *network_header(struct __sk_buff *skb, const __u32 n)
+{
+	const __u8 *from = (void *)(long)skb->data;
+	struct frame *f;
+
+	if (likely(from + ETH + n <= (const __u8 *)(long)skb->data_end))
+		return from + ETH;
+	f = frame_at_hand();
+	return !f || bpf_skb_load_bytes(skb, ETH, f->spare, n) ? 0 : f->spare;
 }
 
 /* How many packets a GSO frame becomes on a wire. The kernel has counted them, save for a frame fresh from a tap. */
@@ -78,12 +114,12 @@ INLINE __u32 packets_of(struct __sk_buff *skb)
 
 INLINE int parse_tcp(struct __sk_buff *skb, struct frame *f)
 {
-	__u8 head[14];
+	__u8 head[2];
 
-	if (load(skb, f->l4, head, sizeof(head)))
+	if (load(skb, f->l4 + 12, head, sizeof(head)))
 		return DROP_L4_BAD;
-	f->tcp_header = (head[12] >> 4) * 4;
-	f->tcp_flags = head[13];
+	f->tcp_header = (head[0] >> 4) * 4;
+	f->tcp_flags = head[1];
 	if (f->tcp_header < 20 || f->l4 + f->tcp_header > skb->len)
 		return DROP_L4_BAD;
 	return 0;
@@ -132,23 +168,23 @@ INLINE int parse_l4(struct __sk_buff *skb, struct frame *f)
 
 INLINE int parse_ipv4(struct __sk_buff *skb, struct frame *f)
 {
-	struct ipv4 ip;
+	const struct ipv4 *ip = network_header(skb, sizeof(*ip));
 
-	if (load(skb, ETH, &ip, sizeof(ip)))
+	if (!ip)
 		return DROP_L3_BAD;
-	__u32 header = (ip.version_ihl & 15) * 4, length = bswap16(ip.length), fragment = bswap16(ip.fragment);
+	__u32 header = (ip->version_ihl & 15) * 4, length = bswap16(ip->length), fragment = bswap16(ip->fragment);
 
-	if (ip.version_ihl >> 4 != 4 || header < sizeof(ip) || ETH + header > skb->len)
+	if (ip->version_ihl >> 4 != 4 || header < sizeof(*ip) || ETH + header > skb->len)
 		return DROP_L3_BAD;
 	/* A GSO frame's length is rewritten for each segment, and is 0 beyond 64 KiB. */
 	if ((length < header || ETH + length > skb->len) && !(skb->gso_size && length == 0))
 		return DROP_L3_BAD;
 	f->ip = 4;
-	f->options = header - sizeof(ip);
-	f->proto = ip.proto;
-	f->ecn = ip.tos & 3;
-	f->src = (struct address){.w = {0, 0, bswap32(0xffff), ip.src}};
-	f->dst = (struct address){.w = {0, 0, bswap32(0xffff), ip.dst}};
+	f->options = header - sizeof(*ip);
+	f->proto = ip->proto;
+	f->ecn = ip->tos & 3;
+	f->src = (struct address){.w = {0, 0, bswap32(0xffff), ip->src}};
+	f->dst = (struct address){.w = {0, 0, bswap32(0xffff), ip->dst}};
 	f->df = !!(fragment & FRAGMENT_DF);
 	f->fragment = !!(fragment & (FRAGMENT_MORE | FRAGMENT_OFFSET));
 	f->l3_length = skb->len - ETH;
@@ -194,24 +230,24 @@ INLINE int parse_extensions(struct __sk_buff *skb, struct frame *f, __u32 at)
 
 INLINE int parse_ipv6(struct __sk_buff *skb, struct frame *f)
 {
-	struct ipv6 ip;
+	const struct ipv6 *ip = network_header(skb, sizeof(*ip));
 
-	if (load(skb, ETH, &ip, sizeof(ip)))
+	if (!ip)
 		return DROP_L3_BAD;
-	__u32 first = bswap32(ip.first), length = bswap16(ip.length);
+	__u32 first = bswap32(ip->first), length = bswap16(ip->length);
 
-	if (first >> 28 != 6 || (ETH + sizeof(ip) + length > skb->len && !skb->gso_size))
+	if (first >> 28 != 6 || (ETH + sizeof(*ip) + length > skb->len && !skb->gso_size))
 		return DROP_L3_BAD;
-	if (length == 0 && ip.next != PROTO_NONE && !skb->gso_size)
+	if (length == 0 && ip->next != PROTO_NONE && !skb->gso_size)
 		return DROP_L3_BAD;
 	f->ip = 6;
-	f->proto = ip.next;
-	__builtin_memcpy(&f->src, ip.src, sizeof(f->src));
-	__builtin_memcpy(&f->dst, ip.dst, sizeof(f->dst));
+	f->proto = ip->next;
+	__builtin_memcpy(&f->src, ip->src, sizeof(f->src));
+	__builtin_memcpy(&f->dst, ip->dst, sizeof(f->dst));
 	f->ecn = first >> 20 & 3;
 	f->df = 1;
 	f->l3_length = skb->len - ETH;
-	int bad = parse_extensions(skb, f, ETH + sizeof(ip));
+	int bad = parse_extensions(skb, f, ETH + sizeof(*ip));
 
 	if (bad || !f->l4)
 		return bad;

@@ -77,7 +77,7 @@ INLINE void turn(struct ethernet *to, const struct ethernet *from)
 __attribute__((noinline)) int make_reset4(struct __sk_buff *skb)
 {
 	const struct judgement *j = judgement(PACKET);
-	struct reset4 *r = blank();
+	struct reset4 *r = blank(sizeof(struct icmp6_error));
 	struct ethernet eth;
 	__be32 pseudo[3];
 
@@ -101,7 +101,7 @@ __attribute__((noinline)) int make_reset6(struct __sk_buff *skb)
 {
 	const struct judgement *j = judgement(PACKET);
 	__be32 pseudo[2] = {bswap32(TCP_HEADER), bswap32(PROTO_TCP)};
-	struct reset6 *r = blank();
+	struct reset6 *r = blank(sizeof(struct icmp6_error));
 	struct ethernet eth;
 
 	if (!j || !r || bpf_skb_load_bytes(skb, 0, &eth, ETH) || make_room(skb, sizeof(*r) - 2))

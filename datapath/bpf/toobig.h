@@ -39,7 +39,7 @@ struct icmp6_error {
 	__u8 quote[QUOTE6];
 };
 
-/* Key: 0. Value: an answer that is being written, too large for the stack there. Not pinned: it does not outlive a frame.
+/* Key: 0. Value: an answer or an outer header that is being written, too large for the stack there. Not pinned: it does not outlive a frame.
  * Written and read by the program that runs on this CPU. */
 struct {
 	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -48,14 +48,14 @@ struct {
 	MAP_TYPE(value, struct icmp6_error);
 } letter SEC(".maps");
 
-/* Room for an answer, all zero. */
-INLINE void *blank(void)
+/* Room of a size for an answer or a header, all zero. */
+INLINE void *blank(const __u32 size)
 {
 	__u32 zero = 0;
 	void *room = bpf_map_lookup_elem(&letter, &zero);
 
 	if (room)
-		__builtin_memset(room, 0, sizeof(struct icmp6_error));
+		__builtin_memset(room, 0, size);
 	return room;
 }
 
@@ -95,7 +95,7 @@ INLINE int make_room(struct __sk_buff *skb, __u32 size)
 __attribute__((noinline)) int make_icmp4(struct __sk_buff *skb, __u32 what)
 {
 	__u32 quote = skb->len - ETH > QUOTE4 ? QUOTE4 : skb->len - ETH;
-	struct icmp4_error *e = blank();
+	struct icmp4_error *e = blank(sizeof(struct icmp6_error));
 	struct ipv4 *quoted;
 	struct ethernet eth;
 
@@ -124,7 +124,7 @@ __attribute__((noinline)) int make_icmp4(struct __sk_buff *skb, __u32 what)
 __attribute__((noinline)) int make_icmp6(struct __sk_buff *skb, __u32 what)
 {
 	__u32 quote = skb->len - ETH > QUOTE6 ? QUOTE6 : skb->len - ETH;
-	struct icmp6_error *e = blank();
+	struct icmp6_error *e = blank(sizeof(struct icmp6_error));
 	struct ipv6 *quoted;
 	struct ethernet eth;
 	__be32 pseudo[2] = {bswap32(8 + quote), bswap32(PROTO_ICMPV6)};
@@ -154,11 +154,13 @@ __attribute__((noinline)) int make_icmp6(struct __sk_buff *skb, __u32 what)
 
 /* Drops the frame, and tells its sender of the MTU where the protocol allows it: not about a later fragment, an ICMP error,
  * or from or to more than one (RFC 1122 3.2.2, RFC 4443 2.4). */
-INLINE int too_big(struct __sk_buff *skb, struct way *w, const struct frame *f, __u32 mtu)
+__attribute__((noinline)) int too_big(struct __sk_buff *skb, struct way *w, const struct frame *f, __u32 mtu)
 {
 	__u32 ifindex = skb->ifindex;
 	int failed = -1;
 
+	if (!w || !f)
+		return DROP;
 	count_drop(w->slot, FROM_GUEST, DROP_MTU_EXCEEDED);
 	TRACE(skb, w, STAGE_ENCAP, RESULT_DROP, DROP_MTU_EXCEEDED);
 	int error = f->proto == PROTO_ICMP ? f->icmp_type != ICMP_ECHO_REQUEST && f->icmp_type != ICMP_ECHO_REPLY

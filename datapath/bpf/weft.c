@@ -9,10 +9,8 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* The frame has been met: it is counted, and followed if somebody asks for it. */
-INLINE void meet(struct __sk_buff *skb, struct way *w, __u32 offset)
+INLINE void meet(struct __sk_buff *skb, struct way *w, const struct config *cfg, __u32 offset)
 {
-	const struct config *cfg = host();
-
 	w->packets = packets_of(skb);
 	COUNT_ALL(w->slot, rx, w->packets, skb->len);
 	if (unlikely(cfg && cfg->tracing))
@@ -104,7 +102,7 @@ __attribute__((noinline)) __u32 unknown(struct __sk_buff *skb, struct way *w, st
 }
 
 /* A unicast frame from a guest. */
-INLINE int forward(struct __sk_buff *skb, struct way *w, struct frame *f)
+INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cfg, struct frame *f)
 {
 	const struct fdb *e = station(w->vni, f->eth.dst);
 
@@ -113,15 +111,18 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, struct frame *f)
 	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
 		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
 	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
-	if (is_elsewhere(e))
-		return to_peer(skb, w, f, e->peer);
+	if (is_elsewhere(e)) {
+		__u32 sent = to_peer(skb, w, f, e->peer);
+
+		return likely(sent < BEYOND) ? sent : too_big(skb, w, f, sent - BEYOND);
+	}
 	if (!(e->flags & FDB_LOCAL))
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
 	if (unlikely(f->l3_length > w->mtu && (f->ip != 4 || f->df)))
 		return too_big(skb, w, f, w->mtu);
 	clamp_mss(skb, f, w->mtu);
 	COUNT(w->slot, local);
-	return deliver(skb, w, f, e->slot);
+	return deliver(skb, w, cfg, f, e->slot);
 }
 
 /* The port's rules keep a frame from leaving its guest. */
@@ -136,10 +137,11 @@ __attribute__((noinline)) int refuse_sent(struct __sk_buff *skb, struct way *w, 
 /* A guest has sent a frame. */
 SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 {
+	const struct config *cfg = host();
 	__u32 ifindex = skb->ifindex;
 	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
 	struct way w = {.slot = SLOT_NOWHERE};
-	struct frame f = {};
+	struct frame *f = frame_at_hand();
 	const struct slot *s;
 	__u64 version = port ? *(const volatile __u64 *)&port->version : 0;
 	int reason, probe = is_probe(skb);
@@ -147,18 +149,19 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	barrier();
 	if (port)
 		w = (struct way){.slot = port->slot, .vni = port->vni, .generation = port->generation, .mtu = port->mtu};
-	meet(skb, &w, 0);
+	meet(skb, &w, cfg, 0);
 	s = slot_of(w.slot);
-	if (!port || !s)
+	if (!port || !s || !f || !cfg)
 		return drop(skb, &w, STAGE_PORT_IN, DROP_PORT_UNKNOWN);
 	__u64 gate = s->gate;
 
 	if ((reason = may_send(&w, gate, probe)) || (reason = untag(skb)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
-	if ((reason = parse(skb, &f)) || (reason = offload_is_bad(skb, &f, w.packets)))
+	clear_frame(f);
+	if ((reason = parse(skb, f)) || (reason = offload_is_bad(skb, f, w.packets)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
-	if ((reason = guard(skb, &f, port)))
+	if ((reason = guard(skb, f, port)))
 		return refuse_guarded(skb, &w, reason);
 	if (unlikely(is_stale(port, ifindex, version)))
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
@@ -166,20 +169,20 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
 	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT))) {
-		describe(skb, &w, &f);
+		describe(skb, &w, f);
 		if (s->policy & POLICY_OUT) {
 			if ((reason = judge(&w, w.slot, 0)))
 				return refuse_sent(skb, &w, reason);
 			TRACE(skb, &w, STAGE_POLICY_OUT, RESULT_PASS, 0);
 			w.rule = 0;
 		}
-		if ((s->policy & LIMIT_OUT) && (reason = limit(skb, &w, &f, w.slot, FROM_PORT)))
+		if ((s->policy & LIMIT_OUT) && (reason = limit(skb, &w, f, w.slot, FROM_PORT)))
 			return drop(skb, &w, STAGE_LIMIT_OUT, reason);
 	}
-	if (likely(!is_group(f.eth.dst)))
-		return forward(skb, &w, &f);
-	if (answer_neighbor(skb, &w, &f, port) == UNANSWERED)
-		return flood(skb, &w, &f);
+	if (likely(!is_group(f->eth.dst)))
+		return forward(skb, &w, cfg, f);
+	if (answer_neighbor(skb, &w, f, port) == UNANSWERED)
+		return flood(skb, &w, f);
 	TRACE(skb, &w, STAGE_FDB, RESULT_ANSWERED, 0);
 	COUNT(w.slot, answered);
 	return answer(skb, &w, ifindex);
@@ -216,7 +219,7 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	if (reason == NOT_OURS || reason == UNREAD)
 		return NEXT;
 	w.vni = a.vni;
-	meet(skb, &w, a.size);
+	meet(skb, &w, cfg, a.size);
 	trace_peer(&w, &a.from);
 	if (reason > 0)
 		return drop(skb, &w, STAGE_UNDERLAY_IN, reason);
@@ -237,7 +240,7 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	TRACE(skb, &w, STAGE_DECAP, RESULT_PASS, 0);
 	TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
 	COUNT(w.slot, local);
-	return deliver(skb, &w, 0, to->slot);
+	return deliver(skb, &w, cfg, 0, to->slot);
 }
 
 /* The kernel's VXLAN device has unpacked a frame: an aggregate, a group frame, one that is no IP, one to be sent on.
@@ -254,7 +257,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 		return DROP;
 	reason = tunnel_of(skb, cfg, &a);
 	w.vni = a.vni;
-	meet(skb, &w, 0);
+	meet(skb, &w, cfg, 0);
 	trace_peer(&w, &a.from);
 	if (reason)
 		return drop(skb, &w, STAGE_UNDERLAY_IN, reason);
@@ -269,7 +272,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 	if (is_here(to)) {
 		TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
 		COUNT(w.slot, local);
-		return deliver(skb, &w, 0, to->slot);
+		return deliver(skb, &w, cfg, 0, to->slot);
 	}
 	if (!is_relayed(to, &a))
 		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
@@ -283,7 +286,7 @@ SEC("tcx/ingress") int sentinel_in(struct __sk_buff *skb)
 	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
 	struct way w = {.slot = slot_here(skb), .vni = port ? port->vni : 0};
 
-	meet(skb, &w, 0);
+	meet(skb, &w, host(), 0);
 	return drop(skb, &w, STAGE_PORT_IN, DROP_SENTINEL);
 }
 
