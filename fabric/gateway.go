@@ -61,21 +61,3 @@ func (s *Switch) checkGateways(f *Findings) {
 		taken[subnet] = a
 	}
 }
-
-// Services are what the hosts do for the guests of an internal switch.
-type Services struct {
-	DHCP DHCPService `json:"dhcp,omitzero"`
-}
-
-// DHCPService answers DHCP and router solicitations from the records of the ports.
-type DHCPService struct {
-	// Enabled is true when absent, on a switch with a subnet.
-	Enabled *bool `json:"enabled,omitempty"`
-}
-
-// ServesDHCP reports whether each host answers the DHCP and router solicitations of its own guests: they go to it alone then,
-// and reach no other station.
-func (s *Switch) ServesDHCP() bool {
-	on := s.Spec.Services.DHCP.Enabled
-	return s.Spec.Type == Internal && len(s.Spec.Subnets) > 0 && (on == nil || *on)
-}

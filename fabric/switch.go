@@ -82,6 +82,7 @@ func (s *Switch) Validate() error {
 	}
 	six := checkSubnets(&f, "spec.subnets", s.Spec.Subnets)
 	s.checkGateways(&f)
+	s.checkServices(&f)
 	s.checkVLANs(&f)
 	switch mtu := s.Spec.MTU; {
 	case mtu == 0:

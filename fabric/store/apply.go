@@ -169,6 +169,7 @@ type applying struct {
 	attempt int
 	pools   map[netip.Prefix]*pool // by subnet; subnets of two switches never overlap
 	judged  judged
+	served  served
 	// segmented is set when a profile has changed its VLAN, or a switch its profile.
 	segmented bool
 }
@@ -208,6 +209,9 @@ func (a *applying) all(wanted []fabric.Object) (ApplyResult, error) {
 		return ApplyResult{}, err
 	}
 	if err := a.quotas(); err != nil {
+		return ApplyResult{}, err
+	}
+	if err := a.services(); err != nil {
 		return ApplyResult{}, err
 	}
 	return result, a.ensureIncarnation()

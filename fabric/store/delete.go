@@ -138,6 +138,9 @@ func (d *deleting) sw(s *fabric.Switch) error {
 
 // port is kept while a move takes it elsewhere; its location goes with it.
 func (d *deleting) port(p *fabric.Port) error {
+	if err := d.forwarded(p); err != nil {
+		return err
+	}
 	name := p.Metadata.Name
 	loc, err := d.get(locationKey(p.Spec.Switch, fabric.PortID(name)))
 	if err != nil {

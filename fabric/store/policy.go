@@ -35,6 +35,9 @@ func (a *applying) profile(p, before *fabric.Profile) error {
 	if before == nil || !slices.Equal(before.Spec.Policies, p.Spec.Policies) {
 		a.judged.everywhere = true
 	}
+	if on := p.Spec.Guards.DHCPServer; on != nil && !*on {
+		a.served.profiles = true
+	}
 	if before != nil && before.Spec.VLAN.String() != p.Spec.VLAN.String() {
 		a.segmented = true
 	}

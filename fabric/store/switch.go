@@ -14,6 +14,9 @@ const firstVNI fabric.VNI = 10001
 
 // sw puts a switch into the draft: its VNI is its own, its subnets overlap no other's, and its ports keep their place.
 func (a *applying) sw(s, before *fabric.Switch) error {
+	if s.Spec.Type == fabric.Internal {
+		a.served.switches = append(a.served.switches, s)
+	}
 	if err := a.vni(s, before); err != nil {
 		return err
 	}

@@ -1,0 +1,53 @@
+package store_test
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/fabric/store/storetest"
+)
+
+func inner(name, subnet string, forwards ...fabric.Forward) *fabric.Switch {
+	return change(newSwitch(name), func(s *fabric.SwitchSpec) {
+		s.Type, s.Subnets = fabric.Internal, []netip.Prefix{netip.MustParsePrefix(subnet)}
+		s.Services.NAT = fabric.NATService{Enabled: true, Forwards: forwards}
+	})
+}
+
+func TestServicesThatContradictTheRestAreRefused(t *testing.T) {
+	t.Parallel()
+	s := storetest.Start(t).Open(t)
+	off := false
+	server := &fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("server"), Spec: fabric.ProfileSpec{Settings: fabric.Settings{Guards: fabric.Guards{DHCPServer: &off}}}}
+	web := fabric.Forward{Protocol: "tcp", HostPort: 8080, Port: "web-1", PortNumber: 80}
+	// All at once, the switch before the port that it forwards to.
+	apply(t, s, inner("blue", "10.10.0.0/24", web), newPort("web-1", "blue"), inner("green", "10.20.0.0/24"), newPort("web-2", "green"), server,
+		change(inner("quiet", "10.30.0.0/24"), func(s *fabric.SwitchSpec) { s.Services.DHCP.Enabled = &off }))
+	apply(t, s, with(newPort("kea", "quiet"), func(p *fabric.PortSpec) { p.Profile = "server" })) // the only server there
+	for name, c := range map[string]struct {
+		object fabric.Object
+		want   string
+	}{
+		"a forward to a port that is not there": {inner("blue", "10.10.0.0/24", fabric.Forward{Protocol: "tcp", HostPort: 1, Port: "wbe-1"}), `forwards[0].port: there is no port "wbe-1": create it first`},
+		"a forward to another switch's port":    {inner("blue", "10.10.0.0/24", fabric.Forward{Protocol: "tcp", HostPort: 1, Port: "web-2"}), `port web-2 is on switch green: name a port of this switch`},
+		"a forward that another switch has":     {inner("green", "10.20.0.0/24", fabric.Forward{Protocol: "tcp", HostPort: 8080, Port: "web-2"}), `tcp/8080 is forwarded by switch blue already (its forwards[0], to port web-1): choose another host port`},
+		"a second DHCP server":                  {with(newPort("kea-2", "blue"), func(p *fabric.PortSpec) { p.Guards.DHCPServer = &off }), `its own guards lets its guest be a DHCP server (guards.dhcpServer: false), and switch blue has one, the hosts': turn the guard on, or set spec.services.dhcp.enabled: false`},
+		"a second DHCP server by its profile":   {with(newPort("kea-2", "blue"), func(p *fabric.PortSpec) { p.Profile = "server" }), `profile server lets its guest be a DHCP server`},
+		"a server where one is already":         {inner("quiet", "10.30.0.0/24"), `port/kea: profile server lets its guest be a DHCP server`},
+	} {
+		_, err := s.Apply(t.Context(), []fabric.Object{c.object}, store.ApplyOptions{})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := s.Delete(t.Context(), fabric.KindPort, "web-1"); err == nil || !strings.Contains(err.Error(), "forwards[0] of switch blue leads to it from tcp/8080 of the hosts: remove the forward first") {
+		t.Errorf("deleting a port that is forwarded to: %v", err)
+	}
+	apply(t, s, inner("blue", "10.10.0.0/24"))
+	if _, err := s.Delete(t.Context(), fabric.KindPort, "web-1"); err != nil {
+		t.Error(err)
+	}
+}
