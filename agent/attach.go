@@ -34,6 +34,9 @@ func (a *Agent) Attach(ctx context.Context, port fabric.PortID, how api.Attachme
 }
 
 func (a *Agent) attach(ctx context.Context, port fabric.PortID, how api.Attachment) (fabric.PortStatus, error) {
+	if err := a.ofGuest(port); err != nil {
+		return fabric.PortStatus{}, err
+	}
 	want, err := a.attachment(how)
 	if err != nil {
 		return fabric.PortStatus{}, err
@@ -150,6 +153,9 @@ func (a *Agent) Detach(ctx context.Context, port fabric.PortID) error {
 	defer cancel()
 	if _, attached := a.keeper.attachment(port); !attached {
 		return nil
+	}
+	if err := a.ofGuest(port); err != nil {
+		return fmt.Errorf("detach port %s: %w", port, err)
 	}
 	snap := a.Latest()
 	if snap == nil {

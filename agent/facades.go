@@ -123,7 +123,7 @@ func (a *Agent) adopt(ctx context.Context, snap *fabric.Snapshot, sw fabric.Swit
 func portOf(snap *fabric.Snapshot, sw fabric.SwitchID, mac fabric.MAC) (found fabric.PortID, one bool) {
 	n := 0
 	for name, port := range snap.Ports {
-		if port.Spec.Switch == sw && bytes.Equal(port.Spec.MAC[1:], mac[1:]) {
+		if port.Spec.Switch == sw && !port.IsHost() && bytes.Equal(port.Spec.MAC[1:], mac[1:]) {
 			found = name
 			n++
 		}

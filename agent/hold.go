@@ -26,8 +26,12 @@ func holds(accepted, next *fabric.Snapshot) *hold {
 	if accepted == nil {
 		return nil
 	}
-	h := &hold{snap: next, of: len(accepted.Ports)}
-	for name := range accepted.Ports {
+	h := &hold{snap: next}
+	for name, port := range accepted.Ports {
+		if port.IsHost() {
+			continue // they go with their switch
+		}
+		h.of++
 		if next.Ports[name] == nil {
 			h.removed++
 		}

@@ -73,6 +73,7 @@ type machine struct {
 	Probes
 	Links
 	Facades
+	HostEnds
 	// labelKeys are those of tracing.Label, the same on every host of the fabric.
 	labelKeys [2]uint64
 	// capabilities are what the kernel can do beyond what is required.
@@ -92,7 +93,7 @@ func openMachine(ctx context.Context, c Config, log *slog.Logger) (machine, erro
 	if err != nil {
 		return machine{}, err
 	}
-	return machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, labelKeys: keys, capabilities: []string{"tcx"}, close: d.Close}, nil
+	return machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: []string{"tcx"}, close: d.Close}, nil
 }
 
 // labelKeys come from a secret that all hosts of the fabric have: the gossip key, or its CA where there is no gossip.

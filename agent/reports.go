@@ -53,6 +53,8 @@ func (l *ledger) ReportLocation(ctx context.Context, r api.LocationReport) (fabr
 		err = l.locations.Rollback(ctx, r.Port, r.Host, r.Epoch)
 	case api.Release:
 		err = l.locations.Release(ctx, r.Port, r.Host, r.Epoch)
+	case api.Join:
+		return l.join(ctx, r.Host, r.Switch)
 	case api.EndRelay:
 		err = l.locations.EndRelay(ctx, r.Port, r.Host)
 	default:
@@ -66,6 +68,26 @@ func (l *ledger) ReportLocation(ctx context.Context, r api.LocationReport) (fabr
 		return fabric.Location{}, err
 	}
 	return snap.Locations[r.Port], nil
+}
+
+// join has the host hold its own port on an internal switch, and makes the port where there is none. What an operator has set on one
+// that is there stays.
+func (l *ledger) join(ctx context.Context, host fabric.HostID, sw fabric.SwitchID) (fabric.Location, error) {
+	name := fabric.HostPort(host, sw)
+	o, err := l.store.Get(ctx, fabric.KindPort, string(name))
+	if errors.Is(err, fabric.ErrNotFound) {
+		port := &fabric.Port{
+			TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPort}, Metadata: fabric.Metadata{Name: string(name)},
+			Spec: fabric.PortSpec{Role: fabric.RoleHost, Switch: sw, Host: host},
+		}
+		_, err = l.store.Apply(ctx, []fabric.Object{port}, store.ApplyOptions{})
+	} else if p, ok := o.(*fabric.Port); ok && (!p.IsHost() || p.Spec.Switch != sw) {
+		return fabric.Location{}, fmt.Errorf("join switch %s as port %s: a port on switch %s has this name: delete that: %w", sw, name, p.Spec.Switch, fabric.ErrConflict)
+	}
+	if err != nil {
+		return fabric.Location{}, fmt.Errorf("join switch %s: %w", sw, err)
+	}
+	return l.locations.Claim(ctx, name, host)
 }
 
 // ReportMove writes how far a move is, with what that means for the locations.

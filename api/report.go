@@ -17,15 +17,18 @@ const (
 	Commit   LocationAct = "commit"    // the granted destination takes over
 	Rollback LocationAct = "rollback"  // the source keeps the port after a failed move
 	Release  LocationAct = "release"   // the port is gone from the host
+	Join     LocationAct = "join"      // hold the host's own port on an internal switch, which is made where it is missing
 	EndRelay LocationAct = "end-relay" // the source has stopped sending late packets on
 )
 
 // LocationReport asks a server host to write a location on behalf of the host that is named in the caller's certificate.
 type LocationReport struct {
-	Host  fabric.HostID `json:"host"`
-	Act   LocationAct   `json:"act" enum:"claim,commit,rollback,release,end-relay"`
-	Port  fabric.PortID `json:"port"`
-	Epoch fabric.Epoch  `json:"epoch,omitempty"`
+	Host fabric.HostID `json:"host"`
+	Act  LocationAct   `json:"act" enum:"claim,commit,rollback,release,end-relay,join"`
+	Port fabric.PortID `json:"port"`
+	// Switch is the one to join; other acts leave it out.
+	Switch fabric.SwitchID `json:"switch,omitempty"`
+	Epoch  fabric.Epoch    `json:"epoch,omitempty"`
 }
 
 // MoveReport is a host's word about a move it takes part in; it is written only if the record is still at Revision.

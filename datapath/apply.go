@@ -147,7 +147,7 @@ func (d *Datapath) applyPorts(c Change, failed *failures) {
 // mtus are the MTUs of the switches in force.
 func (d *Datapath) mtus() (map[fabric.VNI]uint16, error) {
 	found := map[fabric.VNI]uint16{}
-	err := each(d.maps.NetworksV1, &d.buffers.networks, func(vni *uint32, n *coreNetwork) {
+	err := each(d.maps.NetworksV2, &d.buffers.networks, func(vni *uint32, n *coreNetwork) {
 		found[fabric.VNI(*vni)] = uint16(n.Mtu)
 	})
 	return found, err

@@ -37,7 +37,7 @@ func (p Port) Check(device string) error {
 		return fmt.Errorf("put port %s: %q is no device name", p.Name, device)
 	case p.Name == "" || len(p.Name) > 63:
 		return fmt.Errorf("put port %q on %s: a name has 1 to 63 characters", p.Name, device)
-	case p.Kind != Tap && p.Kind != Veth:
+	case p.Kind < Tap || p.Kind > HostEnd:
 		return fmt.Errorf("put port %s on %s: kind %d is neither a tap nor a veth", p.Name, device, p.Kind)
 	case p.Gate > Relay:
 		return fmt.Errorf("put port %s on %s: gate %d does not exist", p.Name, device, p.Gate)

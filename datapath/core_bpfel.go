@@ -351,6 +351,8 @@ type coreNeighborKey struct {
 type coreNetwork struct {
 	_          structs.HostLayout
 	Mtu        uint32
+	Host       uint16
+	Services   uint16
 	PortsCount uint16
 	PeersCount uint16
 	Ports      [1024]uint16
@@ -517,7 +519,7 @@ const (
 	coreMapLetter        = "letter"
 	coreMapLimitsV1      = "limits_v1"
 	coreMapNeighborsV1   = "neighbors_v1"
-	coreMapNetworksV1    = "networks_v1"
+	coreMapNetworksV2    = "networks_v2"
 	coreMapPeersV1       = "peers_v1"
 	coreMapPlacesV1      = "places_v1"
 	coreMapPortsV1       = "ports_v1"
@@ -608,7 +610,7 @@ type coreMapSpecs struct {
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
 	LimitsV1      *ebpf.MapSpec `ebpf:"limits_v1"`
 	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
-	NetworksV1    *ebpf.MapSpec `ebpf:"networks_v1"`
+	NetworksV2    *ebpf.MapSpec `ebpf:"networks_v2"`
 	PeersV1       *ebpf.MapSpec `ebpf:"peers_v1"`
 	PlacesV1      *ebpf.MapSpec `ebpf:"places_v1"`
 	PortsV1       *ebpf.MapSpec `ebpf:"ports_v1"`
@@ -663,7 +665,7 @@ type coreMaps struct {
 	Letter        *ebpf.Map `ebpf:"letter"`
 	LimitsV1      *ebpf.Map `ebpf:"limits_v1"`
 	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
-	NetworksV1    *ebpf.Map `ebpf:"networks_v1"`
+	NetworksV2    *ebpf.Map `ebpf:"networks_v2"`
 	PeersV1       *ebpf.Map `ebpf:"peers_v1"`
 	PlacesV1      *ebpf.Map `ebpf:"places_v1"`
 	PortsV1       *ebpf.Map `ebpf:"ports_v1"`
@@ -694,7 +696,7 @@ func (m *coreMaps) Close() error {
 		m.Letter,
 		m.LimitsV1,
 		m.NeighborsV1,
-		m.NetworksV1,
+		m.NetworksV2,
 		m.PeersV1,
 		m.PlacesV1,
 		m.PortsV1,

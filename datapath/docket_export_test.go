@@ -63,7 +63,7 @@ func (d *Datapath) Mark(slot uint32) uint32 { return d.shared.config.Mark | slot
 // Members are the slots of a switch's ports here, in the order in which they get copies of a group frame.
 func (d *Datapath) Members(vni fabric.VNI) ([]uint32, error) {
 	var n coreNetwork
-	if err := d.maps.NetworksV1.Lookup(uint32(vni), &n); err != nil {
+	if err := d.maps.NetworksV2.Lookup(uint32(vni), &n); err != nil {
 		return nil, err
 	}
 	slots := make([]uint32, n.PortsCount)

@@ -186,6 +186,9 @@ func (d *Datapath) fdbToCore(key FDBKey, e FDB) (c coreFdb, err error) {
 	if c.Alt, err = d.peerID(e.Alt); err != nil {
 		return c, err
 	}
+	if key.MAC == fabric.GatewayMAC(key.VNI) {
+		c.Flags |= fdbGateway
+	}
 	if e.Relay {
 		c.Flags |= fdbRelay
 		c.Slot = d.slotOf(key)

@@ -13,7 +13,7 @@ import (
 // network reads a switch in force here; nil when it is not.
 func (d *Datapath) network(vni fabric.VNI) (*coreNetwork, error) {
 	var n coreNetwork
-	err := d.maps.NetworksV1.Lookup(uint32(vni), &n)
+	err := d.maps.NetworksV2.Lookup(uint32(vni), &n)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, nil
 	}
@@ -41,8 +41,12 @@ func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
 			}
 		}
 	}
-	n.Mtu = uint32(s.MTU)
-	if err := d.maps.NetworksV1.Put(uint32(vni), n); err != nil {
+	n.Mtu, n.Services = uint32(s.MTU), 0
+	if s.Services {
+		n.Services = 1
+	}
+	n.Host = d.hostSlot(n)
+	if err := d.maps.NetworksV2.Put(uint32(vni), n); err != nil {
 		return fmt.Errorf("put switch with VNI %d: %w", vni, err)
 	}
 	return d.setMTU(vni, s.MTU)
@@ -50,7 +54,7 @@ func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
 
 // deleteNetwork takes a switch out of force; ports that are still on it pass nothing from then on.
 func (d *Datapath) deleteNetwork(vni fabric.VNI) error {
-	err := d.maps.NetworksV1.Delete(uint32(vni))
+	err := d.maps.NetworksV2.Delete(uint32(vni))
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil
 	}
@@ -82,8 +86,19 @@ func (d *Datapath) changeMembers(vni fabric.VNI, add, remove []uint16) error {
 			return fmt.Errorf("a switch has at most %d ports on one host: %w", maxFloodPorts, err)
 		}
 		n.PortsCount = uint16(copy(n.Ports[:], list))
+		n.Host = d.hostSlot(n)
 		return nil
 	})
+}
+
+// hostSlot is the slot of the host's own port among the members of a switch; 0 when there is none.
+func (d *Datapath) hostSlot(n *coreNetwork) uint16 {
+	for _, p := range d.ports {
+		if PortKind(p.value.Kind) == HostEnd && slices.Contains(n.Ports[:n.PortsCount], uint16(p.value.Slot)) {
+			return uint16(p.value.Slot)
+		}
+	}
+	return 0
 }
 
 // changeFlood adds and removes peers of a switch.
@@ -111,7 +126,7 @@ func (d *Datapath) changeNetwork(vni fabric.VNI, change func(*coreNetwork) error
 	if *n == before {
 		return nil
 	}
-	if err := d.maps.NetworksV1.Put(uint32(vni), n); err != nil {
+	if err := d.maps.NetworksV2.Put(uint32(vni), n); err != nil {
 		return fmt.Errorf("change switch with VNI %d: %w", vni, err)
 	}
 	return nil

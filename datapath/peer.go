@@ -114,7 +114,7 @@ func (d *Datapath) namedPeers() (map[uint16]bool, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = each(d.maps.NetworksV1, &d.buffers.networks, func(_ *uint32, n *coreNetwork) {
+	err = each(d.maps.NetworksV2, &d.buffers.networks, func(_ *uint32, n *coreNetwork) {
 		for _, id := range n.Peers[:min(int(n.PeersCount), maxFloodPeers)] {
 			named[id] = true
 		}

@@ -98,7 +98,7 @@ func (p pins) openMaps() (m coreMaps, err error) {
 
 // together are the maps that name each other's entries by number: slots and peers, and the tables of rules with their parts.
 var together = [][]string{
-	{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v1", "fdb_v1"},
+	{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v2", "fdb_v1"},
 	{"tables_v1", "places_v1", "services_v1", "exacts_v1", "vectors_v1", "rules_v1"},
 }
 

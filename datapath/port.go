@@ -166,7 +166,7 @@ func (d *Datapath) finishPort(device string, p *port) error {
 			return fmt.Errorf("guard the device of port %s: %w", text(p.value.Name[:]), err)
 		}
 	}
-	if PortKind(p.value.Kind) != Veth {
+	if PortKind(p.value.Kind) == Tap {
 		return nil
 	}
 	if err := nic.GiveHeadroom(device); err != nil {
@@ -205,8 +205,11 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 }
 
 // way is how frames are handed to a device: straight into the other namespace where the kernel can (bpf_redirect_peer), or
-// out of the device.
+// out of the device; to the host itself under its own MAC.
 func way(kind PortKind, device nic.Device) int {
+	if kind == HostEnd {
+		return outHost
+	}
 	if kind == Veth && device.PeerElsewhere {
 		return outPeer
 	}

@@ -132,7 +132,7 @@ func loadPrograms(maps *coreMaps) (programs, error) {
 func (m *coreMaps) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
 		"config_v1": m.ConfigV1, "ports_v1": m.PortsV1, "slots_v1": m.SlotsV1, "limits_v1": m.LimitsV1, "peers_v1": m.PeersV1, "vteps_v1": m.VtepsV1,
-		"networks_v1": m.NetworksV1, "fdb_v1": m.FdbV1, "neighbors_v1": m.NeighborsV1, "stats_v1": m.StatsV1,
+		"networks_v2": m.NetworksV2, "fdb_v1": m.FdbV1, "neighbors_v1": m.NeighborsV1, "stats_v1": m.StatsV1,
 		"drops_v1": m.DropsV1, "probe_labels_v1": m.ProbeLabelsV1, "events_v1": m.EventsV1,
 		"tables_v1": m.TablesV1, "places_v1": m.PlacesV1, "services_v1": m.ServicesV1, "exacts_v1": m.ExactsV1,
 		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v1": m.CombosV1, "hits_v1": m.HitsV1,

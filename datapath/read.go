@@ -112,8 +112,8 @@ func (d *Datapath) readPorts(s *State, digests map[uint32]policy.Digest) (map[ui
 }
 
 func (d *Datapath) readNetworks(s *State, vteps map[uint16]netip.Addr) error {
-	return each(d.maps.NetworksV1, &d.buffers.networks, func(vni *uint32, n *coreNetwork) {
-		s.Switches[fabric.VNI(*vni)] = Switch{MTU: int(n.Mtu)}
+	return each(d.maps.NetworksV2, &d.buffers.networks, func(vni *uint32, n *coreNetwork) {
+		s.Switches[fabric.VNI(*vni)] = Switch{MTU: int(n.Mtu), Services: n.Services != 0}
 		for _, id := range n.Peers[:n.PeersCount] {
 			if vtep, known := vteps[id]; known {
 				s.Flood[FloodKey{VNI: fabric.VNI(*vni), Peer: vtep}] = struct{}{}

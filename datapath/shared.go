@@ -31,8 +31,10 @@ const (
 	gateEpochShift = 8
 	outEgress      = 1
 	outPeer        = 2
+	outHost        = 3
 	fdbLocal       = 1
 	fdbRelay       = 2
+	fdbGateway     = 4
 )
 
 // shared is memory that the programs read while we write: single words, each changed with one store.

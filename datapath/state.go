@@ -47,6 +47,8 @@ type Peer struct {
 type Switch struct {
 	// MTU is the largest L3 packet a guest may send, in bytes, 576 to 65535.
 	MTU int
+	// Services is true where guests' DHCP and router solicitations go to this host's own port alone.
+	Services bool
 }
 
 // PortKind says how frames are handed to the guest.
@@ -56,6 +58,9 @@ type PortKind uint8
 const (
 	Tap  PortKind = 1 // delivered with bpf_redirect
 	Veth PortKind = 2 // delivered with bpf_redirect_peer into the other namespace
+	// HostEnd is a veth whose other end is the host's own device on an internal switch (ADR 14): frames for the gateway's MAC
+	// (fabric.GatewayMAC) are given to it under the port's own.
+	HostEnd PortKind = 3
 )
 
 // Gate is what a port lets through.

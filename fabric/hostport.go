@@ -45,6 +45,13 @@ func cut(name string, most int, identity string) string {
 // IsHost reports whether a host is behind the port.
 func (p *Port) IsHost() bool { return p.Spec.Role == RoleHost }
 
+// hostGuards are those that are off where nobody says otherwise: a host routes, so that packets come from it with any source,
+// and it is the DHCP server and the router of its guests.
+func hostGuards() Guards {
+	off := false
+	return Guards{IP: &off, DHCPServer: &off, RA: &off}
+}
+
 // checkRole checks what a host's port says of itself.
 func (p *Port) checkRole(f *Findings) {
 	switch p.Spec.Role {

@@ -65,6 +65,9 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 		guards = append(guards, layer.Guards)
 		e.Policies = append(e.Policies, layer.Policies...)
 	}
+	if p.IsHost() {
+		guards = append(guards, hostGuards())
+	}
 	if sw != nil {
 		e.Policies = append(e.Policies, sw.Spec.Policies...)
 		if e.DefaultAction == "" {

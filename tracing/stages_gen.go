@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0xbd724fa1
+const StagesABI uint32 = 0xb801aa55
 
 // The stages of a packet's way, in its order.
 const (
@@ -148,6 +148,8 @@ const (
 	ReasonRedirectFailed Reason = 603
 	// ReasonDeviceGone: the port's device has vanished.
 	ReasonDeviceGone Reason = 604
+	// ReasonHostPortMissing: a guest called for DHCP or a router, and this host has no port on the switch.
+	ReasonHostPortMissing Reason = 605
 	// ReasonUnderlayDown: no route to the tunnel end point.
 	ReasonUnderlayDown Reason = 702
 	// ReasonProbeCaught: a probe, taken out before the guest as intended.
@@ -163,7 +165,7 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 44
+const ReasonCount = 45
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
@@ -248,6 +250,7 @@ var reasons = []described[Reason]{
 	{id: ReasonPullFailed, name: "pull_failed", doc: "the headers could not be made linear", fix: ""},
 	{id: ReasonRedirectFailed, name: "redirect_failed", doc: "the frame could not be handed to its device", fix: ""},
 	{id: ReasonDeviceGone, name: "device_gone", doc: "the port's device has vanished", fix: ""},
+	{id: ReasonHostPortMissing, name: "host_port_missing", doc: "a guest called for DHCP or a router, and this host has no port on the switch", fix: "'weft get hosts' says why this host has not made its port"},
 	{id: ReasonUnderlayDown, name: "underlay_down", doc: "no route to the tunnel end point", fix: ""},
 	{id: ReasonProbeCaught, name: "probe_caught", doc: "a probe, taken out before the guest as intended", fix: ""},
 	{id: ReasonSentinel, name: "sentinel", doc: "the core was missing from the device; the sentinel dropped the frame", fix: "the agent re-attaches the core within a second; find out who removed it"},

@@ -19,6 +19,7 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.Sta
 	w.networks()
 	w.ports()
 	w.stations()
+	w.gateways()
 	return w.state
 }
 
@@ -93,7 +94,7 @@ func (w *wanted) bring(name fabric.PortID) {
 	w.switches[port.Spec.Switch] = true
 	for _, vni := range append(seg.Heard(), seg.Sends) {
 		w.present[vni] = true
-		w.state.Switches[vni] = datapath.Switch{MTU: mtu}
+		w.state.Switches[vni] = datapath.Switch{MTU: mtu, Services: vni == sw.Spec.VNI && sw.ServesDHCP()}
 	}
 }
 

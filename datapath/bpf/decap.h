@@ -43,7 +43,7 @@ __attribute__((noinline)) int admit_other(__u32 vni, struct arrival *a)
 	}
 	if (!bpf_map_lookup_elem(&vteps_v1, &vtep))
 		return DROP_VTEP_UNKNOWN;
-	if (!bpf_map_lookup_elem(&networks_v1, &vni))
+	if (!bpf_map_lookup_elem(&networks_v2, &vni))
 		return DROP_VNI_UNKNOWN;
 	return DROP_VTEP_NOT_ALLOWED;
 }

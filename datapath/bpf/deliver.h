@@ -90,6 +90,21 @@ INLINE void trace_generation(struct way *w, __u64 out)
 	w->generation = port ? port->generation : 0;
 }
 
+/* What is for the gateway is for this host: its stack takes frames for the MAC of its own end of the pair, which is the port's. */
+__attribute__((noinline)) int readdress(struct __sk_buff *skb, __u32 ifindex)
+{
+	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
+
+	return port ? bpf_skb_store_bytes(skb, 0, port->mac, 6, 0) : -1;
+}
+
+/* A frame that could not be given to the device of the slot. */
+__attribute__((noinline)) int lose(__u32 slot)
+{
+	count_drop(slot, TO_GUEST, DROP_REDIRECT_FAILED);
+	return DROP;
+}
+
 /* Hands the frame to the guest in the slot; f, where it has been taken apart. */
 INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cfg, struct frame *f, __u32 slot)
 {
@@ -122,8 +137,11 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 		return DROP;
 	}
 	TRACE_AT(out, w, STAGE_PORT_OUT, RESULT_DELIVER, 0);
-	if ((out >> 32 & 0xff) != OUT_PEER)
+	if ((out >> 32 & 0xff) != OUT_PEER) {
+		if (unlikely((out >> 32 & 0xff) == OUT_HOST) && readdress(skb, out))
+			return lose(slot);
 		return out_egress(skb, cfg, slot, out);
+	}
 	stats->tx_frames++;
 	stats->tx_packets += w->packets;
 	stats->tx_bytes += skb->len;

@@ -4,6 +4,7 @@
 #define WEFT_FLOOD_H
 
 #include "encap.h"
+#include "host.h"
 
 enum {
 	STORM_EVERY_NS = 100000,			/* one copy of a port's group frames: 10,000 in a second, */
@@ -44,6 +45,7 @@ struct copies {
 	const struct config *cfg;
 	struct way *w;
 	__u32 fragment;
+	__u32 only;		/* slot of the one port that gets a copy; 0: all do */
 };
 
 /* One copy for a port that is open; a staged one would give its guest what it has had at the source already. */
@@ -52,7 +54,7 @@ static long copy_to_port(__u32 i, struct copies *c)
 	__u32 id = c->network->ports[i & (MAX_FLOOD_PORTS - 1)];
 	const struct slot *s = slot_of(id);
 
-	if (id == c->w->slot || !s || (s->gate & GATE_MASK) != GATE_OPEN)
+	if (id == c->w->slot || (c->only && id != c->only) || !s || (s->gate & GATE_MASK) != GATE_OPEN)
 		return 0;
 	__u32 reason = refusal(s, c->w->vni);
 
@@ -99,7 +101,7 @@ static long copy_to_peer(__u32 i, struct copies *c)
 /* Sends the frame to all others on the switch; from a tunnel, to those here alone, because its sender has served the rest. */
 INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
-	struct copies c = {.skb = skb, .cfg = host(), .network = bpf_map_lookup_elem(&networks_v1, &w->vni), .w = w};
+	struct copies c = {.skb = skb, .cfg = host(), .network = bpf_map_lookup_elem(&networks_v2, &w->vni), .w = w};
 
 	if (!c.network || !c.cfg)
 		return drop(skb, w, STAGE_FDB, DROP_VNI_UNKNOWN);
@@ -109,6 +111,11 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 		if (!c.fragment)
 			return drop(skb, w, STAGE_FDB, DROP_MTU_EXCEEDED);
 	}
+	if (unlikely(c.network->services) && f && is_call(f)) {
+		c.only = c.network->host;
+		if (!c.only)
+			return drop(skb, w, STAGE_FDB, DROP_HOST_PORT_MISSING);
+	}
 	if (f && is_storm(skb, w, f, c.network->ports_count + c.network->peers_count)) {
 		alarm(skb, w->slot, DROP_STORM_CONTROL);
 		return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
@@ -116,7 +123,7 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 	COUNT(w->slot, flooded);
 	describe_once(skb, w, f);
 	bpf_loop(c.network->ports_count, copy_to_port, &c, 0);
-	if (f)
+	if (f && !c.only)
 		bpf_loop(c.network->peers_count, copy_to_peer, &c, 0);
 	return DROP;
 }

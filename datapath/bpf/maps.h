@@ -73,7 +73,7 @@ struct {
 	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct network);
-} networks_v1 SEC(".maps");
+} networks_v2 SEC(".maps");
 
 /* Key: VNI and MAC. Value: where the station is, and from where it may be heard.
  * Written by the loader. Read for each unicast frame: once on the way out, twice on the way in. */

@@ -3,7 +3,7 @@
 #define WEFT_STAGES_H
 
 /* Changes whenever a number or a dense index of this file changes its meaning; Go has the same value (tracing.StagesABI). */
-#define STAGES_ABI 0xbd724fa1U
+#define STAGES_ABI 0xb801aa55U
 
 /* Stages of a packet's way, in its order. */
 enum weft_stage {
@@ -78,6 +78,7 @@ enum weft_reason {
 	DROP_PULL_FAILED = 602, /* resource: the headers could not be made linear */
 	DROP_REDIRECT_FAILED = 603, /* resource: the frame could not be handed to its device */
 	DROP_DEVICE_GONE = 604, /* resource: the port's device has vanished */
+	DROP_HOST_PORT_MISSING = 605, /* resource: a guest called for DHCP or a router, and this host has no port on the switch */
 	DROP_UNDERLAY_DOWN = 702, /* underlay: no route to the tunnel end point */
 	DROP_PROBE_CAUGHT = 801, /* probe: a probe, taken out before the guest as intended */
 	DROP_SENTINEL = 901, /* internal: the core was missing from the device; the sentinel dropped the frame */
@@ -126,13 +127,14 @@ enum weft_reason_index {
 	REASON_INDEX_PULL_FAILED = 35,
 	REASON_INDEX_REDIRECT_FAILED = 36,
 	REASON_INDEX_DEVICE_GONE = 37,
-	REASON_INDEX_UNDERLAY_DOWN = 38,
-	REASON_INDEX_PROBE_CAUGHT = 39,
-	REASON_INDEX_SENTINEL = 40,
-	REASON_INDEX_TAIL_CALL_MISSED = 41,
-	REASON_INDEX_UNMARKED = 42,
-	REASON_INDEX_UNEXPLAINED = 43,
-	REASON_COUNT = 44,
+	REASON_INDEX_HOST_PORT_MISSING = 38,
+	REASON_INDEX_UNDERLAY_DOWN = 39,
+	REASON_INDEX_PROBE_CAUGHT = 40,
+	REASON_INDEX_SENTINEL = 41,
+	REASON_INDEX_TAIL_CALL_MISSED = 42,
+	REASON_INDEX_UNMARKED = 43,
+	REASON_INDEX_UNEXPLAINED = 44,
+	REASON_COUNT = 45,
 };
 
 /* reason_index folds to a constant where the reason is one; it is below REASON_COUNT for every argument. */
@@ -213,6 +215,8 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_REDIRECT_FAILED;
 	case DROP_DEVICE_GONE:
 		return REASON_INDEX_DEVICE_GONE;
+	case DROP_HOST_PORT_MISSING:
+		return REASON_INDEX_HOST_PORT_MISSING;
 	case DROP_UNDERLAY_DOWN:
 		return REASON_INDEX_UNDERLAY_DOWN;
 	case DROP_PROBE_CAUGHT:

@@ -48,6 +48,7 @@ enum {
 enum {
 	OUT_EGRESS = 1,	/* bpf_redirect: taps, and veths whose peer is in this namespace */
 	OUT_PEER = 2,	/* bpf_redirect_peer: veths whose peer is in another namespace */
+	OUT_HOST = 3,	/* the same as OUT_EGRESS, and what is for the gateway is for the host's own MAC from here on (host.h) */
 };
 
 /* An address; IPv4 is ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2). */
@@ -64,7 +65,7 @@ struct port {
 	__u32 vni;
 	__u32 guards;
 	__u16 mtu;		/* the switch's: largest L3 packet, in bytes; 0: it is not in force here */
-	__u8 kind;		/* 1 tap, 2 veth */
+	__u8 kind;		/* 1 tap, 2 veth, 3 the host's own veth */
 	__u8 addresses_count;
 	__u8 mac[6];
 	__u16 zero[3];
@@ -136,6 +137,7 @@ struct fdb_key {
 enum {
 	FDB_LOCAL = 1 << 0,	/* slot is where the station is plugged in */
 	FDB_RELAY = 1 << 1,	/* frames out of a tunnel may go on to peer */
+	FDB_GATEWAY = 1 << 2,	/* the switch's gateway: every host is it for its own guests */
 };
 
 struct fdb {
@@ -159,6 +161,8 @@ struct neighbor {
 
 struct network {		/* a switch, as far as it is in force here */
 	__u32 mtu;
+	__u16 host;		/* slot of the host's own port; 0: none */
+	__u16 services;		/* calls for services are for the host's own port alone (host.h) */
 	__u16 ports_count;
 	__u16 peers_count;
 	__u16 ports[MAX_FLOOD_PORTS];	/* slots */

@@ -101,6 +101,14 @@ __attribute__((noinline)) __u32 unknown(struct __sk_buff *skb, struct way *w, st
 	return DROP_STORM_CONTROL;
 }
 
+/* The core has made an answer of the guest's frame. */
+INLINE int answered(struct __sk_buff *skb, struct way *w)
+{
+	TRACE(skb, w, STAGE_FDB, RESULT_ANSWERED, 0);
+	COUNT(w->slot, answered);
+	return answer(skb, w, skb->ifindex);
+}
+
 /* A unicast frame from a guest. */
 INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cfg, struct frame *f)
 {
@@ -110,6 +118,8 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 		return drop(skb, w, STAGE_FDB, unknown(skb, w, f));
 	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
 		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
+	if (unlikely(e->flags & FDB_GATEWAY) && answer_gateway(skb, w, f) != UNANSWERED)
+		return answered(skb, w);
 	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
 	if (is_elsewhere(e)) {
 		__u32 sent = to_peer(skb, w, f, e->peer);
@@ -183,9 +193,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		return forward(skb, &w, cfg, f);
 	if (answer_neighbor(skb, &w, f, port) == UNANSWERED)
 		return flood(skb, &w, f);
-	TRACE(skb, &w, STAGE_FDB, RESULT_ANSWERED, 0);
-	COUNT(w.slot, answered);
-	return answer(skb, &w, ifindex);
+	return answered(skb, &w);
 }
 
 /* A frame is about to enter a guest's device: only the core may send one. */

@@ -55,6 +55,9 @@ func complete(s *fabric.Snapshot, move *fabric.Move) (*fabric.Move, error) {
 	m.TypeMeta = fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindMove}
 	m.Metadata.Revision = 0
 	m.Spec.Ports = PortsOf(s, m.Spec.VM)
+	if p := s.Ports[fabric.PortID(m.Spec.VM)]; len(m.Spec.Ports) == 0 && p != nil && p.IsHost() {
+		return nil, fmt.Errorf("%s is the port of host %s itself, and stays there: name a VM: %w", m.Spec.VM, p.Spec.Host, fabric.ErrInvalid)
+	}
 	if len(m.Spec.Ports) == 0 {
 		return nil, fmt.Errorf("no port belongs to a VM %s: see 'weft get ports': %w", m.Spec.VM, fabric.ErrNotFound)
 	}

@@ -91,6 +91,9 @@ func (l *Ledger) Claim(ctx context.Context, port fabric.PortID, host fabric.Host
 		if loc.Host != "" {
 			return nil, nil, l.held(ctx, loc, host)
 		}
+		if err := l.mayHold(ctx, port, host); err != nil {
+			return nil, nil, err
+		}
 		if _, err := l.store.Get(ctx, fabric.KindHost, string(host)); err != nil {
 			return nil, nil, fmt.Errorf("host %s is not registered: see 'weft get hosts': %w", host, err)
 		}
@@ -101,6 +104,18 @@ func (l *Ledger) Claim(ctx context.Context, port fabric.PortID, host fabric.Host
 		return fabric.Location{}, err
 	}
 	return out, nil
+}
+
+// mayHold keeps the port of a host from any other.
+func (l *Ledger) mayHold(ctx context.Context, port fabric.PortID, host fabric.HostID) error {
+	o, err := l.store.Get(ctx, fabric.KindPort, string(port))
+	if err != nil {
+		return err
+	}
+	if p, ok := o.(*fabric.Port); ok && p.IsHost() && p.Spec.Host != host {
+		return fmt.Errorf("it is the port of host %s itself, which no other host holds: %w", p.Spec.Host, fabric.ErrConflict)
+	}
+	return nil
 }
 
 // Release gives a port up that the host holds in the epoch; the record keeps the epoch, so that the next holder's is
@@ -180,11 +195,11 @@ func Machine(p *fabric.Port) string {
 	return p.Metadata.Name
 }
 
-// PortsOf are the ports of a machine, in the order of their names.
+// PortsOf are the ports of a machine, in the order of their names; a host's own port is no machine's.
 func PortsOf(s *fabric.Snapshot, vm string) []fabric.PortID {
 	var ports []fabric.PortID
 	for id, p := range s.Ports {
-		if Machine(p) == vm {
+		if Machine(p) == vm && !p.IsHost() {
 			ports = append(ports, id)
 		}
 	}

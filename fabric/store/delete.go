@@ -56,6 +56,9 @@ func (d *deleting) one(kind fabric.Kind, name string) error {
 	case *fabric.Switch:
 		err = d.sw(o)
 	case *fabric.Port:
+		if o.IsHost() {
+			return fmt.Errorf("it is the port of host %s itself, and goes with switch %s or with the host: %w", o.Spec.Host, o.Spec.Switch, fabric.ErrConflict)
+		}
 		err = d.port(o)
 	case *fabric.Profile:
 		err = d.profile(name)
@@ -72,9 +75,12 @@ func (d *deleting) one(kind fabric.Kind, name string) error {
 	return d.remove(objectKey(o))
 }
 
-// host is kept while a port wants it or is held there.
+// host is kept while a port wants it or is held there; its own ports go with it.
 func (d *deleting) host(h *fabric.Host) error {
 	id := fabric.HostID(h.Metadata.Name)
+	if err := d.ownPorts(id); err != nil {
+		return err
+	}
 	users, err := d.portsWhere(func(p *fabric.Port) bool { return p.Spec.Host == id })
 	if err != nil {
 		return err
@@ -99,9 +105,39 @@ func (d *deleting) host(h *fabric.Host) error {
 	return d.remove(indexVTEP(h.Spec.VTEP))
 }
 
-// sw is kept while it has ports.
+// ownPorts removes the ports that are the host's own.
+func (d *deleting) ownPorts(host fabric.HostID) error {
+	records, err := d.scan(kindPrefix(fabric.KindSwitch), true)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		p, _ := parse(r.key)
+		o, err := d.object(fabric.KindPort, string(fabric.HostPort(host, fabric.SwitchID(p.name))))
+		if err != nil {
+			return err
+		}
+		if port := as[*fabric.Port](o); port != nil && port.IsHost() && port.Spec.Host == host {
+			if err := d.dropPort(port); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sw is kept while it has ports other than those of the hosts themselves, which go with it.
 func (d *deleting) sw(s *fabric.Switch) error {
 	id := fabric.SwitchID(s.Metadata.Name)
+	own, err := d.hostPorts(id)
+	if err != nil {
+		return err
+	}
+	for _, p := range own {
+		if err := d.dropPort(p); err != nil {
+			return err
+		}
+	}
 	ports, err := d.scan(portsOf(id), true)
 	if err != nil {
 		return err
@@ -113,7 +149,7 @@ func (d *deleting) sw(s *fabric.Switch) error {
 		}
 		return fmt.Errorf("it has %s: delete them first: %w", some("port", "ports", names), fabric.ErrConflict)
 	}
-	d.empty(portsOf(id))
+	d.untouched(portsOf(id))
 	all, err := d.allSubnets()
 	if err != nil {
 		return err

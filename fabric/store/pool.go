@@ -16,7 +16,7 @@ type pool struct {
 
 // freeAddress is the lowest address of a subnet that nobody has. The network address and the one after it, which is the
 // gateway's, are left out, and so is IPv4's broadcast address.
-func (a *applying) freeAddress(sw fabric.SwitchID, subnet netip.Prefix) (netip.Addr, error) {
+func (a *applying) freeAddress(sw *fabric.Switch, subnet netip.Prefix) (netip.Addr, error) {
 	p, err := a.pool(sw, subnet)
 	if err != nil {
 		return netip.Addr{}, err
@@ -29,11 +29,11 @@ func (a *applying) freeAddress(sw fabric.SwitchID, subnet netip.Prefix) (netip.A
 }
 
 // pool reads which addresses are taken, once for an attempt: a hundred ports cost one read.
-func (a *applying) pool(sw fabric.SwitchID, subnet netip.Prefix) (*pool, error) {
+func (a *applying) pool(sw *fabric.Switch, subnet netip.Prefix) (*pool, error) {
 	if p, ok := a.pools[subnet]; ok {
 		return p, nil
 	}
-	below := indexAddresses(sw)
+	below := indexAddresses(fabric.SwitchID(sw.Metadata.Name))
 	records, err := a.scan(below, true)
 	if err != nil {
 		return nil, err
@@ -43,6 +43,9 @@ func (a *applying) pool(sw fabric.SwitchID, subnet netip.Prefix) (*pool, error) 
 		if addr, err := netip.ParseAddr(r.key[len(below):]); err == nil && subnet.Contains(addr) {
 			p.used[addr] = true
 		}
+	}
+	for _, gateway := range sw.Gateways() {
+		p.used[gateway] = true
 	}
 	if a.pools == nil {
 		a.pools = map[netip.Prefix]*pool{}
@@ -74,6 +77,17 @@ func (p *pool) take(skip uint32) (netip.Addr, bool) {
 	if fallback.IsValid() {
 		p.used[fallback] = true
 		return fallback, true
+	}
+	return netip.Addr{}, false
+}
+
+// takeLast returns the highest free address.
+func (p *pool) takeLast() (netip.Addr, bool) {
+	for addr := p.last.Prev(); !addr.Less(p.next); addr = addr.Prev() {
+		if !p.used[addr] {
+			p.used[addr] = true
+			return addr, true
+		}
 	}
 	return netip.Addr{}, false
 }

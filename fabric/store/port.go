@@ -34,6 +34,9 @@ func (a *applying) port(p, before *fabric.Port) error {
 	if err != nil {
 		return err
 	}
+	if err := checkRole(p, before, sw); err != nil {
+		return err
+	}
 	if err := a.refer("spec.profile", fabric.KindProfile, p.Spec.Profile); err != nil {
 		return err
 	}
@@ -52,6 +55,11 @@ func (a *applying) port(p, before *fabric.Port) error {
 	}
 	if err := a.mac(p, before); err != nil {
 		return err
+	}
+	if p.IsHost() && p.Spec.Addresses == nil {
+		if err := a.hostAddresses(p, before, sw); err != nil {
+			return err
+		}
 	}
 	return a.addresses(p, before, sw)
 }
@@ -169,7 +177,7 @@ func (a *applying) addresses(p, before *fabric.Port, sw *fabric.Switch) error {
 	}
 	if p.Spec.Addresses == nil {
 		for _, subnet := range home.Spec.Subnets {
-			addr, err := a.freeAddress(p.Spec.Switch, subnet)
+			addr, err := a.freeAddress(home, subnet)
 			if err != nil {
 				return err
 			}
@@ -203,7 +211,7 @@ func usable(sw *fabric.Switch, addr netip.Addr) error {
 		return fmt.Errorf("is the network address of %s: choose another, or leave it out: %w", subnet, fabric.ErrInvalid)
 	case addr.Is4() && addr == last(subnet):
 		return fmt.Errorf("is the broadcast address of %s: choose another, or leave it out: %w", subnet, fabric.ErrInvalid)
-	case addr == subnet.Addr().Next() && sw.Spec.Type == fabric.Internal:
+	case slices.Contains(sw.Gateways(), addr):
 		return fmt.Errorf("is the gateway of %s: choose another, or leave it out: %w", subnet, fabric.ErrInvalid)
 	}
 	return nil

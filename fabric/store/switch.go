@@ -36,6 +36,12 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if err := a.fits(s); err != nil {
 		return err
 	}
+	if err := a.gateways(s); err != nil {
+		return err
+	}
+	if err := a.hostPorts(s, before); err != nil {
+		return err
+	}
 	wanted := s.AllSubnets()
 	if before != nil && slices.Equal(before.AllSubnets(), wanted) || before == nil && len(wanted) == 0 {
 		return nil
@@ -55,15 +61,20 @@ func (a *applying) vni(s, before *fabric.Switch) error {
 		s.Spec.VNI = before.Spec.VNI
 	}
 	if before != nil && s.Spec.VNI != before.Spec.VNI {
-		ports, err := a.scan(portsOf(fabric.SwitchID(s.Metadata.Name)), true)
+		id := fabric.SwitchID(s.Metadata.Name)
+		ports, err := a.scan(portsOf(id), true)
 		if err != nil {
 			return err
 		}
-		if len(ports) > 0 {
-			return fmt.Errorf("spec.vni: the switch has %d ports, which would lose one another while it changes from %d to %d: keep it, or delete the ports first: %w",
-				len(ports), before.Spec.VNI, s.Spec.VNI, fabric.ErrConflict)
+		own, err := a.draft.hostPorts(id)
+		if err != nil {
+			return err
 		}
-		a.empty(portsOf(fabric.SwitchID(s.Metadata.Name)))
+		if n := len(ports) - len(own); n > 0 {
+			return fmt.Errorf("spec.vni: the switch has %d ports, which would lose one another while it changes from %d to %d: keep it, or delete the ports first: %w",
+				n, before.Spec.VNI, s.Spec.VNI, fabric.ErrConflict)
+		}
+		a.untouched(portsOf(id))
 		if err := a.remove(indexVNI(before.Spec.VNI)); err != nil {
 			return err
 		}

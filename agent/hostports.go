@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/weftnet/weft/agent/plan"
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
+
+// HostEnds are this host's own devices on internal switches.
+type HostEnds interface {
+	HostEnds() (map[fabric.SwitchID]string, error)
+	// SetHostEnd reports whether it changed anything.
+	SetHostEnd(e nic.HostEnd) (bool, error)
+	DropHostEnd(device string) error
+}
+
+// HostEnds asks the kernel.
+func (kernelDevices) HostEnds() (map[fabric.SwitchID]string, error) { return nic.HostEnds() }
+
+// SetHostEnd makes a device, or puts it right.
+func (kernelDevices) SetHostEnd(e nic.HostEnd) (bool, error) { return nic.SetHostEnd(e) }
+
+// DropHostEnd removes a device with its other end.
+func (kernelDevices) DropHostEnd(device string) error { return nic.Delete(device) }
+
+// keepHostPorts has this host on every internal switch of the fabric (ADR 14): its port, made through a server host where it is
+// missing, and its device. It looks whenever something has changed, and each second, because nobody tells of an address that was
+// taken away.
+func (a *Agent) keepHostPorts(ctx context.Context) error {
+	if a.machine.HostEnds == nil { // a machine in memory
+		return nil
+	}
+	for ctx.Err() == nil {
+		change := a.news.wait()
+		if snap := a.keeper.snapshot(); snap != nil {
+			a.lookAtHostPorts(ctx, snap)
+		}
+		select {
+		case <-ctx.Done():
+		case <-change:
+		case <-time.After(checkEvery):
+		}
+	}
+	return nil
+}
+
+func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot) {
+	for _, name := range slices.Sorted(maps.Keys(snap.Switches)) {
+		sw := snap.Switches[name]
+		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 {
+			continue
+		}
+		err := a.joinSwitch(ctx, snap, sw)
+		if ctx.Err() != nil {
+			return
+		}
+		a.trouble("host port on "+string(name), err)
+	}
+	a.trouble("host ports", a.leaveSwitches(ctx, snap))
+}
+
+// joinSwitch has this host on one switch.
+func (a *Agent) joinSwitch(ctx context.Context, snap *fabric.Snapshot, sw *fabric.Switch) error {
+	id := fabric.SwitchID(sw.Metadata.Name)
+	name := fabric.HostPort(a.config.Host, id)
+	port := snap.Ports[name]
+	if port == nil || snap.Locations[name].Host != a.config.Host {
+		if latest := a.Latest(); latest != nil && latest.Revision > snap.Revision && latest.Locations[name].Host == a.config.Host {
+			return nil // it is on its way
+		}
+		ctx, cancel := context.WithTimeout(ctx, attachTimeout)
+		defer cancel()
+		_, err := a.reports.ReportLocation(ctx, api.LocationReport{Host: a.config.Host, Act: api.Join, Port: name, Switch: id})
+		if err != nil {
+			return fmt.Errorf("join switch %s with this host's own port: %w", id, err)
+		}
+		return nil
+	}
+	if !port.IsHost() || port.Spec.Switch != id {
+		return fmt.Errorf("join switch %s: a port on switch %s is called %s: delete that", id, port.Spec.Switch, name)
+	}
+	end := hostEnd(snap, sw, port)
+	at, attached := a.keeper.attachment(name)
+	changed, err := a.machine.SetHostEnd(end)
+	if changed && attached && err == nil {
+		a.emit(a.event("host-port.repaired", "port/"+string(name), fmt.Sprintf(
+			"The device %s of host %s on switch %s was not as it must be, and is put right.", end.Device, a.config.Host, id)))
+		a.keeper.devicesChanged(ctx)
+	}
+	if err != nil || attached && at.Device == end.Port {
+		return err
+	}
+	a.log.Info("the host joins a switch", tracing.KeyPort, name, tracing.KeyDevice, end.Device)
+	return a.keeper.change(ctx, func(l *local) error {
+		want := attachment{Attachment: plan.Attachment{Device: end.Port, Kind: datapath.HostEnd}}
+		_, err := l.plug(name, want, a.keeper.present)
+		return err
+	})
+}
+
+// leaveSwitches takes this host off the switches that are gone, or are not internal any more.
+func (a *Agent) leaveSwitches(ctx context.Context, snap *fabric.Snapshot) error {
+	have, err := a.machine.HostEnds.HostEnds()
+	if err != nil {
+		return err
+	}
+	for id, device := range have {
+		if sw := snap.Switches[id]; sw != nil && sw.Spec.Type == fabric.Internal {
+			continue
+		}
+		if err := a.unplug(ctx, fabric.HostPort(a.config.Host, id), nil); err != nil {
+			return err
+		}
+		if err := a.machine.DropHostEnd(device); err != nil {
+			return errors.Join(fmt.Errorf("leave switch %s", id), err)
+		}
+		a.log.Info("the host has left a switch", "switch", id, tracing.KeyDevice, device)
+	}
+	return nil
+}
+
+// hostEnd is what the device of a host's port must be.
+func hostEnd(snap *fabric.Snapshot, sw *fabric.Switch, port *fabric.Port) nic.HostEnd {
+	id := fabric.SwitchID(sw.Metadata.Name)
+	end := nic.HostEnd{
+		Device: fabric.HostDevice(id), Port: fabric.HostPortDevice(id), Switch: id, MAC: port.Spec.MAC, MTU: snap.SwitchMTU(sw),
+		Gateways: sw.Gateways(),
+	}
+	for _, addr := range port.Spec.Addresses {
+		if i := slices.IndexFunc(sw.Spec.Subnets, func(p netip.Prefix) bool { return p.Contains(addr) }); i >= 0 {
+			end.Addresses = append(end.Addresses, netip.PrefixFrom(addr, sw.Spec.Subnets[i].Bits()))
+		}
+	}
+	if end.MTU >= fabric.MinMTU6 {
+		end.Gateways = append(end.Gateways, fabric.GatewayLinkLocal(sw.Spec.VNI))
+	}
+	return end
+}
+
+// ofGuest refuses to plug or unplug by hand what the host plugs itself.
+func (a *Agent) ofGuest(port fabric.PortID) error {
+	snap := a.Latest()
+	if snap == nil || snap.Ports[port] == nil || !snap.Ports[port].IsHost() {
+		return nil
+	}
+	p := snap.Ports[port]
+	return fmt.Errorf("%s is the port of host %s itself, which plugs it by itself into switch %s: %w", port, p.Spec.Host, p.Spec.Switch, fabric.ErrConflict)
+}
