@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -81,7 +82,7 @@ func (p pins) openMaps() (m coreMaps, err error) {
 		return m, err
 	}
 	for name, s := range spec.Maps {
-		if strings.HasSuffix(name, "_v1") {
+		if versioned.MatchString(name) {
 			s.Pinning = ebpf.PinByName
 		}
 	}
@@ -95,6 +96,9 @@ func (p pins) openMaps() (m coreMaps, err error) {
 	}
 	return only.coreMaps, err
 }
+
+// versioned are the names of maps that outlive the programs: they end with the version of key and value.
+var versioned = regexp.MustCompile(`_v[0-9]+$`)
 
 // together are the maps that name each other's entries by number: slots and peers, and the tables of rules with their parts.
 var together = [][]string{
