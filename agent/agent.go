@@ -186,7 +186,7 @@ func (a *Agent) openKeeper(ctx context.Context) error {
 	}
 	a.keeper = &keeper{
 		host: a.config.Host, vtep: a.config.Underlay.Address, stateDir: a.config.StateDir, plane: a.machine, log: a.log,
-		tracer: a.telemetry.Provider().Tracer(scope), emit: a.emit, devices: a.machine.Devices, changed: a.news.tell,
+		tracer: a.telemetry.Provider().Tracer(scope), emit: a.emit, devices: a.machine.Devices, nics: a.machine.NICs, underlay: a.config.Underlay.Device, changed: a.news.tell,
 		accepted: a.lastGood.keep, last: last, metrics: a.metrics,
 	}
 	return a.keeper.begin(ctx, known, lost)
@@ -234,7 +234,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
-		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepHostPorts,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepHostPorts, a.followUplinks,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -44,6 +44,9 @@ func (g *ground) open(context.Context, Config, *slog.Logger) (machine, error) {
 	return machine{Plane: g, Meter: g, Probes: g, Links: g, close: func() error { return nil }}, nil
 }
 
+// NICs are none: nothing of this machine is on a wire.
+func (g *ground) NICs(func(string) bool) ([]fabric.NICStatus, error) { return nil, nil }
+
 func (g *ground) Apply(ctx context.Context, c datapath.Change) error {
 	g.mu.Lock()
 	g.applied++

@@ -45,6 +45,9 @@ type keeper struct {
 	metrics  tally
 	// devices returns the kernel's number of every device by its name.
 	devices func() (map[string]int, error)
+	// nics describes the devices that could be uplinks; underlay is the one that tunnels use.
+	nics     func(skip func(device string) bool) ([]fabric.NICStatus, error)
+	underlay string
 	// changed is told after every round that status may be different, accepted of every snapshot that is accepted.
 	changed  func()
 	accepted func(*fabric.Snapshot)
@@ -57,6 +60,7 @@ type keeper struct {
 	// want is the plan; nil when what it is computed from has changed.
 	want    *datapath.State
 	present map[string]int
+	uplinks uplinks
 	have    datapath.State
 	// inForce is the revision of the newest snapshot that was read back as wanted.
 	inForce fabric.Revision
@@ -98,7 +102,7 @@ func (k *keeper) look() error {
 	if !sameDevices(present, k.present) {
 		k.present, k.want = present, nil
 	}
-	return nil
+	return k.lookAtNICs(time.Now())
 }
 
 // accept takes a snapshot of the store and puts it in force, unless it is to be held for confirmation.
@@ -250,7 +254,7 @@ func (k *keeper) repairing(steps []datapath.Change) {
 func (k *keeper) devicesChanged(ctx context.Context) {
 	present, err := k.devices()
 	k.mu.Lock()
-	same := err == nil && sameDevices(present, k.present)
+	same := err == nil && sameDevices(present, k.present) && k.sameNICs()
 	k.mu.Unlock()
 	if !same {
 		k.check(ctx)
@@ -346,6 +350,7 @@ func (k *keeper) plugged() plan.Local {
 		VTEP: k.vtep, Handoffs: k.local.Handoffs, Staged: k.local.Staged,
 		Attachments: make(map[fabric.PortID]plan.Attachment, len(k.local.Attachments)),
 	}
+	l.NICs, l.Others, l.Unconfirmed = k.uplinks.fit, k.uplinks.others, k.uplinks.unconfirmed
 	for name, a := range k.local.Attachments {
 		if k.present[a.Device] != 0 {
 			l.Attachments[name] = a.Attachment

@@ -54,6 +54,8 @@ type Probes interface {
 type Links interface {
 	// Devices returns the kernel's number of every device by its name.
 	Devices() (map[string]int, error)
+	// NICs describes the devices that could be an uplink, in the order of their names; not those that are skipped.
+	NICs(skip func(device string) bool) ([]fabric.NICStatus, error)
 	// MTU is the largest L3 packet of a device, in bytes.
 	MTU(device string) (int, error)
 	// Watch hints that devices may have changed, until ctx ends.
@@ -124,6 +126,11 @@ func (kernelDevices) Devices() (map[string]int, error) {
 		names[d.Name] = index
 	}
 	return names, nil
+}
+
+// NICs asks the kernel.
+func (kernelDevices) NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {
+	return nic.NICs(skip)
 }
 
 // MTU asks the kernel.

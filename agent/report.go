@@ -97,7 +97,7 @@ func contested(s *fabric.HostStatus, all []datapath.Contest) {
 func (k *keeper) status() fabric.HostStatus {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	s := fabric.HostStatus{Generation: k.inForce, Ready: k.inForce != 0 && k.failure == nil, Ports: k.ports()}
+	s := fabric.HostStatus{Generation: k.inForce, Ready: k.inForce != 0 && k.failure == nil, Ports: k.ports(), NICs: k.reportNICs()}
 	if k.snap == nil {
 		s.Problems = append(s.Problems, "the wanted state is not known yet: etcd does not answer, and there is no last good state; check the fabric's etcd")
 	} else {
@@ -109,6 +109,7 @@ func (k *keeper) status() fabric.HostStatus {
 	if k.failure != nil {
 		s.Problems = append(s.Problems, k.failed())
 	}
+	s.Problems = append(s.Problems, k.uplinkProblems()...)
 	return s
 }
 

@@ -31,7 +31,7 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	var failed failures
 	for _, step := range []func(Change, *failures){
 		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applyStations,
-		d.unapplyStations, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
+		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
 	} {
 		if err := ctx.Err(); err != nil {
 			failed.add(fmt.Errorf("change the datapath: %w", err))
@@ -174,6 +174,26 @@ func (d *Datapath) applyStations(c Change, failed *failures) {
 			continue
 		}
 		failed.add(d.changeFlood(vni, ids, nil))
+	}
+}
+
+// applyWires puts the core on the uplinks, and gives the segments their ways to the wire when all else is in force.
+func (d *Datapath) applyWires(c Change, failed *failures) {
+	for device, u := range c.Put.Uplinks {
+		failed.add(d.putUplink(device, u))
+	}
+	for vni, w := range c.Put.Wires {
+		failed.add(d.putWire(vni, w))
+	}
+}
+
+// unapplyWires takes segments off the wire before the core leaves their NICs.
+func (d *Datapath) unapplyWires(c Change, failed *failures) {
+	for vni := range c.Delete.Wires {
+		failed.add(d.deleteWire(vni))
+	}
+	for device := range c.Delete.Uplinks {
+		failed.add(d.deleteUplink(device))
 	}
 }
 

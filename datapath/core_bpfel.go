@@ -170,6 +170,13 @@ type coreFrame struct {
 	Spare     [10]uint32
 }
 
+type coreHeard struct {
+	_       structs.HostLayout
+	At      uint64
+	Ifindex uint32
+	Zero    uint32
+}
+
 type coreHitKey struct {
 	_      structs.HostLayout
 	Rule   uint64
@@ -350,7 +357,8 @@ type coreNeighborKey struct {
 
 type coreNetwork struct {
 	_          structs.HostLayout
-	Mtu        uint32
+	Mtu        uint16
+	Flags      uint16
 	Host       uint16
 	Services   uint16
 	PortsCount uint16
@@ -487,6 +495,21 @@ type coreTable struct {
 	PlacesDigest [16]uint8
 }
 
+type coreTag struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Vid     uint32
+}
+
+type coreUplink struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Slot    uint32
+	Vni     uint32
+	Flags   uint32
+	Device  [16]uint8
+}
+
 type coreVector struct {
 	_       structs.HostLayout
 	Summary uint64
@@ -499,6 +522,18 @@ type coreVectorKey struct {
 	Class uint16
 	InDim uint8
 	Block uint8
+}
+
+type coreWire struct {
+	_       structs.HostLayout
+	Vni     uint32
+	Ifindex uint32
+	Slot    uint32
+	Flags   uint32
+	Vid     uint16
+	Mtu     uint16
+	Peer    uint16
+	Mac     [6]uint8
 }
 
 // Names of all BPF objects in the ELF.
@@ -515,6 +550,7 @@ const (
 	coreMapFdbV1         = "fdb_v1"
 	coreMapFlowsV1       = "flows_v1"
 	coreMapFragmentsV1   = "fragments_v1"
+	coreMapHeardV1       = "heard_v1"
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
 	coreMapLimitsV1      = "limits_v1"
@@ -530,8 +566,13 @@ const (
 	coreMapSlotsV1       = "slots_v1"
 	coreMapStatsV1       = "stats_v1"
 	coreMapTablesV1      = "tables_v1"
+	coreMapTagsV1        = "tags_v1"
+	coreMapUplinksV1     = "uplinks_v1"
 	coreMapVectorsV1     = "vectors_v1"
 	coreMapVtepsV1       = "vteps_v1"
+	coreMapWiresV1       = "wires_v1"
+	coreProgExtIn        = "ext_in"
+	coreProgExtOut       = "ext_out"
 	coreProgProbeIn      = "probe_in"
 	coreProgSentinelIn   = "sentinel_in"
 	coreProgSentinelOut  = "sentinel_out"
@@ -583,6 +624,8 @@ type coreSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreProgramSpecs struct {
+	ExtIn       *ebpf.ProgramSpec `ebpf:"ext_in"`
+	ExtOut      *ebpf.ProgramSpec `ebpf:"ext_out"`
 	ProbeIn     *ebpf.ProgramSpec `ebpf:"probe_in"`
 	SentinelIn  *ebpf.ProgramSpec `ebpf:"sentinel_in"`
 	SentinelOut *ebpf.ProgramSpec `ebpf:"sentinel_out"`
@@ -606,6 +649,7 @@ type coreMapSpecs struct {
 	FdbV1         *ebpf.MapSpec `ebpf:"fdb_v1"`
 	FlowsV1       *ebpf.MapSpec `ebpf:"flows_v1"`
 	FragmentsV1   *ebpf.MapSpec `ebpf:"fragments_v1"`
+	HeardV1       *ebpf.MapSpec `ebpf:"heard_v1"`
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
 	LimitsV1      *ebpf.MapSpec `ebpf:"limits_v1"`
@@ -621,8 +665,11 @@ type coreMapSpecs struct {
 	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
 	TablesV1      *ebpf.MapSpec `ebpf:"tables_v1"`
+	TagsV1        *ebpf.MapSpec `ebpf:"tags_v1"`
+	UplinksV1     *ebpf.MapSpec `ebpf:"uplinks_v1"`
 	VectorsV1     *ebpf.MapSpec `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.MapSpec `ebpf:"vteps_v1"`
+	WiresV1       *ebpf.MapSpec `ebpf:"wires_v1"`
 }
 
 // coreVariableSpecs contains global variables before they are loaded into the kernel.
@@ -661,6 +708,7 @@ type coreMaps struct {
 	FdbV1         *ebpf.Map `ebpf:"fdb_v1"`
 	FlowsV1       *ebpf.Map `ebpf:"flows_v1"`
 	FragmentsV1   *ebpf.Map `ebpf:"fragments_v1"`
+	HeardV1       *ebpf.Map `ebpf:"heard_v1"`
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
 	LimitsV1      *ebpf.Map `ebpf:"limits_v1"`
@@ -676,8 +724,11 @@ type coreMaps struct {
 	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
 	TablesV1      *ebpf.Map `ebpf:"tables_v1"`
+	TagsV1        *ebpf.Map `ebpf:"tags_v1"`
+	UplinksV1     *ebpf.Map `ebpf:"uplinks_v1"`
 	VectorsV1     *ebpf.Map `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.Map `ebpf:"vteps_v1"`
+	WiresV1       *ebpf.Map `ebpf:"wires_v1"`
 }
 
 func (m *coreMaps) Close() error {
@@ -692,6 +743,7 @@ func (m *coreMaps) Close() error {
 		m.FdbV1,
 		m.FlowsV1,
 		m.FragmentsV1,
+		m.HeardV1,
 		m.HitsV1,
 		m.Letter,
 		m.LimitsV1,
@@ -707,8 +759,11 @@ func (m *coreMaps) Close() error {
 		m.SlotsV1,
 		m.StatsV1,
 		m.TablesV1,
+		m.TagsV1,
+		m.UplinksV1,
 		m.VectorsV1,
 		m.VtepsV1,
+		m.WiresV1,
 	)
 }
 
@@ -722,6 +777,8 @@ type coreVariables struct {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type corePrograms struct {
+	ExtIn       *ebpf.Program `ebpf:"ext_in"`
+	ExtOut      *ebpf.Program `ebpf:"ext_out"`
 	ProbeIn     *ebpf.Program `ebpf:"probe_in"`
 	SentinelIn  *ebpf.Program `ebpf:"sentinel_in"`
 	SentinelOut *ebpf.Program `ebpf:"sentinel_out"`
@@ -733,6 +790,8 @@ type corePrograms struct {
 
 func (p *corePrograms) Close() error {
 	return _CoreClose(
+		p.ExtIn,
+		p.ExtOut,
 		p.ProbeIn,
 		p.SentinelIn,
 		p.SentinelOut,

@@ -52,6 +52,9 @@ type HostCounters struct {
 	// Underlay is VXLAN to this host's tunnel end point, Tunnel what the kernel's VXLAN device has unpacked, Nowhere frames
 	// at devices without a port.
 	Underlay, Tunnel, Nowhere Counters
+	// Uplinks are the NICs that external switches are on, by device: Rx are frames from the wire or the host that guests were
+	// concerned in, Tx those of guests for the wire.
+	Uplinks map[string]Counters
 }
 
 // Counters returns what each port has seen since its device was plugged in.
@@ -86,6 +89,10 @@ func (d *Datapath) Host(ctx context.Context) (h HostCounters, err error) {
 		}
 		*c, err = d.countersOf(slot, drops)
 	}
+	if err != nil {
+		return h, fmt.Errorf("read counters: %w", err)
+	}
+	h.Uplinks, err = d.uplinkCounters(drops)
 	return h, err
 }
 

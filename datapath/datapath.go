@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
 )
 
 // TunnelDevice is the name of the kernel's VXLAN device that a Datapath makes and uses unless told otherwise.
@@ -57,6 +58,8 @@ type Datapath struct {
 	peers    map[netip.Addr]*peer
 	tables   tables
 	peerIDs  slotAllocator
+	uplinks  map[string]*uplink // by device
+	wires    map[fabric.VNI]*coreWire
 	retired  map[uint16]bool // numbers of former peers that something may still name
 	underlay nic.Device
 	tunnel   nic.Device
@@ -163,12 +166,15 @@ func (d *Datapath) prune(context.Context, Options) error {
 	for _, p := range d.ports {
 		mine[p.ifindex] = true
 	}
+	for _, u := range d.uplinks {
+		mine[int(u.value.Ifindex)] = true
+	}
 	if probe, err := nic.Find(probePeer); err == nil {
 		mine[probe.Index] = true
 	}
 	var foreign []attachment
 	for key, l := range d.links {
-		if !mine[key.ifindex] && (key.program == ulIn || !isAttached(l)) {
+		if !mine[key.ifindex] && (key.open() || !isAttached(l)) {
 			foreign = append(foreign, attachment{linkKey: key})
 		}
 	}

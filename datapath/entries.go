@@ -189,6 +189,9 @@ func (d *Datapath) fdbToCore(key FDBKey, e FDB) (c coreFdb, err error) {
 	if key.MAC == fabric.GatewayMAC(key.VNI) {
 		c.Flags |= fdbGateway
 	}
+	if e.Carried {
+		c.Flags |= fdbCarried
+	}
 	if e.Relay {
 		c.Flags |= fdbRelay
 		c.Slot = d.slotOf(key)

@@ -71,6 +71,8 @@ func (c Contest) String() string {
 	}
 	meanwhile := "nothing passes there meanwhile"
 	switch {
+	case c.Program == extIn || c.Program == extOut:
+		meanwhile = "guests and the wire do not reach each other by this NIC meanwhile, the host does"
 	case c.Program == ulIn:
 		meanwhile = "frames from other hosts take the slower way by the kernel's VXLAN device meanwhile"
 	case !c.Shut:
@@ -99,14 +101,14 @@ func (d *Datapath) Contests() []Contest {
 func (d *Datapath) contest(key linkKey, f fight) Contest {
 	c := Contest{Program: key.program, Until: f.until}
 	c.Port, c.Device = d.at(key.ifindex)
-	c.Shut = !f.until.IsZero() && (key.core() && key.program != ulIn || d.unjudged(key))
+	c.Shut = !f.until.IsZero() && (key.core() && !key.open() || d.unjudged(key))
 	return c
 }
 
 // unjudged reports whether the core itself is off on the side that a sentinel guards.
 func (d *Datapath) unjudged(sentinel linkKey) bool {
 	for key, f := range d.fights {
-		if key.core() && key.program != ulIn && key.ifindex == sentinel.ifindex && key.out() == sentinel.out() && !f.until.IsZero() {
+		if key.core() && !key.open() && key.ifindex == sentinel.ifindex && key.out() == sentinel.out() && !f.until.IsZero() {
 			return true
 		}
 	}
@@ -115,3 +117,6 @@ func (d *Datapath) unjudged(sentinel linkKey) bool {
 
 // core reports whether the program is one that lets frames pass at all.
 func (k linkKey) core() bool { return k.program != sentinelIn && k.program != sentinelOut }
+
+// open reports whether the program is on a NIC of the host's own, which lives on without it.
+func (k linkKey) open() bool { return k.program == ulIn || k.program == extIn || k.program == extOut }

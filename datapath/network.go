@@ -40,8 +40,11 @@ func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
 				n.PortsCount++
 			}
 		}
+		if w := d.wires[vni]; w != nil && w.Ifindex != 0 {
+			n.Flags |= networkWire
+		}
 	}
-	n.Mtu, n.Services = uint32(s.MTU), 0
+	n.Mtu, n.Services = uint16(s.MTU), 0
 	if s.Services {
 		n.Services = 1
 	}

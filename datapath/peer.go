@@ -119,6 +119,9 @@ func (d *Datapath) namedPeers() (map[uint16]bool, error) {
 			named[id] = true
 		}
 	})
+	for _, w := range d.wires {
+		named[w.Peer] = true
+	}
 	delete(named, 0)
 	return named, err
 }

@@ -21,6 +21,8 @@ const (
 	sentinelIn  = "sentinel_in"
 	sentinelOut = "sentinel_out"
 	probeIn     = "probe_in"
+	extIn       = "ext_in"
+	extOut      = "ext_out"
 )
 
 // programs are the programs in force, by name.
@@ -137,6 +139,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"tables_v1": m.TablesV1, "places_v1": m.PlacesV1, "services_v1": m.ServicesV1, "exacts_v1": m.ExactsV1,
 		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v1": m.CombosV1, "hits_v1": m.HitsV1,
 		"flows_v1": m.FlowsV1, "fragments_v1": m.FragmentsV1,
+		"uplinks_v1": m.UplinksV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
 	}
 }
 

@@ -27,7 +27,8 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 		Ports:     make(map[string]Port, len(d.ports)),
 		FDB:       make(map[FDBKey]FDB, len(d.buffers.fdb.keys)),
 		Neighbors: make(map[NeighborKey]fabric.MAC, len(d.buffers.neighbors.keys)),
-		Tables:    map[policy.Digest]*policy.Source{},
+		Uplinks:   map[string]Uplink{}, Wires: map[fabric.VNI]Wire{},
+		Tables: map[policy.Digest]*policy.Source{},
 	}
 	vteps, err := d.readPeers(&s)
 	if err != nil {
@@ -45,6 +46,7 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 		func() error { return d.readNetworks(&s, vteps) },
 		func() error { return d.readFDB(&s, vteps, devices) },
 		func() error { return d.readNeighbors(&s) },
+		func() error { return d.readUplinks(&s, vteps) },
 		ctx.Err,
 	} {
 		if err := read(); err != nil {
@@ -124,7 +126,7 @@ func (d *Datapath) readNetworks(s *State, vteps map[uint16]netip.Addr) error {
 
 func (d *Datapath) readFDB(s *State, vteps map[uint16]netip.Addr, devices map[uint32]string) error {
 	return each(d.maps.FdbV1, &d.buffers.fdb, func(k *coreFdbKey, v *coreFdb) {
-		e := FDB{Peer: vteps[v.Peer], Alt: vteps[v.Alt], Relay: v.Flags&fdbRelay != 0, Epoch: fabric.Epoch(v.Epoch)}
+		e := FDB{Peer: vteps[v.Peer], Alt: vteps[v.Alt], Relay: v.Flags&fdbRelay != 0, Carried: v.Flags&fdbCarried != 0, Epoch: fabric.Epoch(v.Epoch)}
 		if v.Flags&fdbLocal != 0 {
 			e.Device = devices[v.Slot]
 		}
@@ -159,7 +161,7 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.adoptRetired(), d.adoptProbes(), d.adoptTables()); err != nil {
+	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables()); err != nil {
 		return err
 	}
 	for _, p := range d.peers {

@@ -35,6 +35,14 @@ const (
 	fdbLocal       = 1
 	fdbRelay       = 2
 	fdbGateway     = 4
+	fdbCarried     = 8
+	maxUplinks     = 64
+	maxVLAN        = 4094
+	networkWire    = 1
+
+	uplinkHost       = 1
+	uplinkCarries    = 2
+	uplinkWasPromisc = 4
 )
 
 // shared is memory that the programs read while we write: single words, each changed with one store.

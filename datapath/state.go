@@ -27,6 +27,10 @@ type State struct {
 	// Flood says, per switch, which peers have a port on it: head-end replication for broadcast and multicast.
 	// The local members are the Ports of the switch.
 	Flood map[FloodKey]struct{}
+	// Uplinks are the NICs of this host that external switches are on, by device name.
+	Uplinks map[string]Uplink
+	// Wires are the ways of segments to the wire.
+	Wires map[fabric.VNI]Wire
 	// Tables are what ports are judged by, by the digest of their source. What is read from the kernel has nil sources: that a
 	// table is there says that it is complete.
 	Tables map[policy.Digest]*policy.Source
@@ -49,6 +53,24 @@ type Switch struct {
 	MTU int
 	// Services is true where guests' DHCP and router solicitations go to this host's own port alone.
 	Services bool
+}
+
+// Uplink is a NIC of this host that external switches are on. The host keeps its stack and its addresses there.
+type Uplink struct {
+	// HostAccess leaves the host's own stack on the NIC; without it, what it sends and receives there is dropped.
+	HostAccess bool
+}
+
+// Wire is the way of a segment to the wire: a Device of this host, or a Carrier that has one.
+type Wire struct {
+	// Device is an uplink of this host; VLAN its frames' tag there, 0: untagged, 1 to 4094.
+	Device string
+	VLAN   uint16
+	// Carries is true where this host carries for those without an uplink: group frames from the wire go on to the peers in Flood,
+	// and unicast frames to stations that are Carried.
+	Carries bool
+	// Carrier is the tunnel end point of the host that carries for this one.
+	Carrier netip.Addr
 }
 
 // PortKind says how frames are handed to the guest.
@@ -130,6 +152,8 @@ type FDB struct {
 	Alt netip.Addr
 	// Relay lets a frame that came out of a tunnel be sent on to Peer: set at the source of a move, for a limited time.
 	Relay bool
+	// Carried lets frames from the wire go on to Peer, which has no uplink of its own.
+	Carried bool
 	// Epoch of the location this entry was computed from; an entry is never replaced by one of an older epoch.
 	Epoch fabric.Epoch
 }

@@ -187,6 +187,9 @@ func (w *world) conserved() {
 				report += imbalance(string(name), c)
 			}
 			report += imbalance("the underlay", host.Underlay) + imbalance("the tunnel", host.Tunnel) + imbalance("nowhere", host.Nowhere)
+			for device, c := range host.Uplinks {
+				report += imbalance("uplink "+device, c)
+			}
 			return report == ""
 		}
 		if !await(5*time.Second, balanced) {

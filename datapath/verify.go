@@ -32,7 +32,7 @@ func (d *Datapath) Verify(ctx context.Context) error {
 		return fmt.Errorf("verify the datapath: %w", err)
 	}
 	d.verifyOpened()
-	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic()), d.prepareFlows()}
+	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyUplinks(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic()), d.prepareFlows()}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("verify the datapath: %w", err)
 	}
@@ -113,7 +113,7 @@ func (d *Datapath) verifyAttachments(as []attachment, port fabric.PortID) error 
 			return err
 		}
 		at := side{a.ifindex, a.out()}
-		guarded[at] = guarded[at] || there || a.program == ulIn
+		guarded[at] = guarded[at] || there || a.open()
 		devices[a.ifindex] = a.device
 	}
 	for ifindex, device := range devices {
@@ -163,13 +163,25 @@ func (d *Datapath) verifyAttachment(a attachment, port fabric.PortID) (there boo
 	if there, err = d.defend(a, port, place >= 0); err != nil || !there {
 		return there, err
 	}
-	if place > 0 && a.core() && d.foreign[a.linkKey] != attached.Revision {
+	if place > 0 && a.core() && d.isForeign(attached.Programs[:place]) && d.foreign[a.linkKey] != attached.Revision {
 		d.foreign[a.linkKey] = attached.Revision
 		message := fmt.Sprintf("Another program is ahead of %s on %s; it may let frames pass the core by.", a.program, a.device)
 		d.log.Warn(message, "port", port, "device", a.device)
 		d.emit(Event{Kind: ForeignProgram, Time: time.Now(), Port: port, Device: a.device, Message: message})
 	}
 	return true, nil
+}
+
+// isForeign reports whether one of the programs is not the core's.
+func (d *Datapath) isForeign(programs []link.AttachedProgram) bool {
+	mine := map[link.ID]bool{}
+	for _, l := range d.links {
+		mine[l.id] = true
+	}
+	return slices.ContainsFunc(programs, func(p link.AttachedProgram) bool {
+		id, ok := p.LinkID()
+		return !ok || !mine[id]
+	})
 }
 
 // defend takes the next step in the fight over a program's place, and reports whether the program is there after it.

@@ -38,6 +38,8 @@ type HostStatus struct {
 	Alive bool `json:"alive,omitempty"`
 	// Ports are the ports attached here.
 	Ports []PortStatus `json:"ports,omitempty"`
+	// NICs are the devices that could be an uplink of an external switch, in the order of their names.
+	NICs []NICStatus `json:"nics,omitempty"`
 	// Version and Kernel say what runs; Capabilities what the kernel can do ("tcx", "decap-l4-udp").
 	Version      string   `json:"version,omitempty"`
 	Kernel       string   `json:"kernel,omitempty"`

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 )
 
 // SwitchType says who may be on a switch.
@@ -45,6 +46,14 @@ type SwitchSpec struct {
 	Profile string `json:"profile,omitempty"`
 	// Policies judge the packets of all ports on the switch, after the ports' own and their profiles'.
 	Policies []string `json:"policies,omitempty"`
+	// Uplinks are the NICs that an external switch is on, at most one of each host. Hosts without one reach the wire through one
+	// that has it. The untagged wire is the switch's own segment, and each of its VLANs the tagged one.
+	Uplinks []Uplink `json:"uplinks,omitempty"`
+	// HostAccess false keeps the hosts themselves off an external switch: what they send and receive by its NICs is dropped. Absent
+	// means true.
+	HostAccess *bool `json:"hostAccess,omitempty"`
+	// ConfirmBy is when the switch loses its uplinks again unless it is confirmed; absent means that it stays.
+	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
 	// DefaultAction, allow or deny, decides where no rule does and the profile says nothing; absent means allow.
 	DefaultAction Action `json:"defaultAction,omitempty"`
 }
@@ -80,6 +89,7 @@ func (s *Switch) Validate() error {
 	if s.Spec.VNI > MaxVNI {
 		f.add("spec.vni", "%d does not fit: a VNI is 1 to %d; leave it out to have one allocated", s.Spec.VNI, MaxVNI)
 	}
+	s.checkUplinks(&f)
 	six := checkSubnets(&f, "spec.subnets", s.Spec.Subnets)
 	s.checkGateways(&f)
 	s.checkServices(&f)

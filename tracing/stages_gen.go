@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0xb801aa55
+const StagesABI uint32 = 0x479ff876
 
 // The stages of a packet's way, in its order.
 const (
@@ -35,6 +35,10 @@ const (
 	StageLimitIn Stage = 17
 	// StagePortOut: delivered to the guest's device, or a probe caught before it.
 	StagePortOut Stage = 19
+	// StageWireIn: an uplink of the switch has received the frame, or the host has sent it by that NIC.
+	StageWireIn Stage = 20
+	// StageWireOut: handed to an uplink of the switch, or to the host behind it.
+	StageWireOut Stage = 21
 )
 
 // The results of a stage.
@@ -122,6 +126,10 @@ const (
 	ReasonPolicyMissing Reason = 211
 	// ReasonNotUnderlay: VXLAN that did not come in by the underlay NIC.
 	ReasonNotUnderlay Reason = 212
+	// ReasonHostAccessOff: to or from the host, which is not on this external switch.
+	ReasonHostAccessOff Reason = 213
+	// ReasonOwnMACOnWire: from the wire, with the MAC of a guest that is plugged in here.
+	ReasonOwnMACOnWire Reason = 214
 	// ReasonCtNoFlow: a stateful rule would allow it, but it begins no TCP connection and belongs to none.
 	ReasonCtNoFlow Reason = 301
 	// ReasonPortStaged: the port is staged for a move and may not send yet.
@@ -165,7 +173,7 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 45
+const ReasonCount = 47
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
@@ -183,6 +191,8 @@ var stages = []described[Stage]{
 	{id: StagePolicyIn, name: "policy.in", doc: "the receiver's port: its flows, then its rules for what the guest receives"},
 	{id: StageLimitIn, name: "limit.in", doc: "the receiver's port: the rate of what its guest receives"},
 	{id: StagePortOut, name: "port.out", doc: "delivered to the guest's device, or a probe caught before it"},
+	{id: StageWireIn, name: "wire.in", doc: "an uplink of the switch has received the frame, or the host has sent it by that NIC"},
+	{id: StageWireOut, name: "wire.out", doc: "handed to an uplink of the switch, or to the host behind it"},
 }
 
 // results names every result, in the order of their numbers.
@@ -237,6 +247,8 @@ var reasons = []described[Reason]{
 	{id: ReasonLoopSplitHorizon, name: "loop_split_horizon", doc: "from a tunnel to a port that is not here and not relayed", fix: "settles by itself when the sender learns the new location"},
 	{id: ReasonPolicyMissing, name: "policy_missing", doc: "the port's settings are not in force yet; it fails closed", fix: "weft status; the agent loads them"},
 	{id: ReasonNotUnderlay, name: "not_underlay", doc: "VXLAN that did not come in by the underlay NIC", fix: "name the right NIC in underlay.device of agent.yaml, or find out who sends it"},
+	{id: ReasonHostAccessOff, name: "host_access_off", doc: "to or from the host, which is not on this external switch", fix: "weft set switch NAME hostAccess=true, if the host is to use this NIC"},
+	{id: ReasonOwnMACOnWire, name: "own_mac_on_wire", doc: "from the wire, with the MAC of a guest that is plugged in here", fix: "find the loop or the machine on the wire that uses the guest's MAC"},
 	{id: ReasonCtNoFlow, name: "ct_no_flow", doc: "a stateful rule would allow it, but it begins no TCP connection and belongs to none", fix: "the connection is older than its policy or was idle too long: open it again"},
 	{id: ReasonPortStaged, name: "port_staged", doc: "the port is staged for a move and may not send yet", fix: "wait for the move, or weft get moves"},
 	{id: ReasonNotOwner, name: "not_owner", doc: "another host holds the port with a later epoch", fix: "weft describe port NAME"},

@@ -31,6 +31,8 @@ func Changes(want, have datapath.State) []datapath.Change {
 		FDB:       lacking(want.FDB, closed.FDB, newer),
 		Neighbors: lacking(want.Neighbors, have.Neighbors, differs),
 		Flood:     lacking(want.Flood, have.Flood, differs),
+		Uplinks:   lacking(want.Uplinks, have.Uplinks, differs),
+		Wires:     lacking(want.Wires, have.Wires, differs),
 	}}
 	if want.Local != have.Local {
 		second.Put.Local = want.Local
@@ -42,6 +44,8 @@ func Changes(want, have datapath.State) []datapath.Change {
 		FDB:       surplus(want.FDB, closed.FDB),
 		Neighbors: surplus(want.Neighbors, have.Neighbors),
 		Flood:     surplus(want.Flood, have.Flood),
+		Uplinks:   surplus(want.Uplinks, have.Uplinks),
+		Wires:     surplus(want.Wires, have.Wires),
 	}}
 
 	var steps []datapath.Change
@@ -206,7 +210,7 @@ func empty(c datapath.Change) bool {
 
 // Entries counts what a state holds.
 func Entries(s datapath.State) int {
-	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables)
+	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables) + len(s.Uplinks) + len(s.Wires)
 }
 
 // Reborn removes from have what an earlier life of a port has left with a later epoch than its present one: a port that is

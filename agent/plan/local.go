@@ -14,6 +14,13 @@ type Local struct {
 	VTEP netip.Addr
 	// Attachments are the devices plugged in here.
 	Attachments map[fabric.PortID]Attachment
+	// NICs are the devices here that a switch can be on.
+	NICs map[string]bool
+	// Others are the hosts that report, with the NICs that a switch can be on there. A host that is silent keeps the uplinks it
+	// has, because what its kernel was told it does without an agent; it is not chosen to carry for others.
+	Others map[fabric.HostID]map[string]bool
+	// Unconfirmed are the switches whose time to be confirmed has passed.
+	Unconfirmed map[fabric.SwitchID]bool
 	// Handoffs are the ports whose guest has stopped here for a move.
 	Handoffs map[fabric.PortID]Handoff
 	// Staged names, per port, the move this host has prepared itself to receive.

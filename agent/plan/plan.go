@@ -15,8 +15,10 @@ import (
 func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.State {
 	w := &wanted{snap: snap, host: host, local: local, judged: map[judged]ruled{}, grouped: map[string][]netip.Prefix{}}
 	w.state.Local.VTEP, w.state.Tables = local.VTEP, map[policy.Digest]*policy.Source{}
+	w.state.Flood = map[datapath.FloodKey]struct{}{}
 	w.peers()
 	w.networks()
+	w.uplinks()
 	w.ports()
 	w.stations()
 	w.gateways()
@@ -34,6 +36,8 @@ type wanted struct {
 	// present are the segments in force here, and of which switches.
 	present  map[fabric.VNI]bool
 	switches map[fabric.SwitchID]bool
+	// wires are the segments of external switches in force here, and how they reach the wire.
+	wires map[fabric.VNI]wire
 	// judged is what the lists of the ports so far come to, grouped the members of the groups.
 	judged  map[judged]ruled
 	grouped map[string][]netip.Prefix
@@ -89,10 +93,15 @@ func (w *wanted) bring(name fabric.PortID) {
 	if !seg.Known {
 		return
 	}
-	sw := w.snap.Switches[port.Spec.Switch]
+	w.force(port.Spec.Switch, append(seg.Heard(), seg.Sends)...)
+}
+
+// force puts segments of a switch in force.
+func (w *wanted) force(name fabric.SwitchID, vnis ...fabric.VNI) {
+	sw := w.snap.Switches[name]
 	mtu := min(max(w.snap.SwitchMTU(sw), minMTU), maxMTU)
-	w.switches[port.Spec.Switch] = true
-	for _, vni := range append(seg.Heard(), seg.Sends) {
+	w.switches[name] = true
+	for _, vni := range vnis {
 		w.present[vni] = true
 		w.state.Switches[vni] = datapath.Switch{MTU: mtu, Services: vni == sw.Spec.VNI && sw.ServesDHCP()}
 	}
@@ -108,7 +117,6 @@ const (
 func (w *wanted) stations() {
 	w.state.FDB = make(map[datapath.FDBKey]datapath.FDB, len(w.snap.Ports))
 	w.state.Neighbors = make(map[datapath.NeighborKey]fabric.MAC, len(w.snap.Ports))
-	w.state.Flood = map[datapath.FloodKey]struct{}{}
 	for name, port := range w.snap.Ports {
 		if !w.switches[port.Spec.Switch] {
 			continue
@@ -140,6 +148,9 @@ func (w *wanted) member(name fabric.PortID, port *fabric.Port, vni fabric.VNI) {
 	}
 	w.flood(vni, loc)
 	if entry, ok := w.station(name, loc); ok {
+		if wire, external := w.wires[vni]; external && entry.Device == "" && entry.Peer == w.vteps[loc.Host] {
+			entry.Carried = wire.carries && !wire.uplinked[loc.Host]
+		}
 		w.put(datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}, entry)
 	}
 }
@@ -151,15 +162,20 @@ func (w *wanted) put(key datapath.FDBKey, entry datapath.FDB) {
 	}
 }
 
-// flood adds the hosts that hold the port, or may hold it next, to its switch's head-end replication.
+// flood adds the hosts that hold the port, or may hold it next, to its switch's head-end replication; on an external switch those
+// that do not get the frame from the wire.
 func (w *wanted) flood(vni fabric.VNI, loc fabric.Location) {
-	if peer, ok := w.vteps[loc.Host]; ok {
-		w.state.Flood[datapath.FloodKey{VNI: vni, Peer: peer}] = struct{}{}
+	w.floodTo(vni, loc.Host)
+	if loc.Grant != nil {
+		w.floodTo(vni, loc.Grant.To)
 	}
-	if loc.Grant == nil {
+}
+
+func (w *wanted) floodTo(vni fabric.VNI, host fabric.HostID) {
+	if wire, external := w.wires[vni]; external && !wire.tunnels(host) {
 		return
 	}
-	if peer, ok := w.vteps[loc.Grant.To]; ok {
+	if peer, ok := w.vteps[host]; ok {
 		w.state.Flood[datapath.FloodKey{VNI: vni, Peer: peer}] = struct{}{}
 	}
 }
@@ -220,6 +236,9 @@ func prefer(a, b datapath.FDB) bool {
 	}
 	if c := a.Alt.Compare(b.Alt); c != 0 {
 		return c > 0
+	}
+	if a.Carried != b.Carried {
+		return a.Carried
 	}
 	return a.Relay && !b.Relay
 }

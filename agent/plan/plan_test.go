@@ -66,7 +66,8 @@ func TestAHeldPortIsOpenWithEverythingItNeeds(t *testing.T) {
 		FDB: map[datapath.FDBKey]datapath.FDB{keyA: {Device: "tap-a", Epoch: 1}, keyB: {Peer: vtep["h2"], Epoch: 1}},
 		Neighbors: map[datapath.NeighborKey]fabric.MAC{
 			{VNI: 7, Addr: netip.MustParseAddr("10.10.0.11")}: macA, {VNI: 7, Addr: netip.MustParseAddr("10.10.0.12")}: macB},
-		Flood:  map[datapath.FloodKey]struct{}{{VNI: 7, Peer: vtep["h2"]}: {}},
+		Flood:   map[datapath.FloodKey]struct{}{{VNI: 7, Peer: vtep["h2"]}: {}},
+		Uplinks: map[string]datapath.Uplink{}, Wires: map[fabric.VNI]datapath.Wire{},
 		Tables: map[policy.Digest]*policy.Source{},
 	}
 	if !reflect.DeepEqual(got, want) {

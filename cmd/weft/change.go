@@ -47,17 +47,27 @@ func (a *app) apply(ctx context.Context, objects []fabric.Object, dryRun bool) e
 func (a *app) confirmCommand() *cobra.Command {
 	var held bool
 	cmd := &cobra.Command{
-		Use: "confirm", Short: "Keep a change that was made with --confirm, or let a host go on with what it holds", Args: exactly(),
+		Use: "confirm [switch NAME]", Short: "Keep a change that was made with --confirm, or let a host go on with what it holds",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 || len(args) == 2 && args[0] == "switch" && !held {
+				return nil
+			}
+			return usage(cmd, "weft confirm takes nothing, or: switch NAME")
+		},
 		Long: "Keep a change that was made with --confirm. The host that took the change must be asked (--host chooses it).\n\n" +
+			"An external switch that was created with --confirm is kept with: weft confirm switch NAME. Any host may be asked.\n\n" +
 			"With --held, let the host that is asked go on with what it holds for a person's word: a change that removes more than\n" +
 			"a tenth of all ports at once, or data of an etcd that went back in time. weft status says what a host holds.",
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
 				return err
 			}
 			c, err := a.connect()
 			if err != nil {
 				return err
+			}
+			if len(args) == 2 {
+				return a.traced(cmd, func(ctx context.Context) error { return a.confirmSwitch(ctx, c, args[1]) })
 			}
 			if held {
 				return a.confirmHeld(cmd.Context(), c)
@@ -73,6 +83,7 @@ func (a *app) confirmCommand() *cobra.Command {
 			return nil
 		},
 	}
+	a.waitFlags(cmd)
 	cmd.Flags().BoolVar(&held, "held", false, "let the host go on with what it holds for a person's word")
 	return cmd
 }

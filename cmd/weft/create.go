@@ -51,18 +51,28 @@ func (a *app) build(o fabric.Object, dryRun *bool, fill func() error) func(*cobr
 func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	o := &fabric.Switch{TypeMeta: head(fabric.KindSwitch)}
 	var kind string
-	var subnets []string
+	var subnets, uplinks []string
 	var vni uint32
+	var noHost bool
 	cmd := &cobra.Command{
 		Use: "switch NAME", Short: "Create a switch on all hosts", Args: exactly("NAME"),
-		Example: "  weft create switch blue --type private --subnet 10.10.0.0/24",
+		Example: "  weft create switch blue --type private --subnet 10.10.0.0/24\n" +
+			"  weft create switch wan --type external --uplink h1=eth1,h2=eno1 --confirm 60s",
 		RunE: a.build(o, dryRun, func() (err error) {
 			o.Spec.Type, o.Spec.VNI = fabric.SwitchType(kind), fabric.VNI(vni)
-			o.Spec.Subnets, err = prefixes("--subnet", subnets)
-			return err
+			if o.Spec.Subnets, err = prefixes("--subnet", subnets); err != nil {
+				return err
+			}
+			if o.Spec.Uplinks, err = uplinksOf(uplinks); err != nil {
+				return err
+			}
+			a.external(o, noHost)
+			return nil
 		}),
 	}
 	f := cmd.Flags()
+	f.StringSliceVar(&uplinks, "uplink", nil, "NIC that an external switch is on, as HOST=NIC, or LABEL=VALUE:NIC for all hosts with that label")
+	f.BoolVar(&noHost, "no-host-access", false, "keep the hosts themselves off the switch: they lose what they use those NICs for")
 	f.StringVar(&kind, "type", string(fabric.Private), "external (on a physical NIC), internal (VMs and hosts) or private (VMs only)")
 	f.StringArrayVar(&subnets, "subnet", nil, "prefix that port addresses come from; once for IPv4, once for IPv6")
 	f.IntVar(&o.Spec.MTU, "mtu", 0, "the guests' MTU in bytes; 0 computes it from the underlay")

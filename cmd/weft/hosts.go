@@ -253,8 +253,9 @@ func (a *app) startGuest(ctx context.Context, l *lab.Lab, o lab.GuestOptions) er
 
 func (a *app) labExec() *cobra.Command {
 	return &cobra.Command{
-		Use: "exec NAME -- COMMAND…", Short: "Run a command in a guest", DisableFlagsInUseLine: true,
-		Example: "  sudo weft lab exec a -- ping -c 2 10.10.0.12",
+		Use: "exec NAME -- COMMAND…", Short: "Run a command in a guest, on a host, or on the wire", DisableFlagsInUseLine: true,
+		Long:    "Run a command in a guest; on a host, by its name; or on the machine that is on the wire beside the fabric, as wire.",
+		Example: "  sudo weft lab exec a -- ping -c 2 10.10.0.12\n  sudo weft lab exec wire -- tcpdump -nc 10 -i wire0",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 2 {
 				return usage(cmd, "weft lab exec: give the guest, then -- and the command")

@@ -29,6 +29,17 @@ INLINE int is_peer(__u32 id, const struct address *vtep)
 	return p && same_address(&p->vtep, vtep);
 }
 
+/* A frame from the wire: sent on by the host that carries for this one, for any station that does not run here; or, where this
+ * host has an uplink itself, by the one that the frame's guest has just left. */
+INLINE int is_from_wire(__u32 vni, const struct fdb *from, const struct fdb *to, const struct address *vtep)
+{
+	const struct wire *wire = bpf_map_lookup_elem(&wires_v1, &vni);
+
+	if (!wire || (from && (from->flags & FDB_LOCAL) && !is_elsewhere(from)))
+		return 0;
+	return is_peer(wire->peer, vtep) || (!from && to && (to->flags & FDB_LOCAL) && is_peer(to->peer, vtep));
+}
+
 /* The rest of admit: a frame sent on by the station's previous host, or the reason of the refusal. */
 __attribute__((noinline)) int admit_other(__u32 vni, struct arrival *a)
 {
@@ -38,6 +49,10 @@ __attribute__((noinline)) int admit_other(__u32 vni, struct arrival *a)
 	struct address vtep = a->from;
 
 	if (from && to && (to->flags & FDB_LOCAL) && is_peer(to->peer, &vtep)) {
+		a->detour = 1;
+		return 0;
+	}
+	if (is_from_wire(vni, from, to, &vtep)) {
 		a->detour = 1;
 		return 0;
 	}

@@ -137,7 +137,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 		return DROP;
 	}
 	TRACE_AT(out, w, STAGE_PORT_OUT, RESULT_DELIVER, 0);
-	if ((out >> 32 & 0xff) != OUT_PEER) {
+	if ((out >> 32 & 0xff) != OUT_PEER || unlikely(w->leaving)) {
 		if (unlikely((out >> 32 & 0xff) == OUT_HOST) && readdress(skb, out))
 			return lose(slot);
 		return out_egress(skb, cfg, slot, out);

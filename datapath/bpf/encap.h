@@ -197,4 +197,12 @@ __attribute__((noinline)) int to_peer(struct __sk_buff *skb, struct way *w, cons
 	return to_underlay(skb, w, cfg, p);
 }
 
+/* The same, and tells the sender where it is too large. */
+INLINE int to_remote(struct __sk_buff *skb, struct way *w, const struct frame *f, __u32 id)
+{
+	__u32 sent = to_peer(skb, w, f, id);
+
+	return likely(sent < BEYOND) ? sent : too_big(skb, w, f, sent - BEYOND);
+}
+
 #endif

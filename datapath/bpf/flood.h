@@ -3,7 +3,7 @@
 #ifndef WEFT_FLOOD_H
 #define WEFT_FLOOD_H
 
-#include "encap.h"
+#include "wire.h"
 #include "host.h"
 
 enum {
@@ -125,6 +125,8 @@ INLINE int flood(struct __sk_buff *skb, struct way *w, struct frame *f)
 	bpf_loop(c.network->ports_count, copy_to_port, &c, 0);
 	if (f && !c.only)
 		bpf_loop(c.network->peers_count, copy_to_peer, &c, 0);
+	if (unlikely(c.network->flags & NETWORK_WIRE))
+		copy_to_wire(skb, w, c.cfg);
 	return DROP;
 }
 

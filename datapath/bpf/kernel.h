@@ -62,6 +62,7 @@ static long (*const bpf_skb_adjust_room)(void *skb, __s32 by, __u32 mode, __u64 
 static long (*const bpf_skb_change_tail)(void *skb, __u32 len, __u64 flags) = (void *)BPF_FUNC_skb_change_tail;
 static long (*const bpf_skb_change_type)(void *skb, __u32 type) = (void *)BPF_FUNC_skb_change_type;
 static long (*const bpf_skb_pull_data)(void *skb, __u32 len) = (void *)BPF_FUNC_skb_pull_data;
+static long (*const bpf_skb_vlan_push)(void *skb, __be16 proto, __u16 tci) = (void *)BPF_FUNC_skb_vlan_push;
 static long (*const bpf_skb_vlan_pop)(void *skb) = (void *)BPF_FUNC_skb_vlan_pop;
 static long (*const bpf_skb_ecn_set_ce)(void *skb) = (void *)BPF_FUNC_skb_ecn_set_ce;
 static __u32 (*const bpf_get_hash_recalc)(void *skb) = (void *)BPF_FUNC_get_hash_recalc;

@@ -95,6 +95,45 @@ struct {
 	MAP_TYPE(value, struct neighbor);
 } neighbors_v1 SEC(".maps");
 
+/* Key: ifindex of a NIC that a switch is on. Value: what is on it.
+ * Written by the loader. Read for every frame at that NIC. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_UPLINKS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct uplink);
+} uplinks_v1 SEC(".maps");
+
+/* Key: VNI of a segment that has a wire. Value: its way there.
+ * Written by the loader. Read for group frames of that segment, and for those to stations that the fabric does not know. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_SWITCHES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct wire);
+} wires_v1 SEC(".maps");
+
+/* Key: NIC and VLAN. Value: the VNI of that VLAN's segment.
+ * Written by the loader. Read for tagged frames at a NIC that a switch is on. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_SWITCHES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct tag);
+	MAP_TYPE(value, __u32);
+} tags_v1 SEC(".maps");
+
+/* Key: VNI and MAC of a station on the wire that has sent something to a guest. Value: where and when. The oldest give way.
+ * Written by ext_in. Read by the loader; nothing is forwarded by it. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LRU_HASH);
+	MAP_UINT(max_entries, MAX_HEARD);
+	MAP_TYPE(key, struct fdb_key);
+	MAP_TYPE(value, struct heard);
+} heard_v1 SEC(".maps");
+
 /* Key: slot. Value: frames seen, per CPU.
  * Written by every program. Read by the loader. */
 struct {

@@ -112,6 +112,15 @@ INLINE __u32 packets_of(struct __sk_buff *skb)
 	return likely(!skb->gso_size) ? 1 : gso_packets(skb);
 }
 
+/* The frame has been met: it is counted, and followed if somebody asks for it. */
+INLINE void meet(struct __sk_buff *skb, struct way *w, const struct config *cfg, __u32 offset)
+{
+	w->packets = packets_of(skb);
+	COUNT_ALL(w->slot, rx, w->packets, skb->len);
+	if (unlikely(cfg && cfg->tracing))
+		w->traced = followed(skb, offset, w->vni);
+}
+
 INLINE int parse_tcp(struct __sk_buff *skb, struct frame *f)
 {
 	__u8 head[2];

@@ -3,7 +3,7 @@
 #define WEFT_STAGES_H
 
 /* Changes whenever a number or a dense index of this file changes its meaning; Go has the same value (tracing.StagesABI). */
-#define STAGES_ABI 0xb801aa55U
+#define STAGES_ABI 0x479ff876U
 
 /* Stages of a packet's way, in its order. */
 enum weft_stage {
@@ -22,6 +22,8 @@ enum weft_stage {
 	STAGE_POLICY_IN = 16, /* the receiver's port: its flows, then its rules for what the guest receives */
 	STAGE_LIMIT_IN = 17, /* the receiver's port: the rate of what its guest receives */
 	STAGE_PORT_OUT = 19, /* delivered to the guest's device, or a probe caught before it */
+	STAGE_WIRE_IN = 20, /* an uplink of the switch has received the frame, or the host has sent it by that NIC */
+	STAGE_WIRE_OUT = 21, /* handed to an uplink of the switch, or to the host behind it */
 };
 
 /* Results of a stage. */
@@ -65,6 +67,8 @@ enum weft_reason {
 	DROP_LOOP_SPLIT_HORIZON = 210, /* config: from a tunnel to a port that is not here and not relayed */
 	DROP_POLICY_MISSING = 211, /* config: the port's settings are not in force yet; it fails closed */
 	DROP_NOT_UNDERLAY = 212, /* config: VXLAN that did not come in by the underlay NIC */
+	DROP_HOST_ACCESS_OFF = 213, /* config: to or from the host, which is not on this external switch */
+	DROP_OWN_MAC_ON_WIRE = 214, /* config: from the wire, with the MAC of a guest that is plugged in here */
 	DROP_CT_NO_FLOW = 301, /* state: a stateful rule would allow it, but it begins no TCP connection and belongs to none */
 	DROP_PORT_STAGED = 401, /* migration: the port is staged for a move and may not send yet */
 	DROP_NOT_OWNER = 404, /* migration: another host holds the port with a later epoch */
@@ -114,27 +118,29 @@ enum weft_reason_index {
 	REASON_INDEX_LOOP_SPLIT_HORIZON = 22,
 	REASON_INDEX_POLICY_MISSING = 23,
 	REASON_INDEX_NOT_UNDERLAY = 24,
-	REASON_INDEX_CT_NO_FLOW = 25,
-	REASON_INDEX_PORT_STAGED = 26,
-	REASON_INDEX_NOT_OWNER = 27,
-	REASON_INDEX_L2_SHORT = 28,
-	REASON_INDEX_L3_BAD = 29,
-	REASON_INDEX_L4_BAD = 30,
-	REASON_INDEX_VXLAN_BAD = 31,
-	REASON_INDEX_SRC_GROUP = 32,
-	REASON_INDEX_OFFLOAD_BAD = 33,
-	REASON_INDEX_ADJUST_ROOM_FAILED = 34,
-	REASON_INDEX_PULL_FAILED = 35,
-	REASON_INDEX_REDIRECT_FAILED = 36,
-	REASON_INDEX_DEVICE_GONE = 37,
-	REASON_INDEX_HOST_PORT_MISSING = 38,
-	REASON_INDEX_UNDERLAY_DOWN = 39,
-	REASON_INDEX_PROBE_CAUGHT = 40,
-	REASON_INDEX_SENTINEL = 41,
-	REASON_INDEX_TAIL_CALL_MISSED = 42,
-	REASON_INDEX_UNMARKED = 43,
-	REASON_INDEX_UNEXPLAINED = 44,
-	REASON_COUNT = 45,
+	REASON_INDEX_HOST_ACCESS_OFF = 25,
+	REASON_INDEX_OWN_MAC_ON_WIRE = 26,
+	REASON_INDEX_CT_NO_FLOW = 27,
+	REASON_INDEX_PORT_STAGED = 28,
+	REASON_INDEX_NOT_OWNER = 29,
+	REASON_INDEX_L2_SHORT = 30,
+	REASON_INDEX_L3_BAD = 31,
+	REASON_INDEX_L4_BAD = 32,
+	REASON_INDEX_VXLAN_BAD = 33,
+	REASON_INDEX_SRC_GROUP = 34,
+	REASON_INDEX_OFFLOAD_BAD = 35,
+	REASON_INDEX_ADJUST_ROOM_FAILED = 36,
+	REASON_INDEX_PULL_FAILED = 37,
+	REASON_INDEX_REDIRECT_FAILED = 38,
+	REASON_INDEX_DEVICE_GONE = 39,
+	REASON_INDEX_HOST_PORT_MISSING = 40,
+	REASON_INDEX_UNDERLAY_DOWN = 41,
+	REASON_INDEX_PROBE_CAUGHT = 42,
+	REASON_INDEX_SENTINEL = 43,
+	REASON_INDEX_TAIL_CALL_MISSED = 44,
+	REASON_INDEX_UNMARKED = 45,
+	REASON_INDEX_UNEXPLAINED = 46,
+	REASON_COUNT = 47,
 };
 
 /* reason_index folds to a constant where the reason is one; it is below REASON_COUNT for every argument. */
@@ -189,6 +195,10 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_POLICY_MISSING;
 	case DROP_NOT_UNDERLAY:
 		return REASON_INDEX_NOT_UNDERLAY;
+	case DROP_HOST_ACCESS_OFF:
+		return REASON_INDEX_HOST_ACCESS_OFF;
+	case DROP_OWN_MAC_ON_WIRE:
+		return REASON_INDEX_OWN_MAC_ON_WIRE;
 	case DROP_CT_NO_FLOW:
 		return REASON_INDEX_CT_NO_FLOW;
 	case DROP_PORT_STAGED:

@@ -15,7 +15,7 @@ struct way {
 	__u32 traced;		/* FOLLOWED, CAUGHT or 0 */
 	__u32 described;	/* 1: this CPU's docket holds it (packet.h), */
 	__u32 unfit;		/* or the reason why it cannot be judged */
-	__u32 zero;
+	__u32 leaving;		/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
 	__u64 rule;		/* that decided last, for its hop; 0: none */
 };
 

@@ -13,6 +13,8 @@ enum {
 	MAX_ADDRESSES = 8,
 	MAX_FLOOD_PORTS = 1024,	/* ports of one switch on this host */
 	MAX_FLOOD_PEERS = 512,	/* peers of one switch */
+	MAX_UPLINKS = 64,	/* NICs of this host that switches are on */
+	MAX_HEARD = 16384,	/* stations on the wire that are remembered */
 };
 
 /* Slots that count for no port. */
@@ -138,6 +140,7 @@ enum {
 	FDB_LOCAL = 1 << 0,	/* slot is where the station is plugged in */
 	FDB_RELAY = 1 << 1,	/* frames out of a tunnel may go on to peer */
 	FDB_GATEWAY = 1 << 2,	/* the switch's gateway: every host is it for its own guests */
+	FDB_CARRIED = 1 << 3,	/* peer has no uplink of its own: frames from the wire go on to it from here */
 };
 
 struct fdb {
@@ -159,14 +162,59 @@ struct neighbor {
 	__u16 zero;
 };
 
+enum {
+	NETWORK_WIRE = 1 << 0,	/* a NIC of this host is an uplink of the switch: wires_v1 names it */
+};
+
 struct network {		/* a switch, as far as it is in force here */
-	__u32 mtu;
+	__u16 mtu;
+	__u16 flags;		/* NETWORK_ */
 	__u16 host;		/* slot of the host's own port; 0: none */
 	__u16 services;		/* calls for services are for the host's own port alone (host.h) */
 	__u16 ports_count;
 	__u16 peers_count;
 	__u16 ports[MAX_FLOOD_PORTS];	/* slots */
 	__u16 peers[MAX_FLOOD_PEERS];
+};
+
+enum {
+	UPLINK_HOST = 1 << 0,		/* the host's own stack is on the switch */
+	UPLINK_CARRIES = 1 << 1,	/* this host carries for those without an uplink */
+	UPLINK_WAS_PROMISC = 1 << 2,	/* the NIC took every frame before it was an uplink: for the loader */
+};
+
+/* A NIC of this host that a switch is on. */
+struct uplink {
+	__u32 ifindex;		/* its key again, as in struct port */
+	__u32 slot;		/* that its frames are counted for */
+	__u32 vni;		/* of the untagged wire; 0: none of ours */
+	__u32 flags;		/* UPLINK_ */
+	__u8 device[16];
+};
+
+/* The way of a segment to the wire: a NIC here, or the host that carries. */
+struct wire {
+	__u32 vni;		/* its key again */
+	__u32 ifindex;		/* of the NIC; 0: peer carries */
+	__u32 slot;		/* of the uplink */
+	__u32 flags;		/* UPLINK_ */
+	__u16 vid;		/* 0: untagged */
+	__u16 mtu;		/* of the NIC, in bytes of L3 packet */
+	__u16 peer;
+	__u8 mac[6];		/* of the NIC */
+};
+
+/* A VLAN on the wire. */
+struct tag {
+	__u32 ifindex;
+	__u32 vid;
+};
+
+/* A station on the wire that was heard, for showing it. */
+struct heard {
+	__u64 at;		/* CLOCK_MONOTONIC, in ns, to a second or so */
+	__u32 ifindex;
+	__u32 zero;
 };
 
 /* What a slot has seen; frames are what the kernel hands over at once, packets what they become on a wire (a GSO frame of

@@ -2,20 +2,12 @@
 
 /* The forwarding core: what happens to a frame at each place it is met. The steps are in the headers. */
 #include "decap.h"
+#include "external.h"
 #include "offload.h"
 #include "neighbor.h"
 #include "reject.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
-
-/* The frame has been met: it is counted, and followed if somebody asks for it. */
-INLINE void meet(struct __sk_buff *skb, struct way *w, const struct config *cfg, __u32 offset)
-{
-	w->packets = packets_of(skb);
-	COUNT_ALL(w->slot, rx, w->packets, skb->len);
-	if (unlikely(cfg && cfg->tracing))
-		w->traced = followed(skb, offset, w->vni);
-}
 
 /* The reason why the guest may not send, or 0. A staged guest may: its first good frame opens the port (open_staged). */
 INLINE int may_send(struct way *w, __u64 gate, int probe)
@@ -114,18 +106,22 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 {
 	const struct fdb *e = station(w->vni, f->eth.dst);
 
-	if (!e)
-		return drop(skb, w, STAGE_FDB, unknown(skb, w, f));
+	if (unlikely(!e)) {
+		const struct wire *wire = bpf_map_lookup_elem(&wires_v1, &w->vni);
+
+		if (!wire)
+			return drop(skb, w, STAGE_FDB, unknown(skb, w, f));
+		if (wire->ifindex)
+			return leave_guest(skb, w, f);
+		return to_remote(skb, w, f, wire->peer);
+	}
 	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
 		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
 	if (unlikely(e->flags & FDB_GATEWAY) && answer_gateway(skb, w, f) != UNANSWERED)
 		return answered(skb, w);
 	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
-	if (is_elsewhere(e)) {
-		__u32 sent = to_peer(skb, w, f, e->peer);
-
-		return likely(sent < BEYOND) ? sent : too_big(skb, w, f, sent - BEYOND);
-	}
+	if (is_elsewhere(e))
+		return to_remote(skb, w, f, e->peer);
 	if (!(e->flags & FDB_LOCAL))
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
 	if (unlikely(f->l3_length > w->mtu && (f->ip != 4 || f->df)))
@@ -236,8 +232,8 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	if ((reason = admit(w.vni, &a)))
 		return drop(skb, &w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
 	to = station(w.vni, a.inner.dst);
-	if (!to)
-		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
+	if (unlikely(!to))
+		return has_uplink(w.vni) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
 	if (!is_here(to))
 		return is_relayed(to, &a) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
 	if (unlikely(is_unanswerable(skb, to)))
@@ -275,8 +271,8 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 	if (is_group(a.inner.dst))
 		return flood(skb, &w, 0);
 	to = station(w.vni, a.inner.dst);
-	if (!to)
-		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
+	if (unlikely(!to))
+		return has_uplink(w.vni) ? leave(skb, &w) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
 	if (is_here(to)) {
 		TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
 		COUNT(w.slot, local);
@@ -285,6 +281,32 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 	if (!is_relayed(to, &a))
 		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
 	return relay(skb, &w, cfg, to);
+}
+
+/* A NIC that a switch is on has received a frame. What is for the host alone goes on, untouched, after one look at the NIC. */
+SEC("tcx/ingress") int ext_in(struct __sk_buff *skb)
+{
+	struct uplink u = {};
+
+	if (uplink_at(skb->ifindex, &u) || is_ours(skb, &u))
+		return NEXT;
+	if (likely(skb->pkt_type == PACKET_HOST))
+		return pass_by(skb, &u);
+	return at_wire(skb, &u, 0);
+}
+
+/* A frame is about to leave by a NIC that a switch is on: the core's own, or one of the host, which may be for a guest. */
+SEC("tcx/egress") int ext_out(struct __sk_buff *skb)
+{
+	struct uplink u = {};
+
+	if (uplink_at(skb->ifindex, &u))
+		return NEXT;
+	if (is_ours(skb, &u)) {
+		COUNT_ALL(u.slot, tx, packets_of(skb), skb->len);
+		return NEXT;
+	}
+	return at_wire(skb, &u, 1);
 }
 
 /* The last program at a port's device and at the VXLAN device: it is met only when the core is missing there. */

@@ -34,6 +34,7 @@ func New(vtep netip.Addr) *Memory {
 			Local: datapath.Local{VTEP: vtep}, Peers: map[netip.Addr]datapath.Peer{}, Switches: map[fabric.VNI]datapath.Switch{},
 			Ports: map[string]datapath.Port{}, FDB: map[datapath.FDBKey]datapath.FDB{},
 			Neighbors: map[datapath.NeighborKey]fabric.MAC{}, Flood: map[datapath.FloodKey]struct{}{},
+			Uplinks: map[string]datapath.Uplink{}, Wires: map[fabric.VNI]datapath.Wire{},
 			Tables: map[policy.Digest]*policy.Source{},
 		},
 	}
@@ -46,7 +47,7 @@ func (m *Memory) Read(ctx context.Context) (datapath.State, error) {
 	s := m.state
 	s.Peers, s.Switches, s.Ports = maps.Clone(s.Peers), maps.Clone(s.Switches), maps.Clone(s.Ports)
 	s.FDB, s.Neighbors, s.Flood = maps.Clone(s.FDB), maps.Clone(s.Neighbors), maps.Clone(s.Flood)
-	s.Tables = maps.Clone(s.Tables)
+	s.Tables, s.Uplinks, s.Wires = maps.Clone(s.Tables), maps.Clone(s.Uplinks), maps.Clone(s.Wires)
 	return s, ctx.Err()
 }
 
@@ -57,7 +58,7 @@ func (m *Memory) Apply(ctx context.Context, c datapath.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := errors.Join(m.putHost(c.Put), m.putPorts(c.Put), m.putStations(c.Put))
+	err := errors.Join(m.putHost(c.Put), m.putPorts(c.Put), m.putStations(c.Put), m.putWires(c.Put))
 	m.remove(c.Delete)
 	return err
 }
@@ -190,12 +191,46 @@ func (m *Memory) putStations(put datapath.State) error {
 	return errors.Join(errs...)
 }
 
+func (m *Memory) putWires(put datapath.State) error {
+	var errs []error
+	for device, u := range put.Uplinks {
+		if err := u.Check(device); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if m.gone[device] {
+			errs = append(errs, fmt.Errorf("put uplink %s: no such device", device))
+			continue
+		}
+		m.state.Uplinks[device] = u
+	}
+	for vni, w := range put.Wires {
+		if err := w.Check(vni); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, there := m.state.Uplinks[w.Device]; w.Device != "" && !there || !m.knows(w.Carrier) {
+			errs = append(errs, fmt.Errorf("put the way of VNI %d to the wire: no uplink %q, or no peer %s", vni, w.Device, w.Carrier))
+			continue
+		}
+		m.state.Wires[vni] = w
+	}
+	return errors.Join(errs...)
+}
+
 func (m *Memory) knows(vtep netip.Addr) bool {
 	_, there := m.state.Peers[vtep]
 	return there || !vtep.IsValid()
 }
 
 func (m *Memory) remove(del datapath.State) {
+	for vni := range del.Wires {
+		delete(m.state.Wires, vni)
+	}
+	for device := range del.Uplinks {
+		delete(m.state.Uplinks, device)
+		maps.DeleteFunc(m.state.Wires, func(_ fabric.VNI, w datapath.Wire) bool { return w.Device == device })
+	}
 	for key := range del.Flood {
 		delete(m.state.Flood, key)
 	}

@@ -125,6 +125,8 @@ func difference(want, have datapath.State) string {
 		{"stations", filled(want.FDB), filled(have.FDB)},
 		{"neighbors", filled(want.Neighbors), filled(have.Neighbors)},
 		{"flood", filled(want.Flood), filled(have.Flood)},
+		{"uplinks", filled(want.Uplinks), filled(have.Uplinks)},
+		{"wires", filled(want.Wires), filled(have.Wires)},
 		{"tables", names(want.Tables), names(have.Tables)},
 	} {
 		if !reflect.DeepEqual(part.want, part.have) {

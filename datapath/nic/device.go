@@ -21,6 +21,8 @@ type Device struct {
 	MTU int
 	MAC fabric.MAC
 	Up  bool
+	// Promiscuous is true when the device takes frames for any station.
+	Promiscuous bool
 	// PeerElsewhere is true for a veth whose other end is in another network namespace.
 	PeerElsewhere bool
 }
@@ -72,7 +74,7 @@ func dump[T any](ask func() ([]T, error)) (list []T, err error) {
 
 func describe(link netlink.Link) Device {
 	a := link.Attrs()
-	d := Device{Name: a.Name, Index: a.Index, Kind: link.Type(), MTU: a.MTU, Up: a.RawFlags&unix.IFF_UP != 0}
+	d := Device{Name: a.Name, Index: a.Index, Kind: link.Type(), MTU: a.MTU, Up: a.RawFlags&unix.IFF_UP != 0, Promiscuous: a.RawFlags&unix.IFF_PROMISC != 0}
 	if d.Kind == "device" {
 		d.Kind = ""
 	}

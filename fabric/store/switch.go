@@ -36,6 +36,9 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if err := a.fits(s); err != nil {
 		return err
 	}
+	if err := a.uplinks(s, before); err != nil {
+		return err
+	}
 	if err := a.gateways(s); err != nil {
 		return err
 	}

@@ -29,16 +29,19 @@ func (e *ExitError) Error() string {
 	return fmt.Sprintf("%s ended with exit status %d", e.Command, e.Code)
 }
 
-// Exec runs a command inside a guest and returns when it has ended; a command that failed is an *ExitError. In a virtual
+// Exec runs a command inside a guest, or on a host (h1) or the machine on the wire (wire) where no guest has that name, and returns when it has ended; a command that failed is an *ExitError. In a virtual
 // machine it runs in busybox's shell, without standard input, and its standard error comes on Out. When ctx ends the
 // command is ended.
 func (l *Lab) Exec(ctx context.Context, guest string, argv []string, s Streams) error {
-	g, err := l.Guest(guest)
-	if err != nil {
-		return err
-	}
 	if len(argv) == 0 {
 		return errors.New("run a command in a guest: none was given; write it after --")
+	}
+	g, err := l.Guest(guest)
+	if ns, there := l.place(guest); err != nil && there {
+		return runIn(ctx, &GuestCommand{Cmd: exec.CommandContext(ctx, argv[0], argv[1:]...), start: ns.Start}, s)
+	}
+	if err != nil {
+		return err
 	}
 	if g.Kind != QEMU {
 		return runIn(ctx, l.Command(ctx, guest, argv...), s)

@@ -88,7 +88,10 @@ func Up(ctx context.Context, o Options, progress Progress) (*Lab, error) {
 	if err := l.makeUnderlay(); err != nil {
 		return l, fmt.Errorf("make the underlay of lab %s: %w", o.Name, err)
 	}
-	progress("%d hosts joined by an underlay, MTU %d", o.Hosts, o.Underlay.MTU)
+	if err := l.makeWire(); err != nil {
+		return l, fmt.Errorf("make the wire of lab %s: %w", o.Name, err)
+	}
+	progress("%d hosts joined by an underlay, MTU %d, each with %s on a wire beside it", o.Hosts, o.Underlay.MTU, WireNIC)
 	if o.Bare {
 		return l, nil
 	}

@@ -1,0 +1,163 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// uplinks is what the keeper knows of NICs: this host's, and what the other hosts report of theirs.
+type uplinks struct {
+	nics []fabric.NICStatus
+	// fit are the NICs here that a switch can be on, others those of the hosts that report.
+	fit         map[string]bool
+	others      map[fabric.HostID]map[string]bool
+	unconfirmed map[fabric.SwitchID]bool
+}
+
+// isFit reports whether a switch can be on the NIC, and frames get anywhere by it.
+func isFit(n *fabric.NICStatus) bool { return n.Unfit() == "" && n.Up && n.Carrier }
+
+func fitNICs(nics []fabric.NICStatus) map[string]bool {
+	fit := map[string]bool{}
+	for i := range nics {
+		if isFit(&nics[i]) {
+			fit[nics[i].Name] = true
+		}
+	}
+	return fit
+}
+
+// isPlugged reports whether a device carries a port, and is no NIC.
+func (k *keeper) isPlugged(device string) bool {
+	for _, a := range k.local.Attachments {
+		if a.Device == device {
+			return true
+		}
+	}
+	return false
+}
+
+// lookAtNICs finds out which NICs there are, and which switches have run out of time. The caller holds mu.
+func (k *keeper) lookAtNICs(now time.Time) error {
+	nics, err := k.nics(k.isPlugged)
+	if err != nil {
+		return fmt.Errorf("look at the host's NICs: %w", err)
+	}
+	for i := range nics {
+		nics[i].Underlay = nics[i].Name == k.underlay
+	}
+	next := uplinks{nics: nics, fit: fitNICs(nics), others: k.uplinks.others, unconfirmed: map[fabric.SwitchID]bool{}}
+	if k.snap != nil {
+		for name, sw := range k.snap.Switches {
+			if sw.Expired(now) {
+				next.unconfirmed[name] = true
+			}
+		}
+	}
+	if !maps.Equal(next.fit, k.uplinks.fit) || !maps.Equal(next.unconfirmed, k.uplinks.unconfirmed) {
+		k.want = nil
+	}
+	k.uplinks = next
+	return nil
+}
+
+// sameNICs reports whether the NICs are as they were when they were looked at last. The caller holds mu.
+func (k *keeper) sameNICs() bool {
+	nics, err := k.nics(k.isPlugged)
+	return err == nil && maps.Equal(fitNICs(nics), k.uplinks.fit)
+}
+
+// hear takes over what the other hosts say of their NICs, and puts it in force where it changes anything.
+func (k *keeper) hear(ctx context.Context, all map[fabric.HostID]fabric.HostStatus) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	others := make(map[fabric.HostID]map[string]bool, len(all))
+	for id, s := range all {
+		others[id] = fitNICs(s.NICs)
+	}
+	if reflect.DeepEqual(others, k.uplinks.others) {
+		return
+	}
+	k.uplinks.others = others
+	if k.snap == nil || len(externals(k.snap)) == 0 {
+		return
+	}
+	k.want = nil
+	k.round(ctx)
+}
+
+// externals are the switches that have uplinks anywhere.
+func externals(snap *fabric.Snapshot) []fabric.SwitchID {
+	var names []fabric.SwitchID
+	for name, sw := range snap.Switches {
+		if sw.Spec.Type == fabric.External && len(sw.Spec.Uplinks) > 0 {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// followUplinks follows what the hosts report, from when there is a switch with uplinks.
+func (a *Agent) followUplinks(ctx context.Context) error {
+	if !a.await(ctx, func() bool {
+		snap := a.Latest()
+		return snap != nil && len(externals(snap)) > 0
+	}) {
+		return nil
+	}
+	return a.store.FollowStatuses(ctx, func(all map[fabric.HostID]fabric.HostStatus) { a.keeper.hear(ctx, all) })
+}
+
+// reportNICs are the NICs with the switches that are on them. The caller holds mu.
+func (k *keeper) reportNICs() []fabric.NICStatus {
+	nics := slices.Clone(k.uplinks.nics)
+	if k.snap == nil {
+		return nics
+	}
+	for _, name := range externals(k.snap) {
+		sw := k.snap.Switches[name]
+		device := sw.UplinkOn(k.host, k.snap.Hosts[k.host])
+		for i := range nics {
+			if _, on := k.have.Uplinks[device]; on && nics[i].Name == device && k.have.Wires[sw.Spec.VNI].Device == device {
+				nics[i].Switch = name
+			}
+		}
+	}
+	return nics
+}
+
+// uplinkProblems says which uplinks are wanted here and cannot be. The caller holds mu.
+func (k *keeper) uplinkProblems() (problems []string) {
+	if k.snap == nil {
+		return nil
+	}
+	names := externals(k.snap)
+	slices.Sort(names)
+	status := fabric.HostStatus{NICs: k.uplinks.nics}
+	for _, name := range names {
+		nic := k.snap.Switches[name].UplinkOn(k.host, k.snap.Hosts[k.host])
+		if nic == "" {
+			continue
+		}
+		n := status.FindNIC(nic)
+		switch {
+		case k.uplinks.unconfirmed[name]:
+			problems = append(problems, fmt.Sprintf("switch %s was not confirmed in time and is off its NICs: weft confirm switch %s puts it back, weft delete switch %s removes it", name, name, name))
+		case n == nil:
+			problems = append(problems, fmt.Sprintf("switch %s: there is no NIC %s here: name another one in spec.uplinks, or see ip link", name, nic))
+		case n.Unfit() != "":
+			problems = append(problems, fmt.Sprintf("switch %s: %s %s", name, nic, n.Unfit()))
+		case !n.Up:
+			problems = append(problems, fmt.Sprintf("switch %s: %s is down: ip link set %s up", name, nic, nic))
+		case !n.Carrier:
+			problems = append(problems, fmt.Sprintf("switch %s: %s has no link: check its cable and the other end", name, nic))
+		}
+	}
+	return problems
+}

@@ -1,0 +1,109 @@
+/* A guest's frame for a station that the fabric does not know leaves for the wire: by a NIC of this host, or by the host that
+ * carries for it. */
+#ifndef WEFT_WIRE_H
+#define WEFT_WIRE_H
+
+#include "encap.h"
+
+/* The segment's way to the wire, copied, because its memory may be given to another while it is read; -1: it has none. */
+INLINE int wire_of(__u32 vni, struct wire *to)
+{
+	const volatile struct wire *now = bpf_map_lookup_elem(&wires_v1, &vni);
+
+	if (!now)
+		return -1;
+	to->ifindex = now->ifindex;
+	to->slot = now->slot;
+	to->flags = now->flags;
+	to->vid = now->vid;
+	to->mtu = now->mtu;
+	to->peer = now->peer;
+	for (int i = 0; i < 6; i++)
+		to->mac[i] = now->mac[i];
+	barrier();
+	return now->vni == vni && to->slot < MAX_PORTS ? 0 : -1;
+}
+
+/* Whether a NIC of this host is on the segment. */
+INLINE int has_uplink(__u32 vni)
+{
+	const struct wire *to = bpf_map_lookup_elem(&wires_v1, &vni);
+
+	return to && to->ifindex;
+}
+
+/* Sends a frame to the wire by a NIC of this host, or to the host behind it; ext_out counts the one, ext_in lets both pass. The
+ * caller has checked its length. */
+__attribute__((noinline)) int leave(struct __sk_buff *skb, struct way *w)
+{
+	const struct config *cfg = host();
+	struct wire to = {};
+	__u8 mac[6];
+
+	if (!w)
+		return DROP;
+	if (!cfg || wire_of(w->vni, &to) || !to.ifindex || bpf_skb_load_bytes(skb, 0, mac, 6))
+		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid))
+		return drop(skb, w, STAGE_WIRE_OUT, DROP_PULL_FAILED);
+	skb->mark = cfg->mark | to.slot;
+	if (same_mac(mac, to.mac)) {
+		if (!(to.flags & UPLINK_HOST))
+			return drop(skb, w, STAGE_WIRE_OUT, DROP_HOST_ACCESS_OFF);
+		TRACE_AT(to.ifindex, w, STAGE_WIRE_OUT, RESULT_DELIVER, 0);
+		COUNT(w->slot, local);
+		return bpf_redirect(to.ifindex, BPF_F_INGRESS);
+	}
+	TRACE_AT(to.ifindex, w, STAGE_WIRE_OUT, RESULT_PASS, 0);
+	COUNT(w->slot, remote);
+	COUNT(to.slot, offered);
+	return bpf_redirect(to.ifindex, 0);
+}
+
+/* A unicast frame of a guest for a station that the fabric does not know. */
+__attribute__((noinline)) int leave_guest(struct __sk_buff *skb, struct way *w, struct frame *f)
+{
+	struct wire to = {};
+
+	if (!w || !f)
+		return DROP;
+	if (wire_of(w->vni, &to))
+		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+	TRACE(skb, w, STAGE_FDB, RESULT_MISS, 0);
+	if (unlikely(f->l3_length > to.mtu)) {
+		if (f->ip != 4 || f->df)
+			return too_big(skb, w, f, to.mtu);
+		return drop(skb, w, STAGE_FDB, DROP_MTU_EXCEEDED); /* a bridge does not fragment */
+	}
+	clamp_mss(skb, f, to.mtu);
+	return leave(skb, w);
+}
+
+/* A copy of a group frame for the wire, and one for the host behind the NIC. */
+static __attribute__((noinline)) int copy_to_wire(struct __sk_buff *skb, struct way *w, const struct config *cfg)
+{
+	struct wire to = {};
+
+	if (wire_of(w->vni, &to) || !to.ifindex || to.slot == w->slot)
+		return 0;
+	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid))
+		return 0;
+	skb->mark = cfg->mark | to.slot;
+	TRACE_AT(to.ifindex, w, STAGE_WIRE_OUT, RESULT_FLOOD, 0);
+	COUNT(to.slot, offered);
+	struct stats *stats = stats_of(to.slot);
+	__u64 before = stats ? stats->tx_frames : 0;
+
+	if (bpf_clone_redirect(skb, to.ifindex, 0) < 0 && stats && stats->tx_frames == before)
+		count_drop(to.slot, TO_GUEST, DROP_REDIRECT_FAILED);
+	if (to.flags & UPLINK_HOST) {
+		skb->mark = cfg->mark | to.slot;
+		bpf_clone_redirect(skb, to.ifindex, BPF_F_INGRESS);
+	}
+	skb->mark = 0;
+	if (to.vid)
+		bpf_skb_vlan_pop(skb);
+	return 0;
+}
+
+#endif

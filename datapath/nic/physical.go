@@ -1,0 +1,114 @@
+package nic
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// uplinkKinds are the kinds of devices that can be on a wire beside hardware: one that is made of several, or of a part of one, and
+// a veth whose other end is in another namespace, as the NIC of a machine that is itself virtual.
+var uplinkKinds = []string{"", "bond", "team", "veth", "vlan", "macvlan"}
+
+// NICs describes the devices of this namespace that could be an uplink, in the order of their names; those that are skipped are
+// not looked at.
+func NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {
+	links, err := listLinks()
+	if err != nil {
+		return nil, err
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	nics := []fabric.NICStatus{}
+	for _, l := range links {
+		d, a := describe(l), l.Attrs()
+		if !slices.Contains(uplinkKinds, d.Kind) || d.Kind == "veth" && !d.PeerElsewhere || a.RawFlags&unix.IFF_LOOPBACK != 0 || d.MAC.IsZero() || skip(d.Name) {
+			continue
+		}
+		n := fabric.NICStatus{Name: d.Name, MAC: d.MAC, MTU: d.MTU, Up: d.Up, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, Bridge: names[a.MasterIndex]}
+		n.Speed, n.Wireless = speed(d.Name), isWireless(d.Name)
+		if n.Addresses, err = addressesOf(l); err != nil {
+			return nil, err
+		}
+		nics = append(nics, n)
+	}
+	slices.SortFunc(nics, func(a, b fabric.NICStatus) int { return strings.Compare(a.Name, b.Name) })
+	return nics, nil
+}
+
+// addressesOf are the host's addresses on a device that others can send to.
+func addressesOf(l netlink.Link) ([]string, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
+	if errors.Is(err, unix.ENODEV) {
+		return nil, nil // it has gone meanwhile
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses of %s: %w", l.Attrs().Name, err)
+	}
+	var found []string
+	for _, a := range list {
+		ip, ok := netip.AddrFromSlice(a.IP)
+		if ok && !ip.IsLinkLocalUnicast() {
+			bits, _ := a.Mask.Size()
+			found = append(found, netip.PrefixFrom(ip.Unmap(), bits).String())
+		}
+	}
+	slices.Sort(found)
+	return found, nil
+}
+
+// speed is what the driver says of the link, in Mbit/s; 0 when it says nothing (ETHTOOL_GSET, linux/ethtool.h).
+func speed(device string) int {
+	const ethtoolGSet, unknown = 0x1, 0xffffffff
+	var s struct {
+		cmd, supported, advertising    uint32
+		speed                          uint16
+		duplex, port, phy, transceiver uint8
+		autoneg, mdio                  uint8
+		maxTxPackets, maxRxPackets     uint32
+		speedHigh                      uint16
+		ethTPMDI, ethTPMDIControl      uint8
+		lpAdvertising                  uint32
+		reserved                       [2]uint32
+	}
+	s.cmd = ethtoolGSet
+	if ethtool(device, unsafe.Pointer(&s)) != nil {
+		return 0
+	}
+	if all := uint32(s.speedHigh)<<16 | uint32(s.speed); all != unknown && all != 0xffff {
+		return int(all)
+	}
+	return 0
+}
+
+// isWireless asks for the device's wireless extensions (SIOCGIWNAME, linux/wireless.h), and looks for its radio.
+func isWireless(device string) bool {
+	if _, err := os.Stat("/sys/class/net/" + device + "/phy80211"); err == nil {
+		return true
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	const siocGIWName = 0x8b01
+	var request struct {
+		name, answer [unix.IFNAMSIZ]byte
+		_            [8]byte
+	}
+	copy(request.name[:], device)
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), siocGIWName, uintptr(unsafe.Pointer(&request)))
+	return errno == 0 && !bytes.Equal(request.answer[:], make([]byte, unix.IFNAMSIZ))
+}

@@ -1,0 +1,143 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+)
+
+// putWire gives a segment its way to the wire: by an uplink of this host, or by the host that carries for it.
+func (d *Datapath) putWire(vni fabric.VNI, w Wire) error {
+	if err := w.Check(vni); err != nil {
+		return err
+	}
+	next := &coreWire{Vni: uint32(vni)}
+	if w.Device == "" {
+		id, err := d.peerID(w.Carrier)
+		if err != nil {
+			return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
+		}
+		next.Peer = id
+	} else if err := d.byUplink(next, w); err != nil {
+		return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
+	}
+	if was := d.wires[vni]; was != nil && was.Ifindex != 0 && (was.Ifindex != next.Ifindex || was.Vid != next.Vid) {
+		if err := d.deleteWire(vni); err != nil {
+			return err
+		}
+	}
+	if err := d.maps.WiresV1.Put(uint32(vni), next); err != nil {
+		return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
+	}
+	d.wires[vni] = next
+	return errors.Join(d.markNetwork(vni, next.Ifindex != 0), d.listen(vni, next))
+}
+
+// byUplink fills in what the NIC says.
+func (d *Datapath) byUplink(next *coreWire, w Wire) error {
+	u := d.uplinks[w.Device]
+	if u == nil {
+		return fmt.Errorf("%s is no uplink here; put the uplink first", w.Device)
+	}
+	found, err := nic.Find(w.Device)
+	if err != nil {
+		return err
+	}
+	next.Ifindex, next.Slot, next.Flags, next.Vid = u.value.Ifindex, u.value.Slot, u.value.Flags&uplinkHost, w.VLAN
+	next.Mac, next.Mtu = found.MAC, uint16(min(found.MTU, maxMTU))
+	if w.Carries {
+		next.Flags |= uplinkCarries
+	}
+	return nil
+}
+
+// listen lets frames of the segment in at its NIC, by the tag it has there.
+func (d *Datapath) listen(vni fabric.VNI, w *coreWire) error {
+	switch {
+	case w.Ifindex == 0:
+		return nil
+	case w.Vid != 0:
+		err := d.maps.TagsV1.Put(coreTag{Ifindex: w.Ifindex, Vid: uint32(w.Vid)}, uint32(vni))
+		return errors.Join(err, d.untagged(w.Ifindex))
+	}
+	return d.untagged(w.Ifindex)
+}
+
+// deleteWire takes a segment off the wire: nothing comes in first, and nothing leaves then.
+func (d *Datapath) deleteWire(vni fabric.VNI) error {
+	w := d.wires[vni]
+	if w == nil {
+		return nil
+	}
+	var errs []error
+	if w.Vid != 0 {
+		var held uint32
+		key := coreTag{Ifindex: w.Ifindex, Vid: uint32(w.Vid)}
+		if d.maps.TagsV1.Lookup(key, &held) == nil && held == uint32(vni) {
+			errs = append(errs, d.maps.TagsV1.Delete(key))
+		}
+	}
+	delete(d.wires, vni)
+	errs = append(errs, d.untagged(w.Ifindex), d.markNetwork(vni, false))
+	if err := d.maps.WiresV1.Delete(uint32(vni)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		errs = append(errs, err)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("delete the way of VNI %d to the wire: %w", vni, err)
+	}
+	return nil
+}
+
+// markNetwork says whether group frames of the switch are for an uplink here as well.
+func (d *Datapath) markNetwork(vni fabric.VNI, wired bool) error {
+	return d.changeNetwork(vni, func(n *coreNetwork) error {
+		n.Flags &^= networkWire
+		if wired {
+			n.Flags |= networkWire
+		}
+		return nil
+	})
+}
+
+// Check refuses what the core cannot hold of a segment's way to the wire.
+func (w Wire) Check(vni fabric.VNI) error {
+	switch {
+	case vni == 0 || vni > fabric.MaxVNI:
+		return fmt.Errorf("put a way to the wire: %d is no VNI", vni)
+	case (w.Device == "") == !w.Carrier.IsValid():
+		return fmt.Errorf("put the way of VNI %d to the wire: it needs a device or a carrier, and not both", vni)
+	case w.Device == "" && (w.Carries || w.VLAN != 0), w.VLAN > maxVLAN:
+		return fmt.Errorf("put the way of VNI %d to the wire: VLAN %d cannot be", vni, w.VLAN)
+	}
+	return nil
+}
+
+// readUplinks reads the uplinks, and the ways of the segments to the wire.
+func (d *Datapath) readUplinks(s *State, vteps map[uint16]netip.Addr) error {
+	devices := map[uint32]string{}
+	var ifindex, vni uint32
+	var u coreUplink
+	entries := d.maps.UplinksV1.Iterate()
+	for entries.Next(&ifindex, &u) {
+		devices[ifindex] = text(u.Device[:])
+		s.Uplinks[devices[ifindex]] = Uplink{HostAccess: u.Flags&uplinkHost != 0}
+	}
+	if err := entries.Err(); err != nil {
+		return err
+	}
+	var w coreWire
+	entries = d.maps.WiresV1.Iterate()
+	for entries.Next(&vni, &w) {
+		way := Wire{VLAN: w.Vid, Carries: w.Flags&uplinkCarries != 0}
+		if way.Device = devices[w.Ifindex]; w.Ifindex == 0 {
+			way.Carrier = vteps[w.Peer]
+		}
+		s.Wires[fabric.VNI(vni)] = way
+	}
+	return entries.Err()
+}

@@ -1,0 +1,153 @@
+package fabric
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Uplink puts an external switch on a NIC: of one host, or of all hosts that carry some labels (ADR 13).
+type Uplink struct {
+	// Host is the one host; Hosts are the labels that hosts must all carry. One of the two is given.
+	Host  HostID            `json:"host,omitempty"`
+	Hosts map[string]string `json:"hosts,omitempty"`
+	// NIC is the device's name there, such as eth1. The host keeps its addresses on it.
+	NIC string `json:"nic"`
+}
+
+// maxUplinks bounds the list of one switch; maxNIC is the longest device name (linux/if.h, IFNAMSIZ).
+const (
+	maxUplinks = 1024
+	maxNIC     = 15
+)
+
+// takes reports whether the uplink is on that host.
+func (u *Uplink) takes(id HostID, h *Host) bool {
+	if u.Host != "" {
+		return u.Host == id
+	}
+	if h == nil || len(u.Hosts) == 0 {
+		return false
+	}
+	for key, value := range u.Hosts {
+		if have, there := h.Metadata.Labels[key]; !there || have != value {
+			return false
+		}
+	}
+	return true
+}
+
+// UplinkOn is the NIC that an external switch is on at a host, by the first of its uplinks that takes the host; empty when
+// none does.
+func (s *Switch) UplinkOn(id HostID, h *Host) string {
+	if s.Spec.Type != External {
+		return ""
+	}
+	for i := range s.Spec.Uplinks {
+		if s.Spec.Uplinks[i].takes(id, h) {
+			return s.Spec.Uplinks[i].NIC
+		}
+	}
+	return ""
+}
+
+// UplinkHosts are the hosts that a switch has a NIC on, in order.
+func (s *Snapshot) UplinkHosts(sw *Switch) []HostID {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.Hosts)), func(id HostID) bool { return sw.UplinkOn(id, s.Hosts[id]) == "" })
+}
+
+// HostIsOn reports whether the hosts themselves are on the switch by their uplinks; they are unless they are kept off.
+func (s *Switch) HostIsOn() bool { return s.Spec.HostAccess == nil || *s.Spec.HostAccess }
+
+// Expired reports whether the time has passed by which the switch was to be confirmed: its uplinks are off from then on.
+func (s *Switch) Expired(now time.Time) bool {
+	return s.Spec.ConfirmBy != nil && !now.Before(*s.Spec.ConfirmBy)
+}
+
+// checkUplinks checks that the switch may have uplinks, and each by itself.
+func (s *Switch) checkUplinks(f *Findings) {
+	if len(s.Spec.Uplinks) > 0 && s.Spec.Type != External {
+		f.add("spec.uplinks", "a switch of type %s has no NIC: make it external, or take the uplinks away", s.Spec.Type)
+		return
+	}
+	if s.Spec.ConfirmBy != nil && len(s.Spec.Uplinks) == 0 {
+		f.add("spec.confirmBy", "there is nothing to confirm: only a switch with uplinks takes a time")
+	}
+	if len(s.Spec.Uplinks) > maxUplinks {
+		f.add("spec.uplinks", "%d uplinks, the most is %d: name hosts by their labels", len(s.Spec.Uplinks), maxUplinks)
+		return
+	}
+	seen := map[HostID]int{}
+	for i := range s.Spec.Uplinks {
+		u, path := &s.Spec.Uplinks[i], fmt.Sprintf("spec.uplinks[%d]", i)
+		if (u.Host == "") == (len(u.Hosts) == 0) {
+			f.add(path, "give the name of a host, or labels of hosts, and not both")
+		}
+		checkRef(f, path+".host", string(u.Host), false)
+		checkLabels(f, path+".hosts", u.Hosts)
+		if text := badNIC(u.NIC); text != "" {
+			f.add(path+".nic", "%s", text)
+		}
+		if other, twice := seen[u.Host]; twice && u.Host != "" {
+			f.add(path+".host", "%s has an uplink in spec.uplinks[%d] already: a switch is on one NIC of a host", u.Host, other)
+		}
+		seen[u.Host] = i
+	}
+}
+
+// badNIC says why a name cannot be a device's; empty when it can.
+func badNIC(name string) string {
+	switch {
+	case name == "":
+		return "is missing: give the name of the NIC, such as eth1"
+	case len(name) > maxNIC:
+		return fmt.Sprintf("%s is %d characters long, a device's name has at most %d", quote(name), len(name), maxNIC)
+	case name == "." || name == ".." || name == "lo" || strings.ContainsAny(name, "/: \t\n"):
+		return fmt.Sprintf("%s is no NIC's name", quote(name))
+	}
+	return ""
+}
+
+// NICStatus is a network device of a host that could be an uplink, as its kernel describes it.
+type NICStatus struct {
+	Name string `json:"name"`
+	MAC  MAC    `json:"mac"`
+	// MTU is the largest L3 packet, in bytes; Speed is in Mbit/s, 0 where the driver does not say.
+	MTU   int `json:"mtu"`
+	Speed int `json:"speed,omitempty"`
+	// Up is true when its administrator has raised it, Carrier when there is a link.
+	Up      bool `json:"up,omitempty"`
+	Carrier bool `json:"carrier,omitempty"`
+	// Addresses are the host's own on it, with their prefix lengths.
+	Addresses []string `json:"addresses,omitempty"`
+	// Wireless, Bridge (the bridge or bond it is a member of) and Underlay (tunnels to the other hosts use it) say what else it is.
+	Wireless bool   `json:"wireless,omitempty"`
+	Bridge   string `json:"bridge,omitempty"`
+	Underlay bool   `json:"underlay,omitempty"`
+	// Switch is the external switch that is on it.
+	Switch SwitchID `json:"switch,omitempty"`
+}
+
+// Unfit says why no switch can be on the NIC, and what to do; empty when one can. A NIC that is down, or has no link, can be
+// one: it carries nothing until it is up.
+func (n *NICStatus) Unfit() string {
+	switch {
+	case n.Wireless:
+		return "is wireless: an access point takes frames of its own stations only; use a wired NIC, or an internal switch with NAT"
+	case n.Bridge != "":
+		return fmt.Sprintf("is a member of %s, which takes every frame first: take it out of there, or name another NIC", n.Bridge)
+	}
+	return ""
+}
+
+// FindNIC is the NIC of that name; nil when the host does not name it.
+func (s *HostStatus) FindNIC(name string) *NICStatus {
+	i, found := slices.BinarySearchFunc(s.NICs, name, func(n NICStatus, name string) int { return cmp.Compare(n.Name, name) })
+	if !found {
+		return nil
+	}
+	return &s.NICs[i]
+}
