@@ -1,0 +1,75 @@
+package lab
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// served makes the internal switch blue with NAT, and a guest on it whose addresses are taken away: it is to ask for them.
+func served(t *testing.T, l *Lab, spec fabric.SwitchSpec) {
+	t.Helper()
+	c, err := l.Client("h1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	spec.Type, spec.Subnets = fabric.Internal, []netip.Prefix{netip.MustParsePrefix("10.10.0.0/24"), netip.MustParsePrefix("fd10:10::/64")}
+	sw := &fabric.Switch{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch}, Metadata: fabric.Metadata{Name: "blue"}, Spec: spec}
+	result, err := c.Apply(t.Context(), []fabric.Object{sw}, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reach, err := c.InForce(t.Context(), result.Revision); err != nil || !reach.Done {
+		t.Fatalf("switch blue is not in force: %+v, %v", reach, err)
+	}
+}
+
+// leaseScript is what udhcpc runs: it takes the address and the default route, and prints what it was told.
+func leaseScript(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "script")
+	text := "#!/bin/sh\n[ \"$1\" = bound ] || [ \"$1\" = renew ] || exit 0\nip address replace $ip/$mask dev $interface\nip route replace default via $router\nenv\n"
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestGuestsOfAnInternalSwitchAreServed(t *testing.T) {
+	l := live(t, Options{Name: "served", Hosts: 2})
+	served(t, l, fabric.SwitchSpec{Services: fabric.Services{NAT: fabric.NATService{Enabled: true}}})
+	script := leaseScript(t)
+	for i, host := range []fabric.HostID{"h1", "h2"} {
+		name := fmt.Sprintf("web-%d", i+1)
+		g, err := l.AddGuest(t.Context(), GuestOptions{Name: name, Host: host, Switch: "blue"}, t.Logf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		said := inGuest(t, l, name, "sh", "-c", "ip address flush dev eth0 scope global; busybox udhcpc -f -q -n -t 10 -T 1 -i eth0 -s "+script)
+		want := fmt.Sprintf("ip=%s\n", g.NIC.Addresses[0].Addr())
+		for _, line := range []string{want, "router=10.10.0.1\n", "dns=10.10.0.1\n", "domain=blue\n", "hostname=" + name + "\n", "serverid=10.10.0.1\n", "mtu=1450\n"} {
+			if !strings.Contains(said, line) {
+				t.Errorf("%s: %q is not in\n%s", name, line, said)
+			}
+		}
+		if said := inGuest(t, l, name, "ping", "-c", "2", "-W", "5", WireAddresses(0)[0].Addr().String()); !strings.Contains(said, " 0% packet loss") {
+			t.Errorf("%s does not reach the world:\n%s", name, said)
+		}
+	}
+}
+
+// inGuest runs a command in a guest and returns what it says.
+func inGuest(t *testing.T, l *Lab, guest string, argv ...string) string {
+	t.Helper()
+	var out strings.Builder
+	if err := l.Exec(t.Context(), guest, argv, Streams{Out: &out, Err: &out}); err != nil {
+		t.Fatalf("%s: %v: %v\n%s", guest, argv, err, out.String())
+	}
+	return out.String()
+}
