@@ -188,6 +188,9 @@ func (l *lan) listen(device string, ns nic.Namespace) *ear {
 		if e.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, all); err != nil {
 			return err
 		}
+		if err := unix.SetsockoptInt(e.fd, unix.SOL_PACKET, unix.PACKET_AUXDATA, 1); err != nil {
+			return err
+		}
 		return unix.Bind(e.fd, &unix.SockaddrLinklayer{Protocol: uint16(all), Ifindex: e.index})
 	})
 	l.w.tb.Cleanup(func() { unix.Close(e.fd) })
@@ -212,5 +215,240 @@ func (e *ear) count(frame []byte) (n int) {
 		if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype != unix.PACKET_OUTGOING && bytes.Equal(buffer[:size], frame) {
 			n++
 		}
+	}
+}
+
+// carried makes host 0 the carrier of host 1, which has guest 3 and no uplink, and returns it with guest 1 of host 0.
+func (w *world) carried() (near, far *station) {
+	w.tb.Helper()
+	carrier, dependant := w.hosts[0], w.hosts[1]
+	near, far = w.veth(carrier, 1), w.veth(dependant, 3)
+	carrier.adopt(true)
+	carrier.apply(datapath.Change{Put: datapath.State{
+		Wires: map[fabric.VNI]datapath.Wire{vni: {Device: "eth1", Carries: true}},
+		FDB:   map[datapath.FDBKey]datapath.FDB{{VNI: vni, MAC: mac(3)}: {Peer: dependant.vtep, Carried: true, Epoch: 1}},
+	}})
+	dependant.apply(datapath.Change{Put: datapath.State{Wires: map[fabric.VNI]datapath.Wire{vni: {Carrier: carrier.vtep}}}})
+	return near, far
+}
+
+func TestAHostWithoutAnUplinkReachesTheWireByAnother(t *testing.T) {
+	for _, ipv6 := range []bool{false, true} {
+		t.Run(fmt.Sprintf("underlay IPv6 %v", ipv6), func(t *testing.T) {
+			w := newWorld(t, 2, ipv6)
+			w.load()
+			l := w.newLAN()
+			near, far := w.carried()
+			w.ping(far.ns, machine4, true)
+			w.ping(far.ns, hostAddress(0), true)
+			w.ping(far.ns, hostAddress(1), true) // its own host, by the wire
+			w.ping(far.ns, address4(1), true)
+			w.ping(l.machine, address4(3), true)
+			w.ping(l.machine, address6(3), true)
+			w.ping(w.hosts[0].ns, address4(3), true)
+			w.ping(w.hosts[1].ns, address6(3), true)
+			w.ping(near.ns, machine6, true)
+			talk := startTalk(t, l.machine, far.ns, address4(3))
+			talk.say(10, 200_000)
+			talk.conn.Close()
+		})
+	}
+}
+
+func TestGroupFramesOfTheWireReachCarriedHostsOnce(t *testing.T) {
+	w := newWorld(t, 3, false)
+	w.load()
+	l := w.newLAN()
+	l.quiet()
+	near, far, other := w.tap(w.hosts[0], 1, 0), w.tap(w.hosts[1], 3, 0), w.tap(w.hosts[2], 5, 0)
+	// Hosts 0 and 2 have an uplink, host 0 carries for host 1.
+	vtep := func(n int) netip.Addr { return w.hosts[n].vtep }
+	flood := func(n ...int) map[datapath.FloodKey]struct{} {
+		keys := map[datapath.FloodKey]struct{}{}
+		for _, i := range n {
+			keys[datapath.FloodKey{VNI: vni, Peer: vtep(i)}] = struct{}{}
+		}
+		return keys
+	}
+	for _, h := range w.hosts {
+		h.apply(datapath.Change{Delete: datapath.State{Flood: flood(0, 1, 2)}})
+	}
+	w.hosts[0].adopt(true)
+	w.hosts[2].adopt(true)
+	w.hosts[0].apply(datapath.Change{Put: datapath.State{
+		Wires: map[fabric.VNI]datapath.Wire{vni: {Device: "eth1", Carries: true}}, Flood: flood(1),
+		FDB: map[datapath.FDBKey]datapath.FDB{{VNI: vni, MAC: mac(3)}: {Peer: vtep(1), Carried: true, Epoch: 1}},
+	}})
+	w.hosts[1].apply(datapath.Change{Put: datapath.State{Wires: map[fabric.VNI]datapath.Wire{vni: {Carrier: vtep(0)}}, Flood: flood(0)}})
+	machine := l.listen("eth0", l.machine)
+	guests := []*tapGuest{near, far, other}
+	for _, from := range guests {
+		frame := ether(broadcast, from.port.MAC, typeRARP, arp(3, from.port.MAC, any4, from.port.MAC, any4))
+		from.send(frame)
+		for _, g := range guests {
+			if g == from {
+				continue
+			}
+			if !bytes.Equal(g.receive(), frame) {
+				t.Fatalf("%s did not get what %s sent to all", g.port.Name, from.port.Name)
+			}
+		}
+		for _, g := range guests {
+			g.silent()
+		}
+		if n := machine.count(frame); n != 1 {
+			t.Fatalf("the wire has seen the frame of %s %d times", from.port.Name, n)
+		}
+	}
+	frame := ether(broadcast, mac(100), typeRARP, arp(3, mac(100), any4, mac(100), any4))
+	machine.send(frame)
+	for _, g := range guests {
+		if !bytes.Equal(g.receive(), frame) {
+			t.Fatalf("%s did not get the broadcast of the wire", g.port.Name)
+		}
+		g.silent()
+	}
+}
+
+func TestVLANsOfASwitchAreTagsOnTheWire(t *testing.T) {
+	const tagged = vni + 1
+	w := newWorld(t, 1, false)
+	w.load()
+	l, h := w.newLAN(), w.hosts[0]
+	l.quiet()
+	plain, guest := w.tap(h, 1, 0), w.bareTap(h, 2, 0)
+	guest.port.VNI = tagged
+	h.adopt(true)
+	h.apply(datapath.Change{Put: datapath.State{
+		Switches: map[fabric.VNI]datapath.Switch{tagged: {MTU: 1500}},
+		Wires:    map[fabric.VNI]datapath.Wire{tagged: {Device: "eth1", VLAN: 7}},
+		Ports:    map[string]datapath.Port{guest.device: guest.port},
+		FDB:      map[datapath.FDBKey]datapath.FDB{{VNI: tagged, MAC: mac(2)}: {Device: guest.device, Epoch: 1}},
+	}})
+	machine, behind := l.listen("eth0", l.machine), l.listen("eth1", h.ns)
+	payload := bytes.Repeat([]byte{0xa5}, 60)
+	tag := func(frame []byte, id byte) []byte {
+		return append(append(append([]byte{}, frame[:12]...), 0x81, 0, 0, id), frame[12:]...)
+	}
+	for claim, c := range map[string]struct {
+		dst  fabric.MAC
+		wire int // how often the machine gets it
+		host int // and the host
+	}{"unicast": {mac(100), 1, 0}, "to the host": {mac(200), 0, 1}, "to all": {broadcast, 1, 1}} {
+		for g, id := range map[*tapGuest]int{plain: 0, guest: 7} {
+			frame := ether(c.dst, g.port.MAC, 0x88b5, payload)
+			g.send(frame)
+			if n := machine.countTagged(frame, id); n != c.wire {
+				t.Errorf("%s from VLAN %d: %d on the wire, want %d", claim, id, n, c.wire)
+			}
+			if n := behind.countTagged(frame, id); n != c.host {
+				t.Errorf("%s from VLAN %d: %d at the host, want %d", claim, id, n, c.host)
+			}
+		}
+	}
+	plain.silent()
+	guest.silent()
+	to := func(g *tapGuest) []byte { return ether(g.port.MAC, mac(100), 0x88b5, payload) }
+	all := ether(broadcast, mac(100), 0x88b5, payload)
+	machine.send(tag(to(guest), 7))
+	machine.send(tag(all, 7))
+	machine.send(tag(to(guest), 8)) // no VLAN of ours
+	machine.send(tag(to(plain), 7)) // in another VLAN
+	machine.send(to(plain))
+	for _, want := range []struct {
+		g     *tapGuest
+		frame []byte
+	}{{guest, to(guest)}, {guest, all}, {plain, to(plain)}} {
+		if got := want.g.receive(); !bytes.Equal(got, want.frame) {
+			t.Fatalf("%s has got % x, want % x", want.g.port.Name, got, want.frame)
+		}
+	}
+	if n := behind.countTagged(all, 7); n != 1 {
+		t.Fatalf("the host has got the tagged broadcast of the wire %d times", n)
+	}
+	guest.silent()
+	plain.silent()
+}
+
+// countTagged is count, of frames with this tag; 0: without.
+func (e *ear) countTagged(frame []byte, vlan int) (n int) {
+	e.tb.Helper()
+	buffer, control := make([]byte, 70000), make([]byte, 256)
+	for {
+		size, used, _, from, err := unix.Recvmsg(e.fd, buffer, control, 0)
+		if err != nil {
+			return n
+		}
+		messages, err := unix.ParseSocketControlMessage(control[:used])
+		if err != nil || len(messages) != 1 {
+			e.tb.Fatalf("no auxiliary data: %v", err)
+		}
+		tci := int(binary.NativeEndian.Uint16(messages[0].Data[16:])) & 0xfff
+		ll, ok := from.(*unix.SockaddrLinklayer)
+		if ok && ll.Pkttype != unix.PACKET_OUTGOING && bytes.Equal(buffer[:size], frame) && tci == vlan {
+			n++
+		}
+	}
+}
+
+func TestAGuestThatHasMovedIsReachedByItsOldUplink(t *testing.T) {
+	w := newWorld(t, 2, false)
+	w.load()
+	l := w.newLAN()
+	l.quiet()
+	for _, h := range w.hosts {
+		h.apply(datapath.Change{Delete: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: w.hosts[0].vtep}: {}, {VNI: vni, Peer: w.hosts[1].vtep}: {}}}})
+		h.adopt(true)
+	}
+	machine := l.listen("eth0", l.machine)
+	old := w.tap(w.hosts[0], 1, 0)
+	announce := ether(broadcast, mac(1), typeRARP, arp(3, mac(1), any4, mac(1), any4))
+	old.send(announce)
+	new := w.bareTap(w.hosts[1], 1, 0)
+	new.port.Gate, new.port.Epoch = datapath.Staged, 2
+	w.hosts[1].apply(datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{new.device: new.port}}})
+	w.hosts[1].place(datapath.FDB{Device: new.device, Peer: w.hosts[0].vtep, Epoch: 2})
+	w.hosts[0].place(datapath.FDB{Device: old.device, Peer: w.hosts[1].vtep, Epoch: 1})
+
+	data := func(n byte) []byte { return ether(mac(1), mac(100), 0x88b5, bytes.Repeat([]byte{n}, 60)) }
+	machine.send(data(1))
+	if !bytes.Equal(old.receive(), data(1)) {
+		t.Fatal("the guest does not get its frame before it moves")
+	}
+	old.gate(datapath.Relay, 1)
+	machine.send(data(2)) // the wire still sends it to the old host
+	if !bytes.Equal(new.receive(), data(2)) {
+		t.Fatal("the frame is not sent on to where the guest is now")
+	}
+	new.send(announce)
+	if machine.count(announce) == 0 {
+		t.Fatal("the wire has not heard of the guest")
+	}
+	machine.send(data(3))
+	if !bytes.Equal(new.receive(), data(3)) {
+		t.Fatal("the guest does not get its frame by its new uplink")
+	}
+	new.silent()
+	_, host := w.hosts[0].counters()
+	if host.Uplinks["eth1"].Remote != 1 {
+		t.Fatalf("%d frames were sent on by the old host, want 1", host.Uplinks["eth1"].Remote)
+	}
+}
+
+func TestAGuestsMACFromTheWireIsDropped(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	l, h := w.newLAN(), w.hosts[0]
+	l.quiet()
+	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	h.adopt(true)
+	machine := l.listen("eth0", l.machine)
+	machine.send(ether(mac(2), mac(1), 0x88b5, make([]byte, 60)))
+	machine.send(ether(broadcast, mac(1), 0x88b5, make([]byte, 60)))
+	b.silent()
+	a.silent()
+	_, host := h.counters()
+	if n := host.Uplinks["eth1"].DropsIn[tracing.ReasonOwnMACOnWire]; n != 2 {
+		t.Fatalf("%d frames with a guest's MAC were dropped, want 2", n)
 	}
 }
