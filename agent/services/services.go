@@ -15,6 +15,7 @@ import (
 	"slices"
 
 	"github.com/weftnet/weft/agent/dhcp"
+	"github.com/weftnet/weft/agent/dns"
 	"github.com/weftnet/weft/datapath/nat"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
@@ -73,6 +74,9 @@ func (k *Keeper) Keep(ctx context.Context, snap *fabric.Snapshot) {
 	for _, c := range want.DHCP {
 		wanted["dhcp on "+c.Device] = service{device: c.Device, config: c, open: k.openDHCP(c)}
 	}
+	for _, c := range want.DNS {
+		wanted["dns on "+c.Device] = service{device: c.Device, config: c, open: k.openDNS(c)}
+	}
 	for subject := range k.servers {
 		if _, still := wanted[subject]; !still {
 			k.o.Trouble(subject, k.stop(subject))
@@ -107,8 +111,7 @@ func (k *Keeper) keep(ctx context.Context, subject string, s service) error {
 			delete(k.servers, subject)
 			_ = r.Close()
 		default:
-			if r.index == device.Index {
-				r.renew(s.config)
+			if r.index == device.Index && r.renew(s.config) {
 				return nil
 			}
 			if err := k.stop(subject); err != nil {
@@ -124,16 +127,23 @@ func (k *Keeper) keep(ctx context.Context, subject string, s service) error {
 	return failed
 }
 
-// renew gives a server that runs another configuration.
-func (r *running) renew(config any) {
+// renew gives a server that runs another configuration. It reports false where that needs another server.
+func (r *running) renew(config any) bool {
 	if reflect.DeepEqual(r.config, config) {
-		return
+		return true
 	}
 	switch s := r.server.(type) {
 	case *dhcp.Server:
 		s.Set(config.(dhcp.Config))
+	case *dns.Server:
+		next := config.(dns.Config)
+		if !slices.Equal(r.config.(dns.Config).Addresses, next.Addresses) {
+			return false
+		}
+		s.Set(next)
 	}
 	r.config = config
+	return true
 }
 
 // start runs a server. Its panic is its own end and nobody else's.
@@ -176,6 +186,16 @@ func (k *Keeper) openDHCP(c dhcp.Config) func(context.Context) (server, error) {
 		s, err := dhcp.Open(ctx, c, dhcp.Options{Logger: k.o.Logger, Notify: func(n dhcp.Notice) {
 			k.o.Notify("dhcp.declined", "port/"+n.Port, n.Text)
 		}})
+		if err != nil {
+			return nil, err
+		}
+		return s, nil
+	}
+}
+
+func (k *Keeper) openDNS(c dns.Config) func(context.Context) (server, error) {
+	return func(ctx context.Context) (server, error) {
+		s, err := dns.Open(ctx, c, k.o.Logger)
 		if err != nil {
 			return nil, err
 		}

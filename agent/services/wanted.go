@@ -5,11 +5,13 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/agent/dhcp"
+	"github.com/weftnet/weft/agent/dns"
 	"github.com/weftnet/weft/datapath/nat"
 	"github.com/weftnet/weft/fabric"
 )
@@ -17,13 +19,15 @@ import (
 // Config is all that a host does for its guests. It is in the order of the switches' names.
 type Config struct {
 	DHCP []dhcp.Config
+	DNS  []dns.Config
 	NAT  nat.Config
 }
 
 // Wanted is what a host does, from the records alone.
 func Wanted(snap *fabric.Snapshot, host fabric.HostID) (c Config) {
-	guests := map[fabric.SwitchID][]*fabric.Port{}
+	guests, named := map[fabric.SwitchID][]*fabric.Port{}, map[fabric.SwitchID][]*fabric.Port{}
 	for _, p := range snap.Ports {
+		named[p.Spec.Switch] = append(named[p.Spec.Switch], p)
 		if !p.IsHost() && snap.Settings(p).VLAN.Home() == 0 { // the host is on a switch's untagged segment alone
 			guests[p.Spec.Switch] = append(guests[p.Spec.Switch], p)
 		}
@@ -36,6 +40,9 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID) (c Config) {
 		slices.SortFunc(guests[id], func(a, b *fabric.Port) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })
 		if sw.ServesDHCP() {
 			c.DHCP = append(c.DHCP, dhcpOf(snap, sw, host, guests[id]))
+		}
+		if sw.ServesDNS() {
+			c.DNS = append(c.DNS, dnsOf(sw, named[id]))
 		}
 		c.NAT.Switches = append(c.NAT.Switches, natOf(snap, sw, host))
 	}
@@ -76,6 +83,26 @@ func dhcpOf(snap *fabric.Snapshot, sw *fabric.Switch, host fabric.HostID, guests
 		c.Clients[p.Spec.MAC] = client(p, c.Subnet4, c.Subnet6)
 		if snap.Locations[fabric.PortID(p.Metadata.Name)].Host == host {
 			c.Local = append(c.Local, p.Spec.MAC)
+		}
+	}
+	return c
+}
+
+// dnsOf are the names of the switch's ports, the hosts' own among them.
+func dnsOf(sw *fabric.Switch, ports []*fabric.Port) dns.Config {
+	v := sw.Spec.Services
+	c := dns.Config{
+		Device: fabric.HostDevice(fabric.SwitchID(sw.Metadata.Name)), Addresses: sw.Gateways(), Zones: []string{sw.Metadata.Name},
+		Ports: make(map[string][]netip.Addr, len(ports)), Names: make(map[netip.Addr]string, len(ports)), Subnets: sw.Spec.Subnets, Upstreams: v.DNS.Upstreams,
+	}
+	if d := strings.ToLower(v.DHCP.Options.Domain); d != "" && d != sw.Metadata.Name {
+		c.Zones = append(c.Zones, d)
+	}
+	for _, p := range ports {
+		addresses := slices.DeleteFunc(slices.Clone(p.Spec.Addresses), netip.Addr.IsLinkLocalUnicast)
+		c.Ports[p.Metadata.Name] = addresses
+		for _, a := range addresses {
+			c.Names[a] = p.Metadata.Name
 		}
 	}
 	return c

@@ -44,12 +44,15 @@ func leaseScript(t *testing.T) string {
 func TestGuestsOfAnInternalSwitchAreServed(t *testing.T) {
 	l := live(t, Options{Name: "served", Hosts: 2})
 	served(t, l, fabric.SwitchSpec{Services: fabric.Services{NAT: fabric.NATService{Enabled: true}}})
-	script := leaseScript(t)
+	script, first := leaseScript(t), ""
 	for i, host := range []fabric.HostID{"h1", "h2"} {
 		name := fmt.Sprintf("web-%d", i+1)
 		g, err := l.AddGuest(t.Context(), GuestOptions{Name: name, Host: host, Switch: "blue"}, t.Logf)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if i == 0 {
+			first = g.NIC.Addresses[0].Addr().String()
 		}
 		said := inGuest(t, l, name, "sh", "-c", "ip address flush dev eth0 scope global; busybox udhcpc -f -q -n -t 10 -T 1 -i eth0 -s "+script)
 		want := fmt.Sprintf("ip=%s\n", g.NIC.Addresses[0].Addr())
@@ -57,6 +60,9 @@ func TestGuestsOfAnInternalSwitchAreServed(t *testing.T) {
 			if !strings.Contains(said, line) {
 				t.Errorf("%s: %q is not in\n%s", name, line, said)
 			}
+		}
+		if said := inGuest(t, l, name, "dig", "+short", "@10.10.0.1", "web-1.blue", "A"); strings.TrimSpace(said) != first {
+			t.Errorf("%s is told that web-1.blue is %q, want %s", name, said, first)
 		}
 		if said := inGuest(t, l, name, "ping", "-c", "2", "-W", "5", WireAddresses(0)[0].Addr().String()); !strings.Contains(said, " 0% packet loss") {
 			t.Errorf("%s does not reach the world:\n%s", name, said)
