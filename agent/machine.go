@@ -182,6 +182,8 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 		a.prober.add(a.rules.name(e.Hop, a.Latest()))
 	case datapath.RuleLogged:
 		a.decided(e)
+	case datapath.StoodIn:
+		a.emit(a.event("port.stood-in", object, fmt.Sprintf("The guest of port %s on host %s sends with %s, which its VM's ports share: what is sent to it goes there from now on.", e.Port, a.config.Host, e.Alarm.MAC)))
 	case datapath.Alarmed:
 		a.emit(a.event("port.refused", object, fmt.Sprintf("Port %s on host %s drops what its guest sends from %s: %s (%s). More of it is counted and told of in ten seconds at the earliest.",
 			e.Port, a.config.Host, e.Alarm.MAC, e.Alarm.Reason.Doc(), e.Alarm.Reason)))

@@ -48,6 +48,9 @@ func (p Port) Check(device string) error {
 	case p.Epoch > maxEpoch:
 		return fmt.Errorf("put port %s on %s: epoch %d is beyond the 56 bits the core holds", p.Name, device, p.Epoch)
 	}
+	if err := p.MACs.check(); err != nil {
+		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+	}
 	if err := p.Limits.check(); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}

@@ -317,11 +317,13 @@ type coreJudgement struct {
 }
 
 type coreLimits struct {
-	_      structs.HostLayout
-	Rate   [2]coreBucket
-	Storm  [3][2]coreBucket
-	Marked [2]uint64
-	Quiet  [16]uint64
+	_       structs.HostLayout
+	Rate    [2]coreBucket
+	Storm   [3][2]coreBucket
+	Marked  [2]uint64
+	Macs    uint64
+	Learned uint64
+	Quiet   [32]uint64
 }
 
 type coreLogged struct {
@@ -341,6 +343,13 @@ type coreLogged struct {
 	In          uint8
 	IcmpType    uint8
 	IcmpCode    uint8
+}
+
+type coreMacKey struct {
+	_    structs.HostLayout
+	Slot uint32
+	Mac  [6]uint8
+	Zero uint16
 }
 
 type coreNeighbor struct {
@@ -554,6 +563,7 @@ const (
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
 	coreMapLimitsV1      = "limits_v1"
+	coreMapMacsV1        = "macs_v1"
 	coreMapNeighborsV1   = "neighbors_v1"
 	coreMapNetworksV2    = "networks_v2"
 	coreMapPeersV1       = "peers_v1"
@@ -653,6 +663,7 @@ type coreMapSpecs struct {
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
 	LimitsV1      *ebpf.MapSpec `ebpf:"limits_v1"`
+	MacsV1        *ebpf.MapSpec `ebpf:"macs_v1"`
 	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
 	NetworksV2    *ebpf.MapSpec `ebpf:"networks_v2"`
 	PeersV1       *ebpf.MapSpec `ebpf:"peers_v1"`
@@ -712,6 +723,7 @@ type coreMaps struct {
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
 	LimitsV1      *ebpf.Map `ebpf:"limits_v1"`
+	MacsV1        *ebpf.Map `ebpf:"macs_v1"`
 	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
 	NetworksV2    *ebpf.Map `ebpf:"networks_v2"`
 	PeersV1       *ebpf.Map `ebpf:"peers_v1"`
@@ -747,6 +759,7 @@ func (m *coreMaps) Close() error {
 		m.HitsV1,
 		m.Letter,
 		m.LimitsV1,
+		m.MacsV1,
 		m.NeighborsV1,
 		m.NetworksV2,
 		m.PeersV1,

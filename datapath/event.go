@@ -38,6 +38,8 @@ const (
 	RuleLogged
 	// Contested: somebody takes a program off a device again and again, and Verify has left it off for a while (Contests).
 	Contested
+	// StoodIn: a port sends with the MAC of another port of the same VM (Alarm.MAC), and has its place from now on.
+	StoodIn
 	// Alarmed: a port does not let pass what its guest sends (Alarm); for one port and reason told every ten seconds at most.
 	Alarmed
 )
@@ -221,6 +223,9 @@ func (d *Datapath) event(r *coreHop) Event {
 
 func (d *Datapath) alarmed(r *coreHop) Event {
 	e := Event{Kind: Alarmed, Time: wallClock(r.Ts), Alarm: Alarm{Reason: tracing.Reason(r.Reason)}}
+	if r.Reason == 0 {
+		e.Kind = StoodIn
+	}
 	e.Port, e.Device = d.portAt(int(r.Ifindex))
 	for i := range e.Alarm.MAC {
 		e.Alarm.MAC[i] = byte(r.Label >> (40 - 8*i))

@@ -62,9 +62,15 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
 	d.shared.limitBy(now.value.Slot, p.Limits)
+	hadMACs := now.value.Guards&guardMACs != 0
 	now.value = p.toCore(device, now.value.Slot, mtus[p.VNI])
 	if err := d.install(now, found, p, was); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+	}
+	if hadMACs || now.value.Guards&guardMACs != 0 {
+		if err := d.trimMACs(now.value.Slot, p.MACs); err != nil {
+			return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+		}
 	}
 	return nil
 }
@@ -182,6 +188,9 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 	if p.Gate.Openness() < gate.Openness() {
 		d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
 	}
+	if err := d.putMACs(slot, p.MACs); err != nil {
+		return err
+	}
 	if err := d.writePort(now); err != nil {
 		return err
 	}
@@ -235,6 +244,9 @@ func (d *Datapath) removePort(device string) error {
 		d.forgetSlot(slot),
 		d.detach(portAttachments(device, p.ifindex)),
 	}
+	if p.value.Guards&guardMACs != 0 {
+		errs = append(errs, d.trimMACs(slot, MACs{}))
+	}
 	d.shared.setOut(slot, 0, 0, 0)
 	d.shared.forgetPolicy(slot)
 	if err := d.maps.PortsV1.Delete(uint32(p.ifindex)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -253,7 +265,7 @@ func (d *Datapath) removePort(device string) error {
 // toCore is the port as the programs hold it. The addresses keep their places up to the last valid one.
 func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
 	c := corePort{
-		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards), Mtu: mtu,
+		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards&guardMask) | p.MACs.bits(), Mtu: mtu,
 		Kind: uint8(p.Kind), Mac: p.MAC,
 	}
 	for i, a := range p.Addresses {
@@ -270,7 +282,7 @@ func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
 // fromCore is the reverse; the gate and its epoch are the slot's.
 func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 	p = Port{
-		Name: fabric.PortID(text(c.Name[:])), VNI: fabric.VNI(c.Vni), Kind: PortKind(c.Kind), MAC: c.Mac, Guards: GuardSet(c.Guards),
+		Name: fabric.PortID(text(c.Name[:])), VNI: fabric.VNI(c.Vni), Kind: PortKind(c.Kind), MAC: c.Mac, Guards: GuardSet(c.Guards & guardMask),
 		Epoch: fabric.Epoch(c.Epoch), Generation: fabric.Revision(c.Generation),
 	}
 	p.Gate, _ = d.shared.loadGate(c.Slot)

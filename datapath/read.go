@@ -99,8 +99,14 @@ func (d *Datapath) readTables(s *State) (map[uint32]policy.Digest, error) {
 // readPorts returns the devices by slot, too. A port whose table is not there, which passes nothing, has missingTable.
 func (d *Datapath) readPorts(s *State, digests map[uint32]policy.Digest) (map[uint32]string, error) {
 	bySlot := make(map[uint32]string, len(d.ports))
+	var macs map[uint32][]StationMAC // read when a port has any
+	var failed error
 	err := each(d.maps.PortsV1, &d.buffers.ports, func(_ *uint32, c *corePort) {
 		device, p := d.portFromCore(c)
+		if c.Guards&guardMACs != 0 && macs == nil && failed == nil {
+			macs, failed = d.readMACs()
+		}
+		p.MACs = d.macsFromCore(c, macs[c.Slot])
 		if word := d.shared.policyWord(c.Slot); word != 0 {
 			p.Policy = missingTable
 			if digest, there := digests[uint32(word)]; there {
@@ -110,7 +116,7 @@ func (d *Datapath) readPorts(s *State, digests map[uint32]policy.Digest) (map[ui
 		s.Ports[device] = p
 		bySlot[c.Slot] = device
 	})
-	return bySlot, err
+	return bySlot, errors.Join(err, failed)
 }
 
 func (d *Datapath) readNetworks(s *State, vteps map[uint16]netip.Addr) error {

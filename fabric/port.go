@@ -150,6 +150,9 @@ func (p *Port) Validate() error {
 		f.add("spec.mac", "%s is a group address, a station's first byte is even: leave it out to have one allocated", m)
 	}
 	p.checkRole(&f)
+	if m := p.Spec.MAC; !m.IsZero() && slices.Contains(p.Spec.AllowedMACs(), m) {
+		f.add("spec.macs.allowed", "%s is the port's own MAC already: leave it out of the list", m)
+	}
 	p.checkAddresses(&f)
 	return f.Err()
 }

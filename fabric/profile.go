@@ -28,6 +28,9 @@ func (p *Profile) Validate() error {
 	var f Findings
 	checkHead(&f, &p.TypeMeta, &p.Metadata, KindProfile)
 	p.Spec.Settings.check(&f)
+	if p.Spec.MACs != nil && p.Spec.MACs.Allowed != nil {
+		f.add("spec.macs.allowed", "a MAC belongs to one port: list it there")
+	}
 	checkDefaultAction(&f, p.Spec.DefaultAction)
 	return f.Err()
 }

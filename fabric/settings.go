@@ -11,6 +11,8 @@ type Settings struct {
 	Policies []string `json:"policies,omitempty"`
 	// VLAN says on which segments of the switch the port is; it is one field: a port that has it takes nothing of its profile's.
 	VLAN *VLAN `json:"vlan,omitempty"`
+	// MACs say what the guest may send with beside its port's MAC, field by field.
+	MACs *MACs `json:"macs,omitempty"`
 	// Rate limits what the guest sends and receives; the port's direction wins over the profile's.
 	Rate *Rates `json:"rate,omitempty"`
 	// Storm limits what the guest sends to groups and to stations that nobody knows; the port's kind wins over the profile's.
@@ -23,6 +25,7 @@ func (s *Settings) check(f *Findings) {
 	if s.VLAN != nil {
 		s.VLAN.check(f, "spec.vlan")
 	}
+	s.checkMACs(f)
 	s.Rate.check(f)
 	s.Storm.check(f)
 }
@@ -32,6 +35,8 @@ type EffectiveSettings struct {
 	Guards EnforcedGuards
 	// Policies are in the order in which they are asked, each once.
 	Policies []string
+	// MACs are what the guest may send with; Guards.MAC says whether spoofing is off.
+	MACs EffectiveMACs
 	// Rate limits what the guest sends, and what it receives.
 	Rate [2]EffectiveRate
 	// Storm limits broadcasts, multicasts and frames to unknown stations; empty where the core's own budget holds.
@@ -62,7 +67,7 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	}
 	var guards []Guards
 	for _, layer := range layers {
-		guards = append(guards, layer.Guards)
+		guards = append(guards, layer.guardsOf())
 		e.Policies = append(e.Policies, layer.Policies...)
 	}
 	if p.IsHost() {
@@ -77,6 +82,7 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	if e.DefaultAction == "" {
 		e.DefaultAction = Allow
 	}
+	e.MACs = resolveMACs(layers)
 	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
 	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	for i := range e.Storm {

@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0x479ff876
+const StagesABI uint32 = 0x578e696f
 
 // The stages of a packet's way, in its order.
 const (
@@ -104,6 +104,8 @@ const (
 	ReasonPolicyRejected Reason = 116
 	// ReasonRateLimited: more than the port's rate and burst let pass.
 	ReasonRateLimited Reason = 121
+	// ReasonMACLimit: the guest uses more MACs than macs.limit lets it.
+	ReasonMACLimit Reason = 122
 	// ReasonPortDisabled: the port is closed on this host.
 	ReasonPortDisabled Reason = 201
 	// ReasonPortUnknown: no port is known for this device.
@@ -173,7 +175,7 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 47
+const ReasonCount = 48
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
@@ -223,7 +225,7 @@ var classes = []described[Class]{
 
 // reasons describes every reason; the dense index of reasons[i] is i+1.
 var reasons = []described[Reason]{
-	{id: ReasonGuardSrcMAC, name: "guard_src_mac", doc: "source MAC is not the port's", fix: "give the port the MAC the guest uses, or turn guard mac off"},
+	{id: ReasonGuardSrcMAC, name: "guard_src_mac", doc: "source MAC is not the port's", fix: "give the port the MAC the guest uses, list it in macs.allowed, or turn guard mac off"},
 	{id: ReasonGuardSrcIP, name: "guard_src_ip", doc: "source address is not one of the port's", fix: "add the address to the port (an IPv6 link-local address too, where the guest does not make it from its MAC), or turn guard ip off"},
 	{id: ReasonGuardARP, name: "guard_arp", doc: "ARP claims a MAC or address that is not the port's", fix: "add the address to the port, or turn guard arp off"},
 	{id: ReasonGuardND, name: "guard_nd", doc: "neighbour discovery claims an address that is not the port's", fix: "add the address to the port (the guest's link-local address too, where it is not made from its MAC), or turn guard arp off"},
@@ -236,6 +238,7 @@ var reasons = []described[Reason]{
 	{id: ReasonPolicyDenied, name: "policy_denied", doc: "a rule denies it, or the default action where no rule matches", fix: "weft describe port NAME lists its rules with what they have met; weft trace FROM TO PROTOCOL/PORT names the rule"},
 	{id: ReasonPolicyRejected, name: "policy_rejected", doc: "a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes", fix: "weft describe port NAME lists its rules with what they have met; weft trace FROM TO PROTOCOL/PORT names the rule"},
 	{id: ReasonRateLimited, name: "rate_limited", doc: "more than the port's rate and burst let pass", fix: "nothing, if the limit is meant: TCP slows down, with ECN without loss; else raise rate.out or rate.in of the port or its profile"},
+	{id: ReasonMACLimit, name: "mac_limit", doc: "the guest uses more MACs than macs.limit lets it", fix: "raise macs.limit of the port or its profile, or list its MACs in macs.allowed"},
 	{id: ReasonPortDisabled, name: "port_disabled", doc: "the port is closed on this host", fix: "weft describe port NAME"},
 	{id: ReasonPortUnknown, name: "port_unknown", doc: "no port is known for this device", fix: "weft get ports; the device may be left over"},
 	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "tagged frame on an access port", fix: "send untagged"},

@@ -9,11 +9,13 @@ import (
 
 // Changes are the steps from have to want, in order; none when have is as wanted. Three rules hold over all steps:
 //
-//   - What the kernel has decided by itself stays: a staged port that the guest's first frame has opened is not closed again.
+//   - What the kernel has decided by itself stays: a staged port that the guest's first frame has opened is not closed again, and a
+//     port that stands in for another of its VM is not taken from its place.
 //   - An entry is never replaced by one of an older epoch.
 //   - After each step every port is at most as open as it was before, or as it is wanted: what closes comes first.
 func Changes(want, have datapath.State) []datapath.Change {
 	ports := settled(want.Ports, have.Ports)
+	want.FDB = stoodIn(want, have)
 	first := closing(ports, have.Ports)
 	first.Put.FDB, first.Delete.FDB = leaving(ports, want.FDB, have)
 	if len(first.Put.Ports)+len(first.Put.FDB) > 0 {
@@ -55,6 +57,24 @@ func Changes(want, have datapath.State) []datapath.Change {
 		}
 	}
 	return steps
+}
+
+// stoodIn is what is wanted of the stations, given that a port of a VM may have taken the place of another of its ports, whose MAC it
+// sends with: the kernel knows which of them did last.
+func stoodIn(want, have datapath.State) map[datapath.FDBKey]datapath.FDB {
+	stations := want.FDB
+	for device, p := range want.Ports {
+		for _, s := range p.MACs.Listed {
+			key := datapath.FDBKey{VNI: p.VNI, MAC: s.MAC}
+			next, wanted := want.FDB[key]
+			if now := have.FDB[key]; !s.Sibling || !wanted || next.Device == "" || now.Device != device || have.Ports[device].Name != p.Name {
+				continue
+			}
+			next.Device = device
+			stations = with(stations, map[datapath.FDBKey]datapath.FDB{key: next}, nil)
+		}
+	}
+	return stations
 }
 
 // settled is what is wanted of the ports, given what the kernel has decided by itself.

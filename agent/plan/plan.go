@@ -41,6 +41,8 @@ type wanted struct {
 	// judged is what the lists of the ports so far come to, grouped the members of the groups.
 	judged  map[judged]ruled
 	grouped map[string][]netip.Prefix
+	// byVM are the ports of each VM, once somebody has asked for them.
+	byVM map[string][]*fabric.Port
 }
 
 // peers lists the hosts that this one can reach: those whose tunnel end point is of the family of its own.
@@ -152,6 +154,9 @@ func (w *wanted) member(name fabric.PortID, port *fabric.Port, vni fabric.VNI) {
 			entry.Carried = wire.carries && !wire.uplinked[loc.Host]
 		}
 		w.put(datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}, entry)
+		for _, mac := range port.Spec.AllowedMACs() {
+			w.put(datapath.FDBKey{VNI: vni, MAC: mac}, entry)
+		}
 	}
 }
 

@@ -82,11 +82,6 @@ INLINE struct judgement *judgement(__u32 which)
 	return bpf_map_lookup_elem(&docket, &which);
 }
 
-INLINE __u64 mac_number(const __u8 *m)
-{
-	return (__u64)m[0] << 40 | (__u64)m[1] << 32 | (__u64)m[2] << 24 | (__u64)m[3] << 16 | (__u64)m[4] << 8 | m[5];
-}
-
 INLINE int is_echo(const struct judgement *j)
 {
 	if (j->ip == 4)

@@ -77,14 +77,62 @@ INLINE int is_link_control(const struct ethernet *eth, __u16 ethertype)
 	       ethertype == ETHERTYPE_EAPOL;
 }
 
+/* Why the guest in the slot may use the MAC, which is not its port's own: MAC_, or 0. */
+__attribute__((noinline)) int is_other_mac(__u32 slot, __u64 mac)
+{
+	struct mac_key key = {.slot = slot, .mac = {mac >> 40, mac >> 32, mac >> 24, mac >> 16, mac >> 8, mac}};
+	__u32 *why = bpf_map_lookup_elem(&macs_v1, &key);
+
+	return why ? *why : 0;
+}
+
+/* A MAC that nobody has listed, of a guest that may use some. */
+__attribute__((noinline)) int learn_mac(__u32 slot, __u64 mac)
+{
+	struct mac_key key = {.slot = slot, .mac = {mac >> 40, mac >> 32, mac >> 24, mac >> 16, mac >> 8, mac}};
+	struct limits *l = bpf_map_lookup_elem(&limits_v1, &slot);
+	__u32 why = MAC_LEARNED;
+
+	if (l && !l->macs)
+		return 0; /* as many as it likes */
+	if (!l || __sync_fetch_and_add(&l->learned, 1) >= l->macs || bpf_map_update_elem(&macs_v1, &key, &why, BPF_NOEXIST)) {
+		if (l)
+			__sync_fetch_and_add(&l->learned, -1);
+		return is_other_mac(slot, mac) ? 0 : DROP_MAC_LIMIT;
+	}
+	return 0;
+}
+
+/* A source that is not the port's own MAC. */
+__attribute__((noinline)) int guard_other_mac(const struct frame *f, const struct port *port)
+{
+	if (!f || !port || !(port->guards & GUARD_MACS))
+		return DROP_GUARD_SRC_MAC;
+	__u64 mac = mac_number(f->eth.src);
+
+	if (is_other_mac(port->slot, mac))
+		return 0;
+	return port->guards & GUARD_MAC ? DROP_GUARD_SRC_MAC : learn_mac(port->slot, mac);
+}
+
+/* Whether the guest may call itself by the MAC. */
+INLINE int is_own_mac(const struct port *port, const __u8 *mac)
+{
+	return same_mac(mac, port->mac) || ((port->guards & GUARD_MACS) && is_other_mac(port->slot, mac_number(mac)));
+}
+
 INLINE int guard_l2(const struct frame *f, const struct port *port)
 {
 	const struct ethernet *eth = &f->eth;
 
 	if ((eth->src[0] & 1) || !(eth->src[0] | eth->src[1] | eth->src[2] | eth->src[3] | eth->src[4] | eth->src[5]))
 		return DROP_SRC_GROUP;
-	if ((port->guards & GUARD_MAC) && !same_mac(eth->src, port->mac))
-		return DROP_GUARD_SRC_MAC;
+	if ((port->guards & (GUARD_MAC | GUARD_MACS)) && unlikely(!same_mac(eth->src, port->mac))) {
+		int reason = guard_other_mac(f, port);
+
+		if (reason)
+			return reason;
+	}
 	if (f->ethertype == ETHERTYPE_VLAN || f->ethertype == ETHERTYPE_QINQ || f->ethertype == ETHERTYPE_QINQ_OLD)
 		return DROP_VLAN_NOT_ALLOWED;
 	if ((port->guards & GUARD_L2_CONTROL) && is_link_control(eth, f->ethertype))
@@ -130,7 +178,7 @@ __attribute__((noinline)) int guard_arp(struct __sk_buff *skb, const struct fram
 	struct address claimed = address4(arp.sender ? arp.sender : arp.target);
 	int question = !arp.sender && (f->eth.dst[0] & 1) && arp.op == bswap16(ARP_REQUEST);
 
-	if (!same_mac(arp.sender_mac, port->mac) || (!question && !is_listed(port, &claimed)))
+	if (!is_own_mac(port, arp.sender_mac) || (!question && !is_listed(port, &claimed)))
 		return DROP_GUARD_ARP;
 	return 0;
 }
@@ -210,7 +258,7 @@ INLINE int guard_nd_options(struct __sk_buff *skb, __u32 at, const struct port *
 			return 0;
 		if (bpf_skb_load_bytes(skb, at, option, 8) || option[1] == 0)
 			return DROP_L4_BAD;
-		if ((option[0] == ND_SOURCE_LINK_ADDRESS || option[0] == ND_TARGET_LINK_ADDRESS) && !same_mac(option + 2, port->mac))
+		if ((option[0] == ND_SOURCE_LINK_ADDRESS || option[0] == ND_TARGET_LINK_ADDRESS) && !is_own_mac(port, option + 2))
 			return DROP_GUARD_ND;
 		at += option[1] * 8;
 	}

@@ -26,6 +26,16 @@ struct {
 	MAP_TYPE(value, struct limits);
 } limits_v1 SEC(".maps");
 
+/* Key: slot and MAC. Value: why the guest may use it beside its port's own: MAC_.
+ * Written by the loader, and by vp_in for what is learned. Read for ports with GUARD_MACS. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_MACS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct mac_key);
+	MAP_TYPE(value, __u32);
+} macs_v1 SEC(".maps");
+
 /* Key: ifindex of a port's device. Value: the port's settings; replaced as a whole, never changed in place.
  * Written by the loader. Read by vp_in for each frame, and by the sentinels. */
 struct {

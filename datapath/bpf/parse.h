@@ -54,6 +54,11 @@ INLINE void clear_frame(struct frame *f)
 	__builtin_memset(f, 0, __builtin_offsetof(struct frame, spare));
 }
 
+INLINE __u64 mac_number(const __u8 *m)
+{
+	return (__u64)m[0] << 40 | (__u64)m[1] << 32 | (__u64)m[2] << 24 | (__u64)m[3] << 16 | (__u64)m[4] << 8 | m[5];
+}
+
 INLINE int same_address(const struct address *a, const struct address *b)
 {
 	return a->w[0] == b->w[0] && a->w[1] == b->w[1] && a->w[2] == b->w[2] && a->w[3] == b->w[3];

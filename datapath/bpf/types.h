@@ -11,6 +11,7 @@ enum {
 	MAX_SWITCHES = 4096,
 	MAX_STATIONS = 262144,
 	MAX_ADDRESSES = 8,
+	MAX_MACS = 65536,	/* beside the ports' own, of all ports */
 	MAX_FLOOD_PORTS = 1024,	/* ports of one switch on this host */
 	MAX_FLOOD_PEERS = 512,	/* peers of one switch */
 	MAX_UPLINKS = 64,	/* NICs of this host that switches are on */
@@ -43,6 +44,8 @@ enum {
 	GUARD_RA = 1 << 4,
 	GUARD_L2_CONTROL = 1 << 5,
 	GUARD_VXLAN = 1 << 6,
+	GUARD_MACS = 1 << 7,	/* no guard: macs_v1 says what the guest may use beside the port's own MAC, or how many others */
+	GUARD_SHARED = 1 << 8,	/* neither: another port of the same VM may use a MAC of this one's, or this one another's */
 	GUARD_L3 = GUARD_IP | GUARD_ARP | GUARD_DHCP_SERVER | GUARD_RA | GUARD_VXLAN, /* those that read beyond Ethernet */
 };
 
@@ -96,7 +99,7 @@ struct bucket {
 	__u64 at;		/* when all that has passed would have passed at the rate: what is beyond now fills the bucket */
 };
 
-enum { ALARMS = 16 };
+enum { ALARMS = 32 };
 
 enum { STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN, STORMS };
 
@@ -104,6 +107,7 @@ struct limits {
 	struct bucket rate[2];			/* of what the guest sends, of what it receives: bits on a wire */
 	struct bucket storm[STORMS][2];		/* of what it sends to groups and to nobody known: packets, bits */
 	__u64 marked[2];			/* packets that have got ECN's CE instead of waiting: sent, received */
+	__u64 macs, learned;			/* how many MACs beside its own it may use that nobody has listed, and how many it has */
 	__u64 quiet[ALARMS];			/* until when, in ns, a port's drops for a reason are not told of again (alarm) */
 };
 
@@ -128,6 +132,14 @@ struct peer {
 	__u32 mtu;		/* of the path, in bytes of L3 packet; 0: no such peer */
 	__u32 checksum;		/* sum of the constant 16-bit words of the outer IPv4 header */
 	__u32 zero[5];
+};
+
+enum { MAC_ALLOWED = 1, MAC_SIBLING = 2, MAC_LEARNED = 3 };
+
+struct mac_key {
+	__u32 slot;
+	__u8 mac[6];
+	__u16 zero;
 };
 
 struct fdb_key {

@@ -82,6 +82,28 @@ __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 	return 0;
 }
 
+/* A port of a VM whose ports may use each other's MACs sends with one: from here on it is there that the station is. It is kept by
+ * the loader, until another of them sends with it. */
+__attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct frame *f)
+{
+	struct fdb_key key;
+	const struct fdb *e;
+	struct fdb here;
+
+	if (!w || !f)
+		return 0;
+	key = (struct fdb_key){.vni = w->vni};
+	__builtin_memcpy(key.mac, f->eth.src, 6);
+	e = bpf_map_lookup_elem(&fdb_v1, &key);
+	if (!e || !(e->flags & FDB_LOCAL) || e->slot == w->slot)
+		return 0;
+	here = *e;
+	here.slot = w->slot;
+	if (!bpf_map_update_elem(&fdb_v1, &key, &here, BPF_EXIST))
+		alarm(skb, w->slot, 0);
+	return 0;
+}
+
 /* The reason why a frame to a station that nobody knows ends here. */
 __attribute__((noinline)) __u32 unknown(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
@@ -172,6 +194,8 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	if (unlikely(is_stale(port, ifindex, version)))
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
+	if (unlikely(port->guards & GUARD_SHARED) && !probe)
+		claim(skb, &w, f);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
 	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT))) {

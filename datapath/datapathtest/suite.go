@@ -68,6 +68,8 @@ func (r Rig) sample() datapath.State {
 	port.Addresses[0], port.Addresses[1] = netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
 	source := &policy.Source{Default: fabric.Deny}
 	port.Policy = source.Digest()
+	port.MACs.Listed = [datapath.MaxPortMACs]datapath.StationMAC{{MAC: station(8).MAC}, {MAC: station(9).MAC, Sibling: true}}
+	port.MACs.Shared = true
 	port.Limits.Out = datapath.Limit{Rate: 10e6, Burst: 1 << 20}
 	port.Limits.Storm[datapath.Multicast].Bits = datapath.Limit{Rate: 5e9, Burst: 1 << 23}
 	other := datapath.Port{Name: "db", Kind: datapath.Veth}

@@ -42,6 +42,7 @@ func TestWhatCannotBeAppliedSaysWhy(t *testing.T) {
 		is     error
 	}{
 		"a MAC that has an owner":            {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.MAC = mac }), "spec.mac: 52:54:00:00:00:01 belongs to web-1", fabric.ErrConflict},
+		"a MAC allowed to another port":     {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.MACs = &fabric.MACs{Allowed: []fabric.MAC{mac}} }), "spec.macs.allowed[0]: 52:54:00:00:00:01 belongs to web-1", fabric.ErrConflict},
 		"a MAC on another switch":            {with(newPort("x", "free"), func(p *fabric.PortSpec) { p.MAC = mac }), "belongs to web-1", fabric.ErrConflict},
 		"an address that has an owner":       {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("10.10.0.5") }), "spec.addresses[0]: 10.10.0.5 belongs to web-1", fabric.ErrConflict},
 		"an address outside":                 {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("10.11.0.5") }), "10.11.0.5 is outside 10.10.0.0/24 of switch blue", fabric.ErrInvalid},
@@ -251,4 +252,28 @@ func TestALinkLocalAddressLiesInEverySubnet(t *testing.T) {
 	if _, err := s.Apply(t.Context(), []fabric.Object{with(newPort("b", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("169.254.0.5") })}, store.ApplyOptions{}); !errors.Is(err, fabric.ErrInvalid) {
 		t.Errorf("an IPv4 address outside is accepted: %v", err)
 	}
+}
+
+func TestAllowedMACsBelongToThePortAsLongAsItListsThem(t *testing.T) {
+	t.Parallel()
+	s := storetest.Start(t).Open(t)
+	one, two := fabric.MAC{2, 0, 0, 0, 0, 1}, fabric.MAC{2, 0, 0, 0, 0, 2}
+	listing := func(macs ...fabric.MAC) *fabric.Port {
+		return with(newPort("web-1", "blue"), func(p *fabric.PortSpec) { p.MACs = &fabric.MACs{Allowed: macs} })
+	}
+	taking := func(mac fabric.MAC) *fabric.Port {
+		return with(newPort("thief", "blue"), func(p *fabric.PortSpec) { p.MAC = mac })
+	}
+	apply(t, s, newSwitch("blue", "10.10.0.0/24"), listing(one, two))
+	for _, mac := range []fabric.MAC{one, two} {
+		if _, err := s.Apply(t.Context(), []fabric.Object{taking(mac)}, store.ApplyOptions{}); !errors.Is(err, fabric.ErrConflict) {
+			t.Fatalf("%s of web-1 is taken: %v", mac, err)
+		}
+	}
+	apply(t, s, listing(two))
+	apply(t, s, taking(one))
+	if _, err := s.Delete(t.Context(), fabric.KindPort, "web-1"); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, s, with(newPort("next", "blue"), func(p *fabric.PortSpec) { p.MAC = two }))
 }

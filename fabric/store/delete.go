@@ -195,6 +195,11 @@ func (d *deleting) port(p *fabric.Port) error {
 			return err
 		}
 	}
+	for _, mac := range p.Spec.AllowedMACs() {
+		if err := d.remove(indexMAC(mac)); err != nil {
+			return err
+		}
+	}
 	return errors.Join(d.remove(indexMAC(p.Spec.MAC)), d.remove(indexPort(name)))
 }
 

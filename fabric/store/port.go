@@ -104,8 +104,14 @@ func (a *applying) salvage(p *fabric.Port) (*fabric.Port, error) {
 	}
 	for _, r := range macs {
 		if string(r.value) == p.Metadata.Name {
-			found.Spec.MAC, _ = fabric.ParseMAC(strings.TrimPrefix(r.key, indexPrefix+"mac/"))
+			mac, _ := fabric.ParseMAC(strings.TrimPrefix(r.key, indexPrefix+"mac/"))
+			found.Spec.MACs = &fabric.MACs{Allowed: append(found.Spec.AllowedMACs(), mac)}
 		}
+	}
+	if list := found.Spec.AllowedMACs(); len(list) > 0 { // which of several was its own is not known: the one that is asked for, or the first
+		i := max(0, slices.Index(list, p.Spec.MAC))
+		found.Spec.MAC = list[i]
+		found.Spec.MACs.Allowed = slices.Delete(slices.Clone(list), i, i+1)
 	}
 	below := indexAddresses(p.Spec.Switch)
 	addresses, err := a.scan(below, false)
@@ -125,7 +131,7 @@ func (a *applying) mac(p, before *fabric.Port) error {
 	if before != nil && p.Spec.MAC.IsZero() {
 		p.Spec.MAC = before.Spec.MAC
 	}
-	if before != nil && !before.Spec.MAC.IsZero() && before.Spec.MAC != p.Spec.MAC {
+	if before != nil && !before.Spec.MAC.IsZero() && before.Spec.MAC != p.Spec.MAC && !slices.Contains(p.Spec.AllowedMACs(), before.Spec.MAC) {
 		if err := a.remove(indexMAC(before.Spec.MAC)); err != nil {
 			return err
 		}
@@ -137,7 +143,33 @@ func (a *applying) mac(p, before *fabric.Port) error {
 		}
 		p.Spec.MAC = free
 	}
-	return a.own(indexMAC(p.Spec.MAC), p.Metadata.Name, fmt.Sprintf("spec.mac: %s", p.Spec.MAC))
+	if err := a.own(indexMAC(p.Spec.MAC), p.Metadata.Name, fmt.Sprintf("spec.mac: %s", p.Spec.MAC)); err != nil {
+		return err
+	}
+	return a.allowedMACs(p, before)
+}
+
+// allowedMACs keeps and takes the MACs that belong to the port beside its own.
+func (a *applying) allowedMACs(p, before *fabric.Port) error {
+	if before != nil {
+		for _, mac := range before.Spec.AllowedMACs() {
+			if mac == p.Spec.MAC || slices.Contains(p.Spec.AllowedMACs(), mac) {
+				continue
+			}
+			if err := a.remove(indexMAC(mac)); err != nil {
+				return err
+			}
+		}
+	}
+	for i, mac := range p.Spec.AllowedMACs() {
+		if mac == p.Spec.MAC {
+			return fmt.Errorf("spec.macs.allowed[%d]: %s is the port's own MAC already: leave it out of the list: %w", i, mac, fabric.ErrInvalid)
+		}
+		if err := a.own(indexMAC(mac), p.Metadata.Name, fmt.Sprintf("spec.macs.allowed[%d]: %s", i, mac)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // freeMAC draws from QEMU's block 52:54:00 until it finds one that nobody has: with a million ports every sixteenth draw

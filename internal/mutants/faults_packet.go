@@ -106,7 +106,7 @@ var packetFaults = []fault{
 		old:   `t >= 1 && t <= 4`,
 		new:   `t >= 1 && t < 4`,
 		means: "a VM does not learn why its packets are not taken"},
-	{name: "the last byte of a MAC", file: "docket.h",
+	{name: "the last byte of a MAC", file: "parse.h",
 		old:   `(__u64)m[4] << 8 | m[5]`,
 		new:   `(__u64)m[4] << 8 | m[4]`,
 		means: "rules about MACs match other stations"},
