@@ -92,7 +92,7 @@ func TestARateIsHeldFrameByFrame(t *testing.T) {
 			w := newWorld(t, 1, false)
 			w.load()
 			a, b := w.tap(w.hosts[0], 1, 0), w.tap(w.hosts[0], 2, 0)
-			limit := datapath.Limit{Rate: 20e6, Burst: 20 * 8 * 1042}
+			limit := datapath.Limit{Rate: 2e6, Burst: 40 * 8 * 1042} // a frame in 4 ms, 40 at once
 			g, out, way := a, direction == "what a guest sends", 0
 			if out {
 				g.limited(datapath.Limits{Out: limit})
