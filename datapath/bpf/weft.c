@@ -104,15 +104,15 @@ __attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct
 	return 0;
 }
 
-/* The reason why a frame to a station that nobody knows ends here. */
-__attribute__((noinline)) __u32 unknown(struct __sk_buff *skb, struct way *w, struct frame *f)
+/* Whether a guest has sent more to stations that nobody knows than its port may. */
+__attribute__((noinline)) int is_unknown_storm(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
 	const struct slot *s = w ? slot_of(w->slot) : 0;
 
 	if (!s || !(s->policy & LIMIT_STORM) || is_told_storm(skb, w, f, STORM_UNKNOWN) != 1)
-		return DROP_DST_UNKNOWN;
+		return 0;
 	alarm(skb, w->slot, DROP_STORM_CONTROL);
-	return DROP_STORM_CONTROL;
+	return 1;
 }
 
 /* The core has made an answer of the guest's frame. */
@@ -131,8 +131,10 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 	if (unlikely(!e)) {
 		const struct wire *wire = bpf_map_lookup_elem(&wires_v1, &w->vni);
 
+		if (is_unknown_storm(skb, w, f))
+			return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
 		if (!wire)
-			return drop(skb, w, STAGE_FDB, unknown(skb, w, f));
+			return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
 		if (wire->ifindex)
 			return leave_guest(skb, w, f);
 		return to_remote(skb, w, f, wire->peer);
