@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"time"
 
 	"github.com/weftnet/weft/fabric"
@@ -78,7 +79,7 @@ func (a *Agent) registerOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if known := snap.Hosts[a.config.Host]; known != nil && known.Spec == want.Spec {
+	if known := snap.Hosts[a.config.Host]; known != nil && reflect.DeepEqual(known.Spec, want.Spec) {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
@@ -90,7 +91,7 @@ func (a *Agent) registerOnce(ctx context.Context) error {
 	// The record comes back with the next snapshot; asking again before that would write it twice.
 	a.await(ctx, func() bool {
 		known := a.Latest().Hosts[a.config.Host]
-		return known != nil && known.Spec == want.Spec
+		return known != nil && reflect.DeepEqual(known.Spec, want.Spec)
 	})
 	return nil
 }
@@ -101,10 +102,14 @@ func (a *Agent) record() (*fabric.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the underlay: %w", err)
 	}
+	networks, err := a.networks()
+	if err != nil {
+		return nil, fmt.Errorf("look at the host's networks: %w", err)
+	}
 	return &fabric.Host{
 		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindHost},
 		Metadata: fabric.Metadata{Name: string(a.config.Host)},
-		Spec:     fabric.HostSpec{VTEP: a.config.Underlay.Address, UnderlayMTU: mtu, API: a.config.Listen, Server: a.config.Server()},
+		Spec:     fabric.HostSpec{VTEP: a.config.Underlay.Address, UnderlayMTU: mtu, API: a.config.Listen, Server: a.config.Server(), Networks: networks},
 	}, nil
 }
 

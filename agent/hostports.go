@@ -23,6 +23,8 @@ type HostEnds interface {
 	// SetHostEnd reports whether it changed anything.
 	SetHostEnd(e nic.HostEnd) (bool, error)
 	DropHostEnd(device string) error
+	// Networks are the prefixes that the host has an address or a route for, save those behind some devices.
+	Networks(without []string) ([]netip.Prefix, error)
 }
 
 // HostEnds asks the kernel.
@@ -33,6 +35,29 @@ func (kernelDevices) SetHostEnd(e nic.HostEnd) (bool, error) { return nic.SetHos
 
 // DropHostEnd removes a device with its other end.
 func (kernelDevices) DropHostEnd(device string) error { return nic.Delete(device) }
+
+// Networks asks the kernel.
+func (kernelDevices) Networks(without []string) ([]netip.Prefix, error) { return nic.Networks(without) }
+
+// networks are what this host tells of the networks it is on, the widest ones; nil when there are none.
+func (a *Agent) networks() ([]netip.Prefix, error) {
+	if a.machine.HostEnds == nil {
+		return nil, nil
+	}
+	ends, err := a.machine.HostEnds.HostEnds()
+	if err != nil {
+		return nil, err
+	}
+	found, err := a.machine.Networks(slices.Collect(maps.Values(ends)))
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	if len(found) > fabric.MaxNetworks {
+		slices.SortStableFunc(found, func(a, b netip.Prefix) int { return a.Bits() - b.Bits() })
+		found = found[:fabric.MaxNetworks]
+	}
+	return found, nil
+}
 
 // keepHostPorts has this host on every internal switch of the fabric (ADR 14): its port, made through a server host where it is
 // missing, and its device. It looks whenever something has changed, and each second, because nobody tells of an address that was
@@ -92,6 +117,11 @@ func (a *Agent) joinSwitch(ctx context.Context, snap *fabric.Snapshot, sw *fabri
 	}
 	end := hostEnd(snap, sw, port)
 	at, attached := a.keeper.attachment(name)
+	if !attached {
+		if err := a.apart(sw); err != nil {
+			return err
+		}
+	}
 	changed, err := a.machine.SetHostEnd(end)
 	if changed && attached && err == nil {
 		a.emit(a.event("host-port.repaired", "port/"+string(name), fmt.Sprintf(
@@ -107,6 +137,22 @@ func (a *Agent) joinSwitch(ctx context.Context, snap *fabric.Snapshot, sw *fabri
 		_, err := l.plug(name, want, a.keeper.present)
 		return err
 	})
+}
+
+// apart refuses a switch whose subnet is, on this host, another network's: what the host sends there would go to the switch. The
+// store refuses what it knows of; a host that comes later is on its own.
+func (a *Agent) apart(sw *fabric.Switch) error {
+	networks, err := a.networks()
+	if err != nil {
+		return err
+	}
+	for _, subnet := range sw.Spec.Subnets {
+		if i := slices.IndexFunc(networks, subnet.Overlaps); i >= 0 {
+			return fmt.Errorf("join switch %s: its subnet %s overlaps %s, which this host has an address or a route for: change one of them; until then its guests here have no gateway",
+				sw.Metadata.Name, subnet, networks[i])
+		}
+	}
+	return nil
 }
 
 // leaveSwitches takes this host off the switches that are gone, or are not internal any more.
@@ -145,7 +191,27 @@ func hostEnd(snap *fabric.Snapshot, sw *fabric.Switch, port *fabric.Port) nic.Ho
 	if end.MTU >= fabric.MinMTU6 {
 		end.Gateways = append(end.Gateways, fabric.GatewayLinkLocal(sw.Spec.VNI))
 	}
+	end.Neighbors = neighbors(snap, port)
 	return end
+}
+
+// neighbors are the other stations of the segment that the host's port is on.
+func neighbors(snap *fabric.Snapshot, own *fabric.Port) map[netip.Addr]fabric.MAC {
+	found := map[netip.Addr]fabric.MAC{}
+	at := snap.Segments(own).Sends
+	for _, p := range snap.Ports {
+		if p.Spec.Switch != own.Spec.Switch || p == own {
+			continue
+		}
+		if on := snap.Segments(p); !slices.Contains(on.Heard(), at) {
+			continue
+		}
+		found[p.Spec.MAC.LinkLocal()] = p.Spec.MAC
+		for _, addr := range p.Spec.Addresses {
+			found[addr] = p.Spec.MAC
+		}
+	}
+	return found
 }
 
 // ofGuest refuses to plug or unplug by hand what the host plugs itself.

@@ -64,7 +64,7 @@ func refusal(vm string, to fabric.HostID, found []migration.Finding) error {
 	switch found[0].Code {
 	case "vm-unknown", "host-unknown":
 		identity = fabric.ErrNotFound
-	case "same-host":
+	case "same-host", "host-port":
 		identity = fabric.ErrInvalid
 	case "host-silent", "host-not-ready":
 		identity = api.ErrUnavailable

@@ -14,8 +14,10 @@ func GatewayMAC(vni VNI) MAC {
 
 // GatewayLinkLocal is the gateway's link-local address, the one made from GatewayMAC (RFC 4291 appendix A): what router
 // advertisements come from, and what guests have as their IPv6 default router.
-func GatewayLinkLocal(vni VNI) netip.Addr {
-	m := GatewayMAC(vni)
+func GatewayLinkLocal(vni VNI) netip.Addr { return GatewayMAC(vni).LinkLocal() }
+
+// LinkLocal is the link-local address made from the MAC (RFC 4291 appendix A), which every station has unless it is told otherwise.
+func (m MAC) LinkLocal() netip.Addr {
 	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: m[0] ^ 2, 9: m[1], 10: m[2], 11: 0xff, 12: 0xfe, 13: m[3], 14: m[4], 15: m[5]})
 }
 

@@ -1,6 +1,7 @@
 package fabric
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"strconv"
@@ -24,7 +25,13 @@ type HostSpec struct {
 	API string `json:"api"`
 	// Server is true where the host runs an etcd member or may write to etcd; agents of other hosts write through it.
 	Server bool `json:"server,omitempty"`
+	// Networks are the prefixes that the host has an address or a route for beside its switches', at most MaxNetworks: no internal
+	// switch's subnet may overlap one, because what the host sends there would go to the switch.
+	Networks []netip.Prefix `json:"networks,omitempty"`
 }
+
+// MaxNetworks is how many networks a host tells of, the widest ones.
+const MaxNetworks = 256
 
 // HostStatus is what an agent reports about its host. It is leased: it disappears when the agent does.
 type HostStatus struct {
@@ -68,6 +75,12 @@ func (h *Host) Validate() error {
 	} else {
 		checkAddr(&f, "spec.vtep", h.Spec.VTEP)
 		h.checkUnderlay(&f)
+	}
+	if n := len(h.Spec.Networks); n > MaxNetworks {
+		f.add("spec.networks", "%d networks, the most is %d", n, MaxNetworks)
+	}
+	for i, p := range h.Spec.Networks {
+		checkPrefix(&f, fmt.Sprintf("spec.networks[%d]", i), p)
 	}
 	if h.Spec.API != "" {
 		host, port, err := net.SplitHostPort(h.Spec.API)

@@ -228,7 +228,7 @@ func (s *Server) unplugged(ctx context.Context, name string) error {
 		return err
 	}
 	host := snap.Locations[fabric.PortID(name)].Host
-	if host == "" {
+	if p := snap.Ports[fabric.PortID(name)]; host == "" || p != nil && p.IsHost() { // why a host's own port stays, the store says
 		return nil
 	}
 	return &api.Error{

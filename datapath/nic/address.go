@@ -1,10 +1,12 @@
 package nic
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -74,4 +76,48 @@ func AddRoute(device string, destination netip.Prefix, gateway netip.Addr) error
 
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// Networks are the prefixes that this namespace has an address or a route for in its main table, in order; those behind the devices
+// left out, what every host has (the default route, loopback, link-local) and what a routing daemon has learned are not among them.
+func Networks(without []string) ([]netip.Prefix, error) {
+	links, err := listLinks()
+	if err != nil {
+		return nil, err
+	}
+	hidden := map[int]bool{}
+	for _, l := range links {
+		hidden[l.Attrs().Index] = slices.Contains(without, l.Attrs().Name)
+	}
+	routes, err := dump(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w%s", err, remedy(err))
+	}
+	found := []netip.Prefix{}
+	for _, r := range routes {
+		if r.Dst == nil || hidden[r.LinkIndex] || r.Type != unix.RTN_UNICAST || !isHostsOwn(r.Protocol) {
+			continue
+		}
+		addr, ok := netip.AddrFromSlice(r.Dst.IP)
+		ones, _ := r.Dst.Mask.Size()
+		p := netip.PrefixFrom(addr.Unmap(), ones)
+		if !ok || ones == 0 || addr.IsLoopback() || addr.IsMulticast() || addr.Is6() && addr.IsLinkLocalUnicast() || slices.Contains(found, p) {
+			continue
+		}
+		found = append(found, p)
+	}
+	slices.SortFunc(found, func(a, b netip.Prefix) int { return cmp.Or(a.Addr().Compare(b.Addr()), a.Bits()-b.Bits()) })
+	return found, nil
+}
+
+// isHostsOwn reports whether a route comes from the kernel, an administrator, DHCP or a router advertisement, not from a routing daemon:
+// those come and go by the thousand.
+func isHostsOwn(p netlink.RouteProtocol) bool {
+	switch int(p) {
+	case unix.RTPROT_KERNEL, unix.RTPROT_BOOT, unix.RTPROT_STATIC, unix.RTPROT_DHCP, unix.RTPROT_RA:
+		return true
+	}
+	return false
 }

@@ -30,6 +30,9 @@ type HostEnd struct {
 	Addresses []netip.Prefix
 	// Gateways are those that every host has. The host answers at them, and sends from them nothing else.
 	Gateways []netip.Addr
+	// Neighbors are the stations of the switch. The host asks nobody for them: asked from a gateway's address, a guest would take the
+	// MAC of this host for the gateway's (RFC 4861 7.2.3), and no guest can tell it another.
+	Neighbors map[netip.Addr]fabric.MAC
 }
 
 // SetHostEnd makes the pair, or puts right what differs of the host's end, and reports whether it changed anything. The core's end
@@ -39,7 +42,7 @@ func SetHostEnd(e HostEnd) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("make the host's device on switch %s: %w", e.Switch, err)
 	}
-	for _, part := range []func() (bool, error){e.setLink, e.setStack, e.setAddresses, e.raise} {
+	for _, part := range []func() (bool, error){e.setLink, e.setStack, e.setAddresses, e.raise, e.setNeighbors} {
 		did, err := part()
 		if err != nil {
 			return made || changed, fmt.Errorf("set up the host's device on switch %s: %w", e.Switch, err)
@@ -207,4 +210,40 @@ func (e HostEnd) raise() (changed bool, err error) {
 		return false, err
 	}
 	return true, SetUp(e.Device)
+}
+
+// setNeighbors makes the device's permanent neighbours those that are wanted. That stations come and go is no repair, so that it
+// never reports a change.
+func (e HostEnd) setNeighbors() (bool, error) {
+	link, err := find(e.Device)
+	if err != nil {
+		return false, fail("look at", e.Device, err)
+	}
+	list, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(link.Attrs().Index, netlink.FAMILY_ALL) })
+	if err != nil {
+		return false, fail("list neighbours of", e.Device, err)
+	}
+	have := map[netip.Addr]fabric.MAC{}
+	for _, n := range list {
+		addr, ok := netip.AddrFromSlice(n.IP)
+		if !ok || n.State&netlink.NUD_PERMANENT == 0 || len(n.HardwareAddr) != len(fabric.MAC{}) {
+			continue
+		}
+		have[addr.Unmap()] = fabric.MAC(n.HardwareAddr)
+		if _, wanted := e.Neighbors[addr.Unmap()]; !wanted {
+			if err := netlink.NeighDel(&n); err != nil && !errors.Is(err, unix.ENOENT) {
+				return false, fail(fmt.Sprintf("remove neighbour %s of", addr), e.Device, err)
+			}
+		}
+	}
+	for addr, mac := range e.Neighbors {
+		if have[addr] == mac {
+			continue
+		}
+		n := &netlink.Neigh{LinkIndex: link.Attrs().Index, State: netlink.NUD_PERMANENT, IP: addr.AsSlice(), HardwareAddr: mac[:]}
+		if err := netlink.NeighSet(n); err != nil {
+			return false, fail(fmt.Sprintf("set neighbour %s of", addr), e.Device, err)
+		}
+	}
+	return false, nil
 }

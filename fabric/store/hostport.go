@@ -129,6 +129,38 @@ func (a *applying) gateways(s *fabric.Switch) error {
 	return nil
 }
 
+// apart refuses subnets of an internal switch that are another network's on a host: what the host sends there, to the other hosts
+// even, would go to the switch.
+func (a *applying) apart(s *fabric.Switch) error {
+	if s.Spec.Type != fabric.Internal || len(s.Spec.Subnets) == 0 {
+		return nil
+	}
+	records, err := a.scan(kindPrefix(fabric.KindHost), false)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		o, err := decodeObject(r)
+		if err != nil {
+			continue // every snapshot reports it, and it says nothing of its networks
+		}
+		h := as[*fabric.Host](o)
+		for i, subnet := range s.Spec.Subnets {
+			what := ""
+			if n := slices.IndexFunc(h.Spec.Networks, subnet.Overlaps); n >= 0 {
+				what = fmt.Sprintf("overlaps %s, which host %s has an address or a route for", h.Spec.Networks[n], h.Metadata.Name)
+			}
+			if subnet.Contains(h.Spec.VTEP) {
+				what = fmt.Sprintf("holds %s, the tunnel end point of host %s", h.Spec.VTEP, h.Metadata.Name)
+			}
+			if what != "" {
+				return fmt.Errorf("spec.subnets[%d]: %s %s: what the host sends there would go to the switch: choose another: %w", i, subnet, what, fabric.ErrConflict)
+			}
+		}
+	}
+	return nil
+}
+
 // hostPorts are the hosts' own ports on a switch.
 func (d *draft) hostPorts(sw fabric.SwitchID) ([]*fabric.Port, error) {
 	records, err := d.scan(portsOf(sw), false)

@@ -39,6 +39,11 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if err := a.uplinks(s, before); err != nil {
 		return err
 	}
+	if before == nil || before.Spec.Type != s.Spec.Type || !slices.Equal(before.Spec.Subnets, s.Spec.Subnets) {
+		if err := a.apart(s); err != nil {
+			return err
+		}
+	}
 	if err := a.gateways(s); err != nil {
 		return err
 	}
