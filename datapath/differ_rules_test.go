@@ -91,7 +91,7 @@ func (u *universe) end(ports bool) *fabric.End {
 	return e
 }
 
-var protocolNames = []string{"", "", "tcp", "tcp", "tcp", "udp", "udp", "icmp", "icmpv6", "sctp", "47", "6", "58", "0", "255"}
+var protocolNames = []string{"", "", "tcp", "tcp", "tcp", "udp", "udp", "icmp", "icmpv6", "sctp", "sctp", "47", "6", "58", "0", "255"}
 
 // rule draws a rule, which need not be one that is admitted.
 func (u *universe) rule(n int) fabric.Rule {
