@@ -9,13 +9,18 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/weftnet/weft/datapath/nat"
 	"github.com/weftnet/weft/datapath/nic"
 )
 
 // Uninstall removes the core from pinDir and from the network namespace of the calling thread: the ports' devices are
 // lowered first, because without the core they would be doors into the host; then links, programs, maps and the devices
-// that the core made go. A directory that another process holds is an error that names it; one that is not there is done.
+// that the core made go, and before them the host's NAT of internal switches with what it has opened. A directory that another
+// process holds is an error that names it; one that is not there is done.
 func Uninstall(pinDir string) error {
+	if err := nat.Uninstall(""); err != nil {
+		return fmt.Errorf("uninstall the datapath: %w", err)
+	}
 	if _, err := os.Stat(pinDir); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -54,9 +54,11 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	var subnets, uplinks []string
 	var vni uint32
 	var noHost bool
+	var nat natFlags
 	cmd := &cobra.Command{
 		Use: "switch NAME", Short: "Create a switch on all hosts", Args: exactly("NAME"),
 		Example: "  weft create switch blue --type private --subnet 10.10.0.0/24\n" +
+			"  weft create switch green --type internal --subnet 10.20.0.0/24 --nat\n" +
 			"  weft create switch wan --type external --uplink h1=eth1,h2=eno1 --confirm 60s",
 		RunE: a.build(o, dryRun, func() (err error) {
 			o.Spec.Type, o.Spec.VNI = fabric.SwitchType(kind), fabric.VNI(vni)
@@ -67,12 +69,14 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 				return err
 			}
 			a.external(o, noHost)
-			return nil
+			return nat.fill(o)
 		}),
 	}
 	f := cmd.Flags()
 	f.StringSliceVar(&uplinks, "uplink", nil, "NIC that an external switch is on, as HOST=NIC, or LABEL=VALUE:NIC for all hosts with that label")
-	f.BoolVar(&noHost, "no-host-access", false, "keep the hosts themselves off the switch: they lose what they use those NICs for")
+	f.BoolVar(&nat.nat, "nat", false, "let guests of an internal switch reach the world by the host they run on, under its address")
+	f.StringArrayVar(&nat.forwards, "forward", nil, "lead from a port of every host to a guest, as tcp/8080=web-1:80; asks for --nat")
+	f.BoolVar(&noHost, "no-host-access", false, "keep the hosts themselves off the switch: of an external one they lose what they use those NICs for,\nof an internal one guests reach DHCP, DNS and ping at the gateway alone")
 	f.StringVar(&kind, "type", string(fabric.Private), "external (on a physical NIC), internal (VMs and hosts) or private (VMs only)")
 	f.StringArrayVar(&subnets, "subnet", nil, "prefix that port addresses come from; once for IPv4, once for IPv6")
 	f.IntVar(&o.Spec.MTU, "mtu", 0, "the guests' MTU in bytes; 0 computes it from the underlay")

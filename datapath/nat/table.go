@@ -12,6 +12,7 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
 )
 
 // buffer is the room for one transaction's messages and their answers, in bytes: the default is too little for 1,000 forwards.
@@ -33,6 +34,9 @@ type Table struct {
 // no table.
 func (t *Table) Keep(c Config) (repaired bool, err error) {
 	have, was, err := read()
+	if unsupported(err) && len(c.Switches) == 0 {
+		return false, nil // there is no table where there are none
+	}
 	if err != nil {
 		return false, err
 	}
@@ -92,6 +96,11 @@ func (t *Table) write(c Config, opened []Opened) error {
 	}
 	t.installed, t.config, t.opened = have, fmt.Sprint(c), opened
 	return nil
+}
+
+// unsupported reports whether the kernel has no nf_tables.
+func unsupported(err error) bool {
+	return errors.Is(err, unix.EPROTONOSUPPORT) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT)
 }
 
 // lines is how many lines read returns of the configuration: one for the table, each chain and each rule.
@@ -179,6 +188,9 @@ func canonical(exprs []expr.Any) (out []byte, err error) {
 // is not there is done.
 func Uninstall(file string) error {
 	_, opened, err := read()
+	if unsupported(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ type pool struct {
 	used map[netip.Addr]bool
 	next netip.Addr
 	last netip.Addr // of the subnet; never handed out in IPv4, where it is the broadcast address
+	// ranges are where take stays inside; all of the subnet when there are none.
+	ranges []fabric.AddressRange
 }
 
 // freeAddress is the lowest address of a subnet that nobody has. The network address and the one after it, which is the
@@ -23,6 +25,10 @@ func (a *applying) freeAddress(sw *fabric.Switch, subnet netip.Prefix) (netip.Ad
 	}
 	if addr, ok := p.take(a.skip()); ok {
 		return addr, nil
+	}
+	if len(p.ranges) > 0 {
+		return netip.Addr{}, fmt.Errorf("spec.addresses: the ranges of subnet %s (spec.services.dhcp.ranges of switch %s) are exhausted: widen them, delete ports that are not needed, or give an address by hand: %w",
+			subnet, sw.Metadata.Name, fabric.ErrConflict)
 	}
 	return netip.Addr{}, fmt.Errorf("spec.addresses: the pool of subnet %s is exhausted, all %d addresses are taken: delete ports that are not needed, or use a larger subnet: %w",
 		subnet, len(p.used), fabric.ErrConflict)
@@ -44,6 +50,11 @@ func (a *applying) pool(sw *fabric.Switch, subnet netip.Prefix) (*pool, error) {
 			p.used[addr] = true
 		}
 	}
+	for _, r := range sw.Spec.Services.DHCP.Ranges {
+		if subnet.Contains(r.First) {
+			p.ranges = append(p.ranges, r)
+		}
+	}
 	for _, gateway := range sw.Gateways() {
 		p.used[gateway] = true
 	}
@@ -58,7 +69,7 @@ func (a *applying) pool(sw *fabric.Switch, subnet netip.Prefix) (*pool, error) {
 func (p *pool) take(skip uint32) (netip.Addr, bool) {
 	var fallback netip.Addr
 	lowest := skip == 0
-	for addr := p.next; p.holds(addr); addr = addr.Next() {
+	for addr := p.within(p.next); p.holds(addr); addr = p.within(addr.Next()) {
 		if p.used[addr] {
 			continue
 		}
@@ -79,6 +90,23 @@ func (p *pool) take(skip uint32) (netip.Addr, bool) {
 		return fallback, true
 	}
 	return netip.Addr{}, false
+}
+
+// within is the first address from a on that the ranges allow; not valid when there is none.
+func (p *pool) within(a netip.Addr) (first netip.Addr) {
+	if len(p.ranges) == 0 {
+		return a
+	}
+	for _, r := range p.ranges {
+		candidate := a
+		if a.Less(r.First) {
+			candidate = r.First
+		}
+		if !r.Last.Less(candidate) && (!first.IsValid() || candidate.Less(first)) {
+			first = candidate
+		}
+	}
+	return first
 }
 
 // takeLast returns the highest free address.

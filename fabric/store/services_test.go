@@ -51,3 +51,25 @@ func TestServicesThatContradictTheRestAreRefused(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAllocatedAddressesStayInTheRanges(t *testing.T) {
+	t.Parallel()
+	s := storetest.Start(t).Open(t)
+	at := func(first, last string) fabric.AddressRange {
+		return fabric.AddressRange{First: netip.MustParseAddr(first), Last: netip.MustParseAddr(last)}
+	}
+	sw := change(inner("blue", "10.10.0.0/24"), func(s *fabric.SwitchSpec) {
+		s.Services.DHCP.Ranges = []fabric.AddressRange{at("10.10.0.100", "10.10.0.101"), at("10.10.0.50", "10.10.0.50")}
+	})
+	r := apply(t, s, sw, newPort("a", "blue"), newPort("b", "blue"), newPort("c", "blue"))
+	for i, want := range []string{"10.10.0.50", "10.10.0.100", "10.10.0.101"} {
+		if got := r.Objects[i+1].Object.(*fabric.Port).Spec.Addresses; len(got) != 1 || got[0].String() != want {
+			t.Errorf("port %d has %v, want %s", i, got, want)
+		}
+	}
+	_, err := s.Apply(t.Context(), []fabric.Object{newPort("d", "blue")}, store.ApplyOptions{})
+	if err == nil || !strings.Contains(err.Error(), "the ranges of subnet 10.10.0.0/24 (spec.services.dhcp.ranges of switch blue) are exhausted") {
+		t.Errorf("one too many: %v", err)
+	}
+	apply(t, s, with(newPort("d", "blue"), func(p *fabric.PortSpec) { p.Addresses = []netip.Addr{netip.MustParseAddr("10.10.0.7")} }))
+}
