@@ -70,6 +70,60 @@ func TestGuestsOfAnInternalSwitchAreServed(t *testing.T) {
 	}
 }
 
+// TestServicesSurviveMovesAndAgents: what a guest was given stays its own when it moves, when the agent dies, and when it asks again.
+func TestServicesSurviveMovesAndAgents(t *testing.T) {
+	l := live(t, Options{Name: "survive", Hosts: 2})
+	served(t, l, fabric.SwitchSpec{Services: fabric.Services{NAT: fabric.NATService{Enabled: true}}})
+	g, err := l.AddGuest(t.Context(), GuestOptions{Name: "web-1", Host: "h1", Switch: "blue"}, t.Logf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	served(t, l, fabric.SwitchSpec{Services: fabric.Services{NAT: fabric.NATService{Enabled: true, Forwards: []fabric.Forward{{Protocol: "tcp", HostPort: 8080, Port: "web-1", PortNumber: 80}}}}})
+	page := t.TempDir()
+	if err := os.WriteFile(filepath.Join(page, "index.html"), []byte("web-1"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	httpd := l.Command(t.Context(), "web-1", "busybox", "httpd", "-f", "-p", "80", "-h", page)
+	if err := httpd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = httpd.Process.Kill(); _ = httpd.Wait() })
+	script, address := leaseScript(t), g.NIC.Addresses[0].Addr().String()
+	ask := func(when string) {
+		t.Helper()
+		said := inGuest(t, l, "web-1", "busybox", "udhcpc", "-f", "-q", "-n", "-t", "10", "-T", "1", "-i", "eth0", "-s", script)
+		if !strings.Contains(said, "ip="+address+"\n") || !strings.Contains(said, "serverid=10.10.0.1\n") {
+			t.Errorf("%s the guest is told\n%s", when, said)
+		}
+	}
+	works := func(when string) {
+		t.Helper()
+		if said := inGuest(t, l, "web-1", "ping", "-c", "2", "-W", "5", WireAddresses(0)[0].Addr().String()); !strings.Contains(said, " 0% packet loss") {
+			t.Errorf("%s the guest does not reach the world:\n%s", when, said)
+		}
+		for n := 1; n <= 2; n++ { // through the host that it runs on, and through the other
+			url := fmt.Sprintf("http://%s:8080/", WireAddresses(n)[0].Addr())
+			if said := inGuest(t, l, "wire", "curl", "-sm", "5", url); said != "web-1" {
+				t.Errorf("%s %s answers %q", when, url, said)
+			}
+		}
+	}
+	ask("at first")
+	works("at first")
+	migrate(t, l, "web-1", "h2")
+	works("after a move")
+	ask("after a move")
+	if err := l.KillAgent("h2"); err != nil {
+		t.Fatal(err)
+	}
+	works("without an agent")
+	if err := l.StartAgent("h2"); err != nil {
+		t.Fatal(err)
+	}
+	ask("with the next agent")
+	works("with the next agent")
+}
+
 // inGuest runs a command in a guest and returns what it says.
 func inGuest(t *testing.T, l *Lab, guest string, argv ...string) string {
 	t.Helper()
