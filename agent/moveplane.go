@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,7 +76,7 @@ func (k *keeper) leftovers(move *fabric.Move, process int) []migration.Leftovers
 		at, attached := k.local.Attachments[port]
 		p, there := k.have.Ports[at.Device]
 		if attached && there && at.Kind == datapath.Tap {
-			all = append(all, migration.Leftovers{Process: process, Device: at.Device, VNI: p.VNI, From: k.vtep, To: k.snap.Hosts[move.Spec.To].Spec.VTEP})
+			all = append(all, migration.Leftovers{Process: process, Device: at.Device, VNI: cmp.Or(p.Receives, p.VNI), From: k.vtep, To: k.snap.Hosts[move.Spec.To].Spec.VTEP})
 		}
 	}
 	return all

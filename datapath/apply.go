@@ -30,8 +30,8 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	defer d.mu.Unlock()
 	var failed failures
 	for _, step := range []func(Change, *failures){
-		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applyStations,
-		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
+		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applySegments, d.applyStations,
+		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplySegments, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
 	} {
 		if err := ctx.Err(); err != nil {
 			failed.add(fmt.Errorf("change the datapath: %w", err))

@@ -43,6 +43,8 @@ func (p Port) Check(device string) error {
 		return fmt.Errorf("put port %s on %s: gate %d does not exist", p.Name, device, p.Gate)
 	case p.VNI > fabric.MaxVNI || p.VNI == 0 && p.Gate != Closed:
 		return fmt.Errorf("put port %s on %s: %d is no VNI", p.Name, device, p.VNI)
+	case p.Receives > fabric.MaxVNI:
+		return fmt.Errorf("put port %s on %s: %d is no VNI", p.Name, device, p.Receives)
 	case !p.MAC.IsUnicast() && p.Gate != Closed:
 		return fmt.Errorf("put port %s on %s: %q is no station's MAC", p.Name, device, p.MAC)
 	case p.Epoch > maxEpoch:

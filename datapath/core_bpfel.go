@@ -410,7 +410,8 @@ type corePort struct {
 	Kind           uint8
 	AddressesCount uint8
 	Mac            [6]uint8
-	Zero           [3]uint16
+	Zero           uint16
+	Home           uint32
 	Addresses      [8]coreAddress
 	Device         [16]uint8
 	Name           [64]uint8
@@ -440,6 +441,18 @@ type coreRuleKey struct {
 	Index uint16
 	In    uint8
 	Meter uint8
+}
+
+type coreSegment struct {
+	_     structs.HostLayout
+	Tag   uint16
+	Flags uint16
+}
+
+type coreSegmentKey struct {
+	_    structs.HostLayout
+	Slot uint32
+	Vni  uint32
 }
 
 type coreServiceKey struct {
@@ -510,6 +523,13 @@ type coreTag struct {
 	Vid     uint32
 }
 
+type coreTrunkKey struct {
+	_    structs.HostLayout
+	Slot uint32
+	Vid  uint16
+	Zero uint16
+}
+
 type coreUplink struct {
 	_       structs.HostLayout
 	Ifindex uint32
@@ -572,11 +592,13 @@ const (
 	coreMapProbeLabelsV1 = "probe_labels_v1"
 	coreMapRulesV1       = "rules_v1"
 	coreMapScratch       = "scratch"
+	coreMapSegmentsV1    = "segments_v1"
 	coreMapServicesV1    = "services_v1"
 	coreMapSlotsV1       = "slots_v1"
 	coreMapStatsV1       = "stats_v1"
 	coreMapTablesV1      = "tables_v1"
 	coreMapTagsV1        = "tags_v1"
+	coreMapTrunksV1      = "trunks_v1"
 	coreMapUplinksV1     = "uplinks_v1"
 	coreMapVectorsV1     = "vectors_v1"
 	coreMapVtepsV1       = "vteps_v1"
@@ -672,11 +694,13 @@ type coreMapSpecs struct {
 	ProbeLabelsV1 *ebpf.MapSpec `ebpf:"probe_labels_v1"`
 	RulesV1       *ebpf.MapSpec `ebpf:"rules_v1"`
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
+	SegmentsV1    *ebpf.MapSpec `ebpf:"segments_v1"`
 	ServicesV1    *ebpf.MapSpec `ebpf:"services_v1"`
 	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
 	TablesV1      *ebpf.MapSpec `ebpf:"tables_v1"`
 	TagsV1        *ebpf.MapSpec `ebpf:"tags_v1"`
+	TrunksV1      *ebpf.MapSpec `ebpf:"trunks_v1"`
 	UplinksV1     *ebpf.MapSpec `ebpf:"uplinks_v1"`
 	VectorsV1     *ebpf.MapSpec `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.MapSpec `ebpf:"vteps_v1"`
@@ -732,11 +756,13 @@ type coreMaps struct {
 	ProbeLabelsV1 *ebpf.Map `ebpf:"probe_labels_v1"`
 	RulesV1       *ebpf.Map `ebpf:"rules_v1"`
 	Scratch       *ebpf.Map `ebpf:"scratch"`
+	SegmentsV1    *ebpf.Map `ebpf:"segments_v1"`
 	ServicesV1    *ebpf.Map `ebpf:"services_v1"`
 	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
 	TablesV1      *ebpf.Map `ebpf:"tables_v1"`
 	TagsV1        *ebpf.Map `ebpf:"tags_v1"`
+	TrunksV1      *ebpf.Map `ebpf:"trunks_v1"`
 	UplinksV1     *ebpf.Map `ebpf:"uplinks_v1"`
 	VectorsV1     *ebpf.Map `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.Map `ebpf:"vteps_v1"`
@@ -768,11 +794,13 @@ func (m *coreMaps) Close() error {
 		m.ProbeLabelsV1,
 		m.RulesV1,
 		m.Scratch,
+		m.SegmentsV1,
 		m.ServicesV1,
 		m.SlotsV1,
 		m.StatsV1,
 		m.TablesV1,
 		m.TagsV1,
+		m.TrunksV1,
 		m.UplinksV1,
 		m.VectorsV1,
 		m.VtepsV1,

@@ -108,6 +108,8 @@ type buffers struct {
 	ports     batch[uint32, corePort]
 	networks  batch[uint32, coreNetwork]
 	vteps     batch[coreAddress, uint32]
+	trunks    batch[coreTrunkKey, uint32]
+	segments  batch[coreSegmentKey, coreSegment]
 }
 
 // putFDB writes entries, save those that the kernel holds under a later epoch.
@@ -191,6 +193,12 @@ func (d *Datapath) fdbToCore(key FDBKey, e FDB) (c coreFdb, err error) {
 	}
 	if e.Carried {
 		c.Flags |= fdbCarried
+	}
+	if e.Source {
+		if e.Device != "" || e.Relay || e.Carried {
+			return c, errors.New("a station that receives nothing has no device, and is no relay's")
+		}
+		c.Flags |= fdbSource
 	}
 	if e.Relay {
 		c.Flags |= fdbRelay

@@ -34,12 +34,11 @@ func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
 	}
 	if n == nil {
 		n = &coreNetwork{}
-		for _, p := range d.ports {
-			if p.value.Vni == uint32(vni) && int(n.PortsCount) < maxFloodPorts {
-				n.Ports[n.PortsCount] = uint16(p.value.Slot)
-				n.PortsCount++
-			}
+		members, err := d.membersOf(vni)
+		if err != nil {
+			return err
 		}
+		n.PortsCount = uint16(copy(n.Ports[:], members))
 		if w := d.wires[vni]; w != nil && w.Ifindex != 0 {
 			n.Flags |= networkWire
 		}

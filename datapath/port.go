@@ -51,7 +51,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		}
 		d.shared.refill(now.value.Slot)
 	}
-	was := fabric.VNI(now.value.Vni)
+	was := now.value.home()
 	table, err := d.judgedBy(p)
 	if err != nil {
 		d.closeFor(now, p)
@@ -106,7 +106,7 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 	d.shared.setGate(slot, Closed, 0, 0)
 	d.shared.forgetPolicy(slot)
 	d.shared.refill(slot)
-	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot), d.clearMemory(slot)); err != nil {
+	if err := errors.Join(d.clearCounters(slot), d.clearHits(slot), d.clearMemory(slot), d.clearSegments(slot)); err != nil {
 		d.slots.release(slot)
 		return nil, err
 	}
@@ -123,10 +123,10 @@ func (d *Datapath) newPort(device nic.Device) (*port, error) {
 // left behind: no flow that the one has opened lets anything pass to the other.
 func (d *Datapath) renew(now *port, p Port) error {
 	name := fabric.PortID(text(now.value.Name[:]))
-	if name == p.Name && fabric.VNI(now.value.Vni) == p.VNI {
+	slot := now.value.Slot
+	if name == p.Name && fabric.VNI(now.value.Vni) == p.VNI && now.value.home() == p.home() {
 		return nil
 	}
-	slot := now.value.Slot
 	_, epoch := d.shared.loadGate(slot)
 	if name != p.Name {
 		epoch = 0
@@ -139,7 +139,7 @@ func (d *Datapath) renew(now *port, p Port) error {
 	errs := []error{d.clearMemory(slot)}
 	if name != p.Name {
 		d.shared.refill(slot)
-		errs = append(errs, d.clearHits(slot), d.clearCounters(slot))
+		errs = append(errs, d.clearSegments(slot), d.clearHits(slot), d.clearCounters(slot))
 	}
 	return errors.Join(errs...)
 }
@@ -194,17 +194,17 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 	if err := d.writePort(now); err != nil {
 		return err
 	}
-	d.shared.setOut(slot, p.VNI, way(p.Kind, device), device.Index)
+	d.shared.setOut(slot, p.home(), way(p.Kind, device), device.Index)
 	if gate != Open || epoch != p.Epoch { // else the guest's first frame has opened it under this epoch, and that is told
 		d.expectOpened(now.ifindex, place{p.Name, device.Name}, p.Gate == Staged)
 	}
 	d.shared.setGate(slot, p.Gate, p.Epoch, p.Generation)
-	if was != p.VNI {
+	if was != p.home() {
 		if err := d.changeMembers(was, nil, []uint16{uint16(slot)}); err != nil {
 			return err
 		}
 	}
-	if err := d.changeMembers(p.VNI, []uint16{uint16(slot)}, nil); err != nil {
+	if err := d.changeMembers(p.home(), []uint16{uint16(slot)}, nil); err != nil {
 		return err
 	}
 	if device.Up || d.lowered[device.Index] {
@@ -240,7 +240,8 @@ func (d *Datapath) removePort(device string) error {
 		}
 	}
 	errs := []error{
-		d.changeMembers(fabric.VNI(p.value.Vni), nil, []uint16{uint16(slot)}),
+		d.changeMembers(p.value.home(), nil, []uint16{uint16(slot)}),
+		d.clearSegments(slot),
 		d.forgetSlot(slot),
 		d.detach(portAttachments(device, p.ifindex)),
 	}
@@ -266,7 +267,7 @@ func (d *Datapath) removePort(device string) error {
 func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
 	c := corePort{
 		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards&guardMask) | p.MACs.bits(), Mtu: mtu,
-		Kind: uint8(p.Kind), Mac: p.MAC,
+		Kind: uint8(p.Kind), Mac: p.MAC, Home: uint32(p.home()),
 	}
 	for i, a := range p.Addresses {
 		if a.IsValid() {
@@ -287,6 +288,9 @@ func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 	}
 	p.Gate, _ = d.shared.loadGate(c.Slot)
 	p.Limits = d.shared.limitsOf(c.Slot)
+	if c.home() != p.VNI {
+		p.Receives = c.home()
+	}
 	for i, a := range c.Addresses[:min(c.AddressesCount, MaxPortAddresses)] {
 		p.Addresses[i] = fromCore(a)
 	}

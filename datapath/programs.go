@@ -114,7 +114,13 @@ func loadPrograms(maps *coreMaps) (programs, error) {
 	if err != nil {
 		return nil, err
 	}
-	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.byName()})
+	shared := maps.byName()
+	for name := range spec.Maps {
+		if versioned.MatchString(name) && shared[name] == nil {
+			return nil, fmt.Errorf("load the core: map %s is not among those that programs share: put it into byName", name)
+		}
+	}
+	collection, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: shared})
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
 		return nil, fmt.Errorf("the kernel's verifier refuses the core: %w (see `weft doctor`)", refused)
@@ -140,6 +146,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v1": m.CombosV1, "hits_v1": m.HitsV1,
 		"flows_v1": m.FlowsV1, "fragments_v1": m.FragmentsV1,
 		"uplinks_v1": m.UplinksV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
+		"trunks_v1": m.TrunksV1, "segments_v1": m.SegmentsV1,
 	}
 }
 

@@ -26,6 +26,7 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 		Switches: map[fabric.VNI]Switch{}, Flood: map[FloodKey]struct{}{},
 		Ports:     make(map[string]Port, len(d.ports)),
 		FDB:       make(map[FDBKey]FDB, len(d.buffers.fdb.keys)),
+		Segments:  map[SegmentKey]Segment{},
 		Neighbors: make(map[NeighborKey]fabric.MAC, len(d.buffers.neighbors.keys)),
 		Uplinks:   map[string]Uplink{}, Wires: map[fabric.VNI]Wire{},
 		Tables: map[policy.Digest]*policy.Source{},
@@ -44,6 +45,7 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 	}
 	for _, read := range []func() error{
 		func() error { return d.readNetworks(&s, vteps) },
+		func() error { return d.readSegments(&s, devices) },
 		func() error { return d.readFDB(&s, vteps, devices) },
 		func() error { return d.readNeighbors(&s) },
 		func() error { return d.readUplinks(&s, vteps) },
@@ -132,7 +134,7 @@ func (d *Datapath) readNetworks(s *State, vteps map[uint16]netip.Addr) error {
 
 func (d *Datapath) readFDB(s *State, vteps map[uint16]netip.Addr, devices map[uint32]string) error {
 	return each(d.maps.FdbV1, &d.buffers.fdb, func(k *coreFdbKey, v *coreFdb) {
-		e := FDB{Peer: vteps[v.Peer], Alt: vteps[v.Alt], Relay: v.Flags&fdbRelay != 0, Carried: v.Flags&fdbCarried != 0, Epoch: fabric.Epoch(v.Epoch)}
+		e := FDB{Peer: vteps[v.Peer], Alt: vteps[v.Alt], Relay: v.Flags&fdbRelay != 0, Carried: v.Flags&fdbCarried != 0, Source: v.Flags&fdbSource != 0, Epoch: fabric.Epoch(v.Epoch)}
 		if v.Flags&fdbLocal != 0 {
 			e.Device = devices[v.Slot]
 		}

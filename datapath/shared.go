@@ -36,6 +36,8 @@ const (
 	fdbRelay       = 2
 	fdbGateway     = 4
 	fdbCarried     = 8
+	fdbSource      = 16
+	segmentQinQ    = 1
 	maxUplinks     = 64
 	maxVLAN        = 4094
 	networkWire    = 1

@@ -20,6 +20,8 @@ type State struct {
 	Switches map[fabric.VNI]Switch
 	// Ports are the ports with a device here, by device name.
 	Ports map[string]Port
+	// Segments are those that ports are on beside their own: the VLANs of a trunk, what a port of a private VLAN receives.
+	Segments map[SegmentKey]Segment
 	// FDB says where each MAC of a switch is.
 	FDB map[FDBKey]FDB
 	// Neighbors answers ARP and ND.
@@ -119,10 +121,13 @@ const MaxPortAddresses = 8
 // Port is a port with a device on this host.
 type Port struct {
 	Name fabric.PortID
-	VNI  fabric.VNI
-	Kind PortKind
-	Gate Gate
-	MAC  fabric.MAC
+	// VNI is the segment of what the guest sends untagged.
+	VNI fabric.VNI
+	// Receives is the segment whose frames the guest receives first of all; 0: VNI.
+	Receives fabric.VNI
+	Kind     PortKind
+	Gate     Gate
+	MAC      fabric.MAC
 	// Addresses the guest may use as source, the first N are valid; the rest are zero.
 	Addresses [MaxPortAddresses]netip.Addr
 	Guards    GuardSet
@@ -156,6 +161,8 @@ type FDB struct {
 	Relay bool
 	// Carried lets frames from the wire go on to Peer, which has no uplink of its own.
 	Carried bool
+	// Source says that the station is heard on the segment and receives nothing there (a private VLAN); it has no Device then.
+	Source bool
 	// Epoch of the location this entry was computed from; an entry is never replaced by one of an older epoch.
 	Epoch fabric.Epoch
 }
@@ -173,7 +180,7 @@ type FloodKey struct {
 }
 
 // Change is the difference between two states: what to put and what to delete. Apply carries it out in the order that
-// keeps every packet's way closed or complete: puts before deletes, peers, switches and tables before ports, ports before FDB.
+// keeps every packet's way closed or complete: puts before deletes, peers, switches and tables before ports, ports before their segments, these before FDB.
 type Change struct {
 	Put, Delete State
 }

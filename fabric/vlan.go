@@ -145,9 +145,6 @@ func (t *Trunk) named() (ids []VLANID) {
 
 // check records what is wrong with the settings by themselves.
 func (v *VLAN) check(f *Findings, path string) {
-	if v.Trunk != nil || v.PVLAN != nil || v.QinQ {
-		f.add(path, "this release carries access VLANs alone: write access, or leave vlan out")
-	}
 	given := 0
 	for _, is := range []bool{v.Access != 0, v.Trunk != nil, v.PVLAN != nil} {
 		if is {

@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0x578e696f
+const StagesABI uint32 = 0x9f79de59
 
 // The stages of a packet's way, in its order.
 const (
@@ -102,6 +102,8 @@ const (
 	ReasonPolicyDenied Reason = 115
 	// ReasonPolicyRejected: a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes.
 	ReasonPolicyRejected Reason = 116
+	// ReasonPvlan: a private VLAN keeps the two ports apart: neither is promiscuous, and they share no community.
+	ReasonPvlan Reason = 117
 	// ReasonRateLimited: more than the port's rate and burst let pass.
 	ReasonRateLimited Reason = 121
 	// ReasonMACLimit: the guest uses more MACs than macs.limit lets it.
@@ -110,7 +112,7 @@ const (
 	ReasonPortDisabled Reason = 201
 	// ReasonPortUnknown: no port is known for this device.
 	ReasonPortUnknown Reason = 202
-	// ReasonVLANNotAllowed: tagged frame on an access port.
+	// ReasonVLANNotAllowed: a tag that the port does not carry, on the way in, or a tag as payload for a port without qinq.
 	ReasonVLANNotAllowed Reason = 203
 	// ReasonVNIUnknown: no switch with this VNI has a port on this host.
 	ReasonVNIUnknown Reason = 204
@@ -175,7 +177,7 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 48
+const ReasonCount = 49
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
@@ -237,11 +239,12 @@ var reasons = []described[Reason]{
 	{id: ReasonGuardEvasion, name: "guard_evasion", doc: "IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards", fix: "send it plainly, or turn guards ip, arp, dhcpServer, ra and vxlan off"},
 	{id: ReasonPolicyDenied, name: "policy_denied", doc: "a rule denies it, or the default action where no rule matches", fix: "weft describe port NAME lists its rules with what they have met; weft trace FROM TO PROTOCOL/PORT names the rule"},
 	{id: ReasonPolicyRejected, name: "policy_rejected", doc: "a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes", fix: "weft describe port NAME lists its rules with what they have met; weft trace FROM TO PROTOCOL/PORT names the rule"},
+	{id: ReasonPvlan, name: "pvlan", doc: "a private VLAN keeps the two ports apart: neither is promiscuous, and they share no community", fix: "nothing if it is meant; weft describe port NAME shows what it sends and receives on"},
 	{id: ReasonRateLimited, name: "rate_limited", doc: "more than the port's rate and burst let pass", fix: "nothing, if the limit is meant: TCP slows down, with ECN without loss; else raise rate.out or rate.in of the port or its profile"},
 	{id: ReasonMACLimit, name: "mac_limit", doc: "the guest uses more MACs than macs.limit lets it", fix: "raise macs.limit of the port or its profile, or list its MACs in macs.allowed"},
 	{id: ReasonPortDisabled, name: "port_disabled", doc: "the port is closed on this host", fix: "weft describe port NAME"},
 	{id: ReasonPortUnknown, name: "port_unknown", doc: "no port is known for this device", fix: "weft get ports; the device may be left over"},
-	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "tagged frame on an access port", fix: "send untagged"},
+	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "a tag that the port does not carry, on the way in, or a tag as payload for a port without qinq", fix: "send untagged, or allow the VLAN on the port's trunk: weft describe port NAME"},
 	{id: ReasonVNIUnknown, name: "vni_unknown", doc: "no switch with this VNI has a port on this host", fix: "weft status; the sender may be behind"},
 	{id: ReasonVTEPUnknown, name: "vtep_unknown", doc: "VXLAN from an address that is no host of the fabric", fix: "check who sends to UDP 4789 on the underlay"},
 	{id: ReasonVTEPNotAllowed, name: "vtep_not_allowed", doc: "the inner source does not live at the outer source", fix: "check the sending host; a moved port settles by itself"},

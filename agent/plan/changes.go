@@ -18,6 +18,7 @@ func Changes(want, have datapath.State) []datapath.Change {
 	want.FDB = stoodIn(want, have)
 	first := closing(ports, have.Ports)
 	first.Put.FDB, first.Delete.FDB = leaving(ports, want.FDB, have)
+	first.Delete.Segments = quitting(ports, want, have)
 	if len(first.Put.Ports)+len(first.Put.FDB) > 0 {
 		first.Put.Peers = lacking(want.Peers, have.Peers, differs)
 		first.Put.Switches = lacking(want.Switches, have.Switches, differs)
@@ -30,6 +31,7 @@ func Changes(want, have datapath.State) []datapath.Change {
 		Switches:  lacking(want.Switches, closed.Switches, differs),
 		Tables:    lacking(want.Tables, closed.Tables, never),
 		Ports:     lacking(ports, closed.Ports, differs),
+		Segments:  lacking(placed(ports, want), closed.Segments, differs),
 		FDB:       lacking(want.FDB, closed.FDB, newer),
 		Neighbors: lacking(want.Neighbors, have.Neighbors, differs),
 		Flood:     lacking(want.Flood, have.Flood, differs),
@@ -158,6 +160,34 @@ func leaving(ports map[string]datapath.Port, want map[datapath.FDBKey]datapath.F
 	return puts, deletes
 }
 
+// quitting takes ports off the segments that they leave, and all those of a device that is to carry another port, before anything
+// opens.
+func quitting(ports map[string]datapath.Port, want, have datapath.State) map[datapath.SegmentKey]datapath.Segment {
+	var gone map[datapath.SegmentKey]datapath.Segment
+	for key, now := range have.Segments {
+		next, wanted := want.Segments[key]
+		port, stays := ports[key.Device]
+		if stays && port.Generation != want.Ports[key.Device].Generation {
+			continue // the kernel has it from a newer snapshot
+		}
+		if !wanted || !stays || port.Name != have.Ports[key.Device].Name || next.Tag != now.Tag || now.QinQ && !next.QinQ {
+			set(&gone, key, now)
+		}
+	}
+	return gone
+}
+
+// placed are the segments of the devices that carry a port, save those that the kernel has from a newer snapshot.
+func placed(ports map[string]datapath.Port, want datapath.State) map[datapath.SegmentKey]datapath.Segment {
+	var found map[datapath.SegmentKey]datapath.Segment
+	for key, s := range want.Segments {
+		if port, there := ports[key.Device]; there && port.Generation == want.Ports[key.Device].Generation {
+			set(&found, key, s)
+		}
+	}
+	return found
+}
+
 // after is have with what a first change puts and deletes.
 func after(have datapath.State, c datapath.Change) datapath.State {
 	have.Peers = with(have.Peers, c.Put.Peers, nil)
@@ -165,6 +195,7 @@ func after(have datapath.State, c datapath.Change) datapath.State {
 	have.Switches = with(have.Switches, c.Put.Switches, nil)
 	have.Tables = with(have.Tables, c.Put.Tables, nil)
 	have.FDB = with(have.FDB, c.Put.FDB, c.Delete.FDB)
+	have.Segments = with(have.Segments, nil, c.Delete.Segments)
 	return have
 }
 
@@ -230,7 +261,7 @@ func empty(c datapath.Change) bool {
 
 // Entries counts what a state holds.
 func Entries(s datapath.State) int {
-	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables) + len(s.Uplinks) + len(s.Wires)
+	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables) + len(s.Uplinks) + len(s.Wires) + len(s.Segments)
 }
 
 // Reborn removes from have what an earlier life of a port has left with a later epoch than its present one: a port that is

@@ -4,6 +4,7 @@ package plan
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
@@ -18,6 +19,7 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.Sta
 	w.state.Flood = map[datapath.FloodKey]struct{}{}
 	w.peers()
 	w.networks()
+	w.state.Segments = map[datapath.SegmentKey]datapath.Segment{}
 	w.uplinks()
 	w.ports()
 	w.stations()
@@ -127,8 +129,12 @@ func (w *wanted) stations() {
 		if !seg.Known {
 			continue
 		}
-		for _, vni := range seg.Heard() {
+		heard := seg.Heard()
+		for _, vni := range heard {
 			w.member(name, port, vni)
+		}
+		if !slices.Contains(heard, seg.Sends) {
+			w.source(name, port, seg.Sends)
 		}
 	}
 }
@@ -153,6 +159,21 @@ func (w *wanted) member(name fabric.PortID, port *fabric.Port, vni fabric.VNI) {
 		if wire, external := w.wires[vni]; external && entry.Device == "" && entry.Peer == w.vteps[loc.Host] {
 			entry.Carried = wire.carries && !wire.uplinked[loc.Host]
 		}
+		w.put(datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}, entry)
+		for _, mac := range port.Spec.AllowedMACs() {
+			w.put(datapath.FDBKey{VNI: vni, MAC: mac}, entry)
+		}
+	}
+}
+
+// source puts a port among those that are heard on a segment and receive nothing there: what it sends is admitted from its host.
+func (w *wanted) source(name fabric.PortID, port *fabric.Port, vni fabric.VNI) {
+	loc, held := w.snap.Locations[name]
+	if !held || !w.present[vni] {
+		return
+	}
+	if entry, ok := w.station(name, loc); ok {
+		entry.Device, entry.Relay, entry.Carried, entry.Source = "", false, false, true
 		w.put(datapath.FDBKey{VNI: vni, MAC: port.Spec.MAC}, entry)
 		for _, mac := range port.Spec.AllowedMACs() {
 			w.put(datapath.FDBKey{VNI: vni, MAC: mac}, entry)
@@ -245,7 +266,10 @@ func prefer(a, b datapath.FDB) bool {
 	if a.Carried != b.Carried {
 		return a.Carried
 	}
-	return a.Relay && !b.Relay
+	if a.Relay != b.Relay {
+		return a.Relay
+	}
+	return b.Source && !a.Source
 }
 
 // lower is a total order of MACs.

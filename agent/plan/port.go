@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"maps"
+
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 )
@@ -15,6 +17,30 @@ func (w *wanted) ports() {
 			continue
 		}
 		w.state.Ports[attached.Device] = port
+		w.segments(port, attached.Device)
+	}
+}
+
+// segments puts the port of a device on what it is on beside its own segment. A device that two ports claim is on those of the
+// one that has it.
+func (w *wanted) segments(entry datapath.Port, device string) {
+	maps.DeleteFunc(w.state.Segments, func(k datapath.SegmentKey, _ datapath.Segment) bool { return k.Device == device })
+	port := w.snap.Ports[entry.Name]
+	if port == nil {
+		return
+	}
+	seg := w.snap.Segments(port)
+	if !seg.Known {
+		return
+	}
+	for _, vni := range seg.Also {
+		set(&w.state.Segments, datapath.SegmentKey{Device: device, VNI: vni}, datapath.Segment{})
+	}
+	for tag, vni := range seg.Tags {
+		set(&w.state.Segments, datapath.SegmentKey{Device: device, VNI: vni}, datapath.Segment{Tag: uint16(tag), QinQ: seg.QinQ})
+	}
+	if seg.QinQ && len(seg.Tags) == 0 { // a trunk's inner tags are behind one that it carries
+		set(&w.state.Segments, datapath.SegmentKey{Device: device, VNI: seg.Receives}, datapath.Segment{QinQ: true})
 	}
 }
 
@@ -31,6 +57,9 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 		return entry
 	}
 	entry.VNI, entry.MAC = seg.Sends, port.Spec.MAC
+	if seg.Receives != seg.Sends {
+		entry.Receives = seg.Receives
+	}
 	copy(entry.Addresses[:], port.Spec.Addresses)
 	of := w.snap.Settings(port)
 	rules := w.rules(of, seg.Sends)

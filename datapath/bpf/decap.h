@@ -228,7 +228,7 @@ INLINE int leave_to_kernel(struct __sk_buff *skb, struct way *w, const struct co
 }
 
 /* Reads what the kernel's VXLAN device has found; the reason of a refusal, or 0. */
-INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a)
+INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arrival *a, struct way *w)
 {
 	struct bpf_tunnel_key key = {};
 
@@ -252,7 +252,9 @@ INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 		return DROP_L2_SHORT;
 	__u16 type = bswap16(a->inner.type);
 
-	if (skb->vlan_present || type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ || type == ETHERTYPE_QINQ_OLD)
+	if (skb->vlan_present) /* only ports that carry tags as payload are given it */
+		w->qinq = 1;
+	else if (type == ETHERTYPE_VLAN || type == ETHERTYPE_QINQ || type == ETHERTYPE_QINQ_OLD)
 		return DROP_VLAN_NOT_ALLOWED;
 	return 0;
 }
@@ -266,6 +268,12 @@ INLINE int is_here(const struct fdb *to)
 		return 0;
 	s = likely(!to->peer) ? 0 : slot_of(to->slot);
 	return !s || (s->gate & GATE_MASK) != GATE_RELAY;
+}
+
+/* Why a frame out of a tunnel ends here. */
+INLINE __u32 not_here(const struct fdb *to)
+{
+	return to->flags & FDB_SOURCE ? DROP_PVLAN : DROP_LOOP_SPLIT_HORIZON;
 }
 
 /* Whether the answer to a frame that may be rejected could not be made of it: a frame that another namespace of this machine has

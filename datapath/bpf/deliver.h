@@ -2,9 +2,9 @@
 #ifndef WEFT_DELIVER_H
 #define WEFT_DELIVER_H
 
-#include "guard.h"
 #include "judge.h"
 #include "limits.h"
+#include "vlan.h"
 
 INLINE const struct fdb *station(__u32 vni, const __u8 *mac)
 {
@@ -41,12 +41,14 @@ INLINE int is_elsewhere(const struct fdb *e)
 	return gate == GATE_STAGED || gate == GATE_RELAY;
 }
 
-/* The reason why nothing may be handed to the slot's device, or 0. */
-INLINE __u32 refusal(const struct slot *s, __u32 vni)
+/* The reason why the frame may not be handed to the slot's device, or 0. */
+INLINE __u32 refusal(struct __sk_buff *skb, struct way *w, __u32 slot, const struct slot *s)
 {
-	__u32 gate = s->gate;
+	__u32 gate = s->gate, reason;
 
-	if (!s->out || s->out >> 40 != vni)
+	if (unlikely((s->out >> 40 ^ w->vni) | w->qinq) && (reason = enter_segment(skb, w, slot)))
+		return reason;
+	if (!s->out)
 		return DROP_DEVICE_GONE;
 	if ((gate & GATE_MASK) == GATE_CLOSED)
 		return DROP_PORT_DISABLED;
@@ -73,6 +75,7 @@ __attribute__((noinline)) int turn_away(struct __sk_buff *skb, struct way *w, __
 
 	if (!w || !s)
 		return DROP;
+	leave_segment(skb, w);
 	count_drop(slot, TO_GUEST, reason);
 	TRACE_AT(s->out, w, STAGE_POLICY_IN, RESULT_DROP, reason);
 	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
@@ -114,7 +117,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 	if (!s || !stats)
 		return DROP;
 	__u64 out = s->out;
-	__u32 reason = refusal(s, w->vni);
+	__u32 reason = refusal(skb, w, slot, s);
 
 	stats->offered++;
 	trace_generation(w, out);
@@ -181,6 +184,8 @@ INLINE int answer(struct __sk_buff *skb, struct way *w, __u32 ifindex)
 	const struct config *cfg = host();
 
 	if (!cfg || unlikely(w->traced == CAUGHT))
+		return DROP;
+	if (unlikely(w->tag) && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), w->tag))
 		return DROP;
 	COUNT(w->slot, offered);
 	return out_egress(skb, cfg, w->slot, ifindex);

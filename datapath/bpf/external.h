@@ -82,7 +82,7 @@ INLINE int is_served(const struct fdb *to, const struct uplink *u)
 /* The reason why a frame may not have come from here, or 0: the station in its source is plugged in and runs on this host. */
 INLINE int is_own(const struct fdb *from)
 {
-	return from && (from->flags & FDB_LOCAL) && !is_elsewhere(from);
+	return from && (from->flags & FDB_SOURCE ? !from->peer : (from->flags & FDB_LOCAL) && !is_elsewhere(from));
 }
 
 /* Takes an unwelcome tag off; the segment is known from here on. */
@@ -103,6 +103,7 @@ INLINE int enter(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 		return drop(skb, w, STAGE_WIRE_IN, DROP_OWN_MAC_ON_WIRE);
 	if (untag_wire(skb))
 		return drop(skb, w, STAGE_WIRE_IN, DROP_PULL_FAILED);
+	w->qinq = skb->vlan_present;
 	TRACE(skb, w, STAGE_WIRE_IN, RESULT_PASS, 0);
 	if (!from)
 		hear(skb, w->vni, eth->src);
@@ -115,7 +116,7 @@ INLINE int enter(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 	if (!f)
 		return DROP;
 	clear_frame(f);
-	if ((reason = parse(skb, f)))
+	if ((reason = w->qinq ? parse_qinq(skb, f) : parse(skb, f)))
 		return drop(skb, w, STAGE_WIRE_IN, reason);
 	return to_remote(skb, w, f, to->peer);
 }
@@ -136,6 +137,7 @@ INLINE int spread(struct __sk_buff *skb, struct way *w, const struct uplink *u, 
 		return drop(skb, w, STAGE_WIRE_IN, DROP_OWN_MAC_ON_WIRE);
 	if (tagged && bpf_skb_vlan_pop(skb))
 		return drop(skb, w, STAGE_WIRE_IN, DROP_PULL_FAILED);
+	w->qinq = skb->vlan_present;
 	TRACE(skb, w, STAGE_WIRE_IN, RESULT_FLOOD, 0);
 	if (!from)
 		hear(skb, w->vni, eth->src);

@@ -56,7 +56,7 @@ static long copy_to_port(__u32 i, struct copies *c)
 
 	if (id == c->w->slot || (c->only && id != c->only) || !s || (s->gate & GATE_MASK) != GATE_OPEN)
 		return 0;
-	__u32 reason = refusal(s, c->w->vni);
+	__u32 reason = refusal(c->skb, c->w, id, s);
 
 	COUNT(id, offered);
 	if (unlikely(!reason && (s->policy & POLICY_IN)))
@@ -74,6 +74,8 @@ static long copy_to_port(__u32 i, struct copies *c)
 		if (bpf_clone_redirect(c->skb, (__u32)s->out, 0) < 0 && stats && stats->tx_frames == before)
 			reason = DROP_REDIRECT_FAILED;
 	}
+	if (unlikely(c->w->pushed))
+		leave_segment(c->skb, c->w);
 	if (reason)
 		count_drop(id, TO_GUEST, reason);
 	if (!c->w->traced)

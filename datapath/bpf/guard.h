@@ -121,7 +121,7 @@ INLINE int is_own_mac(const struct port *port, const __u8 *mac)
 	return same_mac(mac, port->mac) || ((port->guards & GUARD_MACS) && is_other_mac(port->slot, mac_number(mac)));
 }
 
-INLINE int guard_l2(const struct frame *f, const struct port *port)
+INLINE int guard_source(const struct frame *f, const struct port *port)
 {
 	const struct ethernet *eth = &f->eth;
 
@@ -133,6 +133,16 @@ INLINE int guard_l2(const struct frame *f, const struct port *port)
 		if (reason)
 			return reason;
 	}
+	return 0;
+}
+
+INLINE int guard_l2(const struct frame *f, const struct port *port)
+{
+	const struct ethernet *eth = &f->eth;
+	int reason = guard_source(f, port);
+
+	if (reason)
+		return reason;
 	if (f->ethertype == ETHERTYPE_VLAN || f->ethertype == ETHERTYPE_QINQ || f->ethertype == ETHERTYPE_QINQ_OLD)
 		return DROP_VLAN_NOT_ALLOWED;
 	if ((port->guards & GUARD_L2_CONTROL) && is_link_control(eth, f->ethertype))

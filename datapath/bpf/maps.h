@@ -95,6 +95,26 @@ struct {
 	MAP_TYPE(value, struct fdb);
 } fdb_v1 SEC(".maps");
 
+/* Key: slot and tag. Value: the VNI of what a trunk's guest sends with it.
+ * Written by the loader. Read for tagged frames. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_SEGMENTS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct trunk_key);
+	MAP_TYPE(value, __u32);
+} trunks_v1 SEC(".maps");
+
+/* Key: slot and VNI. Value: how the port receives what is on that segment.
+ * Written by the loader. Read for frames of another segment than the one in the slot's out, and those whose tag is payload. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_SEGMENTS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct segment_key);
+	MAP_TYPE(value, struct segment);
+} segments_v1 SEC(".maps");
+
 /* Key: VNI and address. Value: the MAC that ARP and ND answer with.
  * Written by the loader. Read for ARP requests and neighbour solicitations. */
 struct {

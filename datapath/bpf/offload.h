@@ -32,14 +32,16 @@ INLINE int is_honest_checksum(const struct frame *f, __u32 start, __u32 offset)
 }
 
 /* The reason why the frame is refused for what is to be done to it, or 0. */
-INLINE int offload_is_bad(struct __sk_buff *ctx, const struct frame *f, __u32 packets)
+INLINE int offload_is_bad(struct __sk_buff *ctx, const struct frame *f, __u32 packets, int qinq)
 {
 	const struct sk_buff *skb = bpf_cast_to_kern_ctx(ctx);
 
-	if (ctx->gso_size && (!f->ip || packets > MAX_PACKETS))
+	if (ctx->gso_size && (!(f->ip || qinq) || packets > MAX_PACKETS))
 		return DROP_OFFLOAD_BAD;
 	if (ip_summed(skb) != CHECKSUM_PARTIAL)
 		return 0;
+	if (qinq) /* no guard has read more than its Ethernet header */
+		return (__u16)(skb->csum_start - skb->mac_header) < ETH ? DROP_OFFLOAD_BAD : 0;
 	/* Both are counted from the start of the buffer, as the place of the Ethernet header is. */
 	if (!is_honest_checksum(f, (__u16)(skb->csum_start - skb->mac_header), skb->csum_offset))
 		return DROP_OFFLOAD_BAD;

@@ -185,7 +185,7 @@ __attribute__((noinline)) int take_apart(struct __sk_buff *skb, struct way *w)
 	if (!w || !f)
 		return 0;
 	clear_frame(f);
-	w->unfit = parse(skb, f);
+	w->unfit = unlikely(w->qinq) ? parse_qinq(skb, f) : parse(skb, f);
 	return 0;
 }
 

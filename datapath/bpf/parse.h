@@ -5,6 +5,7 @@
 #include "trace.h"
 
 enum {
+	VLAN_TAG = 4,			/* bytes */
 	MAX_ETHERNET_LENGTH = 1500,	/* an EtherType up to it is a length (IEEE 802.3) */
 	MIN_ETHERTYPE = 0x600,
 	NEAR = 94,			/* Ethernet, the longest IPv4 header, TCP's fixed part: read in place */
@@ -283,6 +284,17 @@ INLINE int parse(struct __sk_buff *skb, struct frame *f)
 	}
 	if (f->ethertype < MIN_ETHERTYPE && (f->ethertype > MAX_ETHERNET_LENGTH || ETH + f->ethertype > skb->len))
 		return DROP_L2_SHORT;
+	return 0;
+}
+
+/* The same for a frame whose tag is payload: the tag is all that is read of it. An aggregate's packets are taken to have TCP's
+ * shortest headers. */
+INLINE int parse_qinq(struct __sk_buff *skb, struct frame *f)
+{
+	if (load(skb, 0, &f->eth, ETH))
+		return DROP_L2_SHORT;
+	f->ethertype = bswap16(skb->vlan_proto);
+	f->l3_length = (skb->gso_size ? skb->gso_size + 40 : skb->len - ETH) + VLAN_TAG;
 	return 0;
 }
 

@@ -118,8 +118,19 @@ __attribute__((noinline)) int make_reset6(struct __sk_buff *skb)
 	return bpf_skb_store_bytes(skb, 0, &r->eth, sizeof(*r) - 2, 0);
 }
 
-/* Sends the answer to the host of the packet's source. */
-INLINE int answer_peer(struct __sk_buff *skb, struct way *w)
+/* The VNI of what the guest in the slot sends untagged. */
+INLINE __u32 sends_on(__u32 slot, __u32 otherwise)
+{
+	const struct slot *s = slot_of(slot);
+	__u32 ifindex = s ? s->out : 0;
+	const struct port *port = bpf_map_lookup_elem(&ports_v1, &ifindex);
+
+	return port ? port->vni : otherwise;
+}
+
+/* Sends the answer to the host of the packet's source, on the segment that the port in the slot sends on: a station of a private
+ * VLAN need not receive what it sends on. */
+INLINE int answer_peer(struct __sk_buff *skb, struct way *w, __u32 slot)
 {
 	const struct config *cfg = host();
 	const struct fdb *e;
@@ -128,7 +139,7 @@ INLINE int answer_peer(struct __sk_buff *skb, struct way *w)
 
 	if (!cfg || bpf_skb_load_bytes(skb, 0, to, 6) || !(e = station(w->vni, to)) || !(p = peer_of(e->peer)))
 		return DROP;
-	if (load_tunnel_key(skb, cfg, p, w->vni, 0))
+	if (load_tunnel_key(skb, cfg, p, e->flags & FDB_SOURCE ? sends_on(slot, w->vni) : w->vni, 0))
 		return DROP;
 	return bpf_redirect(cfg->tunnel, 0);
 }
@@ -149,7 +160,7 @@ __attribute__((noinline)) int answer_rejected(struct __sk_buff *skb, struct way 
 		failed = make_icmp6(skb, ICMPV6_UNREACHABLE << 24 | ICMPV6_PROHIBITED << 16);
 	if (failed)
 		return DROP;
-	return w->slot >= FIRST_SLOT ? answer(skb, w, skb->ifindex) : answer_peer(skb, w);
+	return w->slot >= FIRST_SLOT ? answer(skb, w, skb->ifindex) : answer_peer(skb, w, slot);
 }
 
 #endif

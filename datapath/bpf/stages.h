@@ -3,7 +3,7 @@
 #define WEFT_STAGES_H
 
 /* Changes whenever a number or a dense index of this file changes its meaning; Go has the same value (tracing.StagesABI). */
-#define STAGES_ABI 0x578e696fU
+#define STAGES_ABI 0x9f79de59U
 
 /* Stages of a packet's way, in its order. */
 enum weft_stage {
@@ -55,11 +55,12 @@ enum weft_reason {
 	DROP_GUARD_EVASION = 114, /* policy: IP, ARP or a tag inside SNAP or MPLS, or an IPv4 source route: ways around the guards */
 	DROP_POLICY_DENIED = 115, /* policy: a rule denies it, or the default action where no rule matches */
 	DROP_POLICY_REJECTED = 116, /* policy: a rule rejects it; the sender was told by RST or ICMP, as far as the port's ICMP budget goes */
+	DROP_PVLAN = 117, /* policy: a private VLAN keeps the two ports apart: neither is promiscuous, and they share no community */
 	DROP_RATE_LIMITED = 121, /* policy: more than the port's rate and burst let pass */
 	DROP_MAC_LIMIT = 122, /* policy: the guest uses more MACs than macs.limit lets it */
 	DROP_PORT_DISABLED = 201, /* config: the port is closed on this host */
 	DROP_PORT_UNKNOWN = 202, /* config: no port is known for this device */
-	DROP_VLAN_NOT_ALLOWED = 203, /* config: tagged frame on an access port */
+	DROP_VLAN_NOT_ALLOWED = 203, /* config: a tag that the port does not carry, on the way in, or a tag as payload for a port without qinq */
 	DROP_VNI_UNKNOWN = 204, /* config: no switch with this VNI has a port on this host */
 	DROP_VTEP_UNKNOWN = 205, /* config: VXLAN from an address that is no host of the fabric */
 	DROP_VTEP_NOT_ALLOWED = 206, /* config: the inner source does not live at the outer source */
@@ -107,42 +108,43 @@ enum weft_reason_index {
 	REASON_INDEX_GUARD_EVASION = 10,
 	REASON_INDEX_POLICY_DENIED = 11,
 	REASON_INDEX_POLICY_REJECTED = 12,
-	REASON_INDEX_RATE_LIMITED = 13,
-	REASON_INDEX_MAC_LIMIT = 14,
-	REASON_INDEX_PORT_DISABLED = 15,
-	REASON_INDEX_PORT_UNKNOWN = 16,
-	REASON_INDEX_VLAN_NOT_ALLOWED = 17,
-	REASON_INDEX_VNI_UNKNOWN = 18,
-	REASON_INDEX_VTEP_UNKNOWN = 19,
-	REASON_INDEX_VTEP_NOT_ALLOWED = 20,
-	REASON_INDEX_DST_UNKNOWN = 21,
-	REASON_INDEX_MTU_EXCEEDED = 22,
-	REASON_INDEX_LOOP_SPLIT_HORIZON = 23,
-	REASON_INDEX_POLICY_MISSING = 24,
-	REASON_INDEX_NOT_UNDERLAY = 25,
-	REASON_INDEX_HOST_ACCESS_OFF = 26,
-	REASON_INDEX_OWN_MAC_ON_WIRE = 27,
-	REASON_INDEX_CT_NO_FLOW = 28,
-	REASON_INDEX_PORT_STAGED = 29,
-	REASON_INDEX_NOT_OWNER = 30,
-	REASON_INDEX_L2_SHORT = 31,
-	REASON_INDEX_L3_BAD = 32,
-	REASON_INDEX_L4_BAD = 33,
-	REASON_INDEX_VXLAN_BAD = 34,
-	REASON_INDEX_SRC_GROUP = 35,
-	REASON_INDEX_OFFLOAD_BAD = 36,
-	REASON_INDEX_ADJUST_ROOM_FAILED = 37,
-	REASON_INDEX_PULL_FAILED = 38,
-	REASON_INDEX_REDIRECT_FAILED = 39,
-	REASON_INDEX_DEVICE_GONE = 40,
-	REASON_INDEX_HOST_PORT_MISSING = 41,
-	REASON_INDEX_UNDERLAY_DOWN = 42,
-	REASON_INDEX_PROBE_CAUGHT = 43,
-	REASON_INDEX_SENTINEL = 44,
-	REASON_INDEX_TAIL_CALL_MISSED = 45,
-	REASON_INDEX_UNMARKED = 46,
-	REASON_INDEX_UNEXPLAINED = 47,
-	REASON_COUNT = 48,
+	REASON_INDEX_PVLAN = 13,
+	REASON_INDEX_RATE_LIMITED = 14,
+	REASON_INDEX_MAC_LIMIT = 15,
+	REASON_INDEX_PORT_DISABLED = 16,
+	REASON_INDEX_PORT_UNKNOWN = 17,
+	REASON_INDEX_VLAN_NOT_ALLOWED = 18,
+	REASON_INDEX_VNI_UNKNOWN = 19,
+	REASON_INDEX_VTEP_UNKNOWN = 20,
+	REASON_INDEX_VTEP_NOT_ALLOWED = 21,
+	REASON_INDEX_DST_UNKNOWN = 22,
+	REASON_INDEX_MTU_EXCEEDED = 23,
+	REASON_INDEX_LOOP_SPLIT_HORIZON = 24,
+	REASON_INDEX_POLICY_MISSING = 25,
+	REASON_INDEX_NOT_UNDERLAY = 26,
+	REASON_INDEX_HOST_ACCESS_OFF = 27,
+	REASON_INDEX_OWN_MAC_ON_WIRE = 28,
+	REASON_INDEX_CT_NO_FLOW = 29,
+	REASON_INDEX_PORT_STAGED = 30,
+	REASON_INDEX_NOT_OWNER = 31,
+	REASON_INDEX_L2_SHORT = 32,
+	REASON_INDEX_L3_BAD = 33,
+	REASON_INDEX_L4_BAD = 34,
+	REASON_INDEX_VXLAN_BAD = 35,
+	REASON_INDEX_SRC_GROUP = 36,
+	REASON_INDEX_OFFLOAD_BAD = 37,
+	REASON_INDEX_ADJUST_ROOM_FAILED = 38,
+	REASON_INDEX_PULL_FAILED = 39,
+	REASON_INDEX_REDIRECT_FAILED = 40,
+	REASON_INDEX_DEVICE_GONE = 41,
+	REASON_INDEX_HOST_PORT_MISSING = 42,
+	REASON_INDEX_UNDERLAY_DOWN = 43,
+	REASON_INDEX_PROBE_CAUGHT = 44,
+	REASON_INDEX_SENTINEL = 45,
+	REASON_INDEX_TAIL_CALL_MISSED = 46,
+	REASON_INDEX_UNMARKED = 47,
+	REASON_INDEX_UNEXPLAINED = 48,
+	REASON_COUNT = 49,
 };
 
 /* reason_index folds to a constant where the reason is one; it is below REASON_COUNT for every argument. */
@@ -173,6 +175,8 @@ static inline __attribute__((always_inline)) unsigned int reason_index(unsigned 
 		return REASON_INDEX_POLICY_DENIED;
 	case DROP_POLICY_REJECTED:
 		return REASON_INDEX_POLICY_REJECTED;
+	case DROP_PVLAN:
+		return REASON_INDEX_PVLAN;
 	case DROP_RATE_LIMITED:
 		return REASON_INDEX_RATE_LIMITED;
 	case DROP_MAC_LIMIT:

@@ -12,10 +12,14 @@ struct way {
 	__u32 generation;
 	__u32 mtu;		/* of the switch */
 	__u32 packets;		/* on a wire */
-	__u32 traced;		/* FOLLOWED, CAUGHT or 0 */
-	__u32 described;	/* 1: this CPU's docket holds it (packet.h), */
-	__u32 unfit;		/* or the reason why it cannot be judged */
-	__u32 leaving;		/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
+	__u32 unfit;		/* the reason why it cannot be judged, or 0 */
+	__u8 traced;		/* FOLLOWED, CAUGHT or 0 */
+	__u8 described;		/* this CPU's docket holds it (packet.h) */
+	__u8 leaving;		/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
+	__u8 qinq;		/* it has a tag that is payload (vlan.h), */
+	__u8 pushed;		/* and that of the port it is for */
+	__u8 zero;
+	__u16 tag;		/* that the guest sent it with, of a trunk; 0: none */
 	__u64 rule;		/* that decided last, for its hop; 0: none */
 };
 

@@ -10,6 +10,7 @@ enum {
 	MAX_PEERS = 4096,	/* peer 0 is none */
 	MAX_SWITCHES = 4096,
 	MAX_STATIONS = 262144,
+	MAX_SEGMENTS = 65536,	/* of all ports beside their own */
 	MAX_ADDRESSES = 8,
 	MAX_MACS = 65536,	/* beside the ports' own, of all ports */
 	MAX_FLOOD_PORTS = 1024,	/* ports of one switch on this host */
@@ -67,13 +68,14 @@ struct port {
 	__u64 version;		/* of these settings; no two writings on this host have the same */
 	__u64 epoch;
 	__u64 generation;	/* low 32 bits travel in hop records */
-	__u32 vni;
+	__u32 vni;		/* of what the guest sends untagged */
 	__u32 guards;
 	__u16 mtu;		/* the switch's: largest L3 packet, in bytes; 0: it is not in force here */
 	__u8 kind;		/* 1 tap, 2 veth, 3 the host's own veth */
 	__u8 addresses_count;
 	__u8 mac[6];
-	__u16 zero[3];
+	__u16 zero;
+	__u32 home;		/* the VNI that it receives first: in its slot's out, too */
 	struct address addresses[MAX_ADDRESSES];
 	__u8 device[16];
 	__u8 name[64];
@@ -82,7 +84,7 @@ struct port {
 /* Words that change on their own, each with one store, read by every frame that comes to or from the port. */
 struct slot {
 	__u64 gate;		/* epoch << GATE_EPOCH_SHIFT | GATE_READY | gate */
-	__u64 out;		/* vni << 40 | OUT_ << 32 | ifindex; 0: nothing is here */
+	__u64 out;		/* vni that it receives first << 40 | OUT_ << 32 | ifindex; 0: nothing is here */
 	__u64 told;		/* theoretical arrival time of the next ICMP error, in ns (toobig.h), */
 	__u64 storm;		/* and of the next copy of a group frame (flood.h) */
 	__u64 version;		/* counts the times the port's settings are written (is_stale) */
@@ -153,6 +155,7 @@ enum {
 	FDB_RELAY = 1 << 1,	/* frames out of a tunnel may go on to peer */
 	FDB_GATEWAY = 1 << 2,	/* the switch's gateway: every host is it for its own guests */
 	FDB_CARRIED = 1 << 3,	/* peer has no uplink of its own: frames from the wire go on to it from here */
+	FDB_SOURCE = 1 << 4,	/* the station is heard here, and receives nothing: a private VLAN's; never FDB_LOCAL */
 };
 
 struct fdb {
@@ -162,6 +165,26 @@ struct fdb {
 	__u16 alt;
 	__u32 flags;
 	__u32 zero;
+};
+
+/* A tag of a trunk's guest. */
+struct trunk_key {
+	__u32 slot;
+	__u16 vid;		/* 1 to 4094 */
+	__u16 zero;
+};
+
+struct segment_key {
+	__u32 slot;
+	__u32 vni;
+};
+
+enum { SEGMENT_QINQ = 1 << 0 };	/* frames whose tag is payload pass */
+
+/* How a port is on a segment beside the one of its slot's out, or on that one where there is more to say. */
+struct segment {
+	__u16 tag;		/* the guest knows it by; 0: untagged */
+	__u16 flags;
 };
 
 struct neighbor_key {

@@ -54,18 +54,6 @@ INLINE int is_stale(const struct port *port, __u32 ifindex, __u64 version)
 	return now->version != version || now->ifindex != ifindex;
 }
 
-/* An access port's frames are untagged; a tag of VLAN 0 carries a priority alone (IEEE 802.1Q 6.9) and is taken off. */
-INLINE int untag(struct __sk_buff *skb)
-{
-	if (likely(!skb->vlan_present))
-		return 0;
-	if (skb->vlan_tci & 0xfff)
-		return DROP_VLAN_NOT_ALLOWED;
-	if (bpf_skb_vlan_pop(skb))
-		return DROP_PULL_FAILED;
-	return skb->vlan_present ? DROP_VLAN_NOT_ALLOWED : 0; /* the kernel has put the next tag in its place */
-}
-
 /* The guest of a staged port runs: one word opens the port, and with it the FDB entry that names it (is_elsewhere). */
 __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 {
@@ -134,7 +122,7 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 		if (is_unknown_storm(skb, w, f))
 			return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
 		if (!wire)
-			return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+			return drop(skb, w, STAGE_FDB, nowhere(w, f));
 		if (wire->ifindex)
 			return leave_guest(skb, w, f);
 		return to_remote(skb, w, f, wire->peer);
@@ -143,6 +131,8 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
 	if (unlikely(e->flags & FDB_GATEWAY) && answer_gateway(skb, w, f) != UNANSWERED)
 		return answered(skb, w);
+	if (unlikely(e->flags & FDB_SOURCE))
+		return drop(skb, w, STAGE_FDB, DROP_PVLAN);
 	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
 	if (is_elsewhere(e))
 		return to_remote(skb, w, f, e->peer);
@@ -185,13 +175,13 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		return drop(skb, &w, STAGE_PORT_IN, DROP_PORT_UNKNOWN);
 	__u64 gate = s->gate;
 
-	if ((reason = may_send(&w, gate, probe)) || (reason = untag(skb)))
+	if ((reason = may_send(&w, gate, probe)) || (unlikely(skb->vlan_present) && (reason = enter_tagged(skb, &w))))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	clear_frame(f);
-	if ((reason = parse(skb, f)) || (reason = offload_is_bad(skb, f, w.packets)))
+	if ((reason = unlikely(w.qinq) ? parse_qinq(skb, f) : parse(skb, f)) || (reason = offload_is_bad(skb, f, w.packets, w.qinq)))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	TRACE(skb, &w, STAGE_PORT_IN, RESULT_PASS, 0);
-	if ((reason = guard(skb, f, port)))
+	if ((reason = unlikely(w.qinq) ? guard_qinq(f, port) : guard(skb, f, port)))
 		return refuse_guarded(skb, &w, reason);
 	if (unlikely(is_stale(port, ifindex, version)))
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
@@ -261,7 +251,7 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	if (unlikely(!to))
 		return has_uplink(w.vni) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
 	if (!is_here(to))
-		return is_relayed(to, &a) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
+		return is_relayed(to, &a) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, not_here(to));
 	if (unlikely(is_unanswerable(skb, to)))
 		return leave_to_kernel(skb, &w, cfg);
 	if (unpack(skb, cfg, &a))
@@ -285,7 +275,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 
 	if (!cfg)
 		return DROP;
-	reason = tunnel_of(skb, cfg, &a);
+	reason = tunnel_of(skb, cfg, &a, &w);
 	w.vni = a.vni;
 	meet(skb, &w, cfg, 0);
 	trace_peer(&w, &a.from);
@@ -305,7 +295,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 		return deliver(skb, &w, cfg, 0, to->slot);
 	}
 	if (!is_relayed(to, &a))
-		return drop(skb, &w, STAGE_FDB_LOCAL, DROP_LOOP_SPLIT_HORIZON);
+		return drop(skb, &w, STAGE_FDB_LOCAL, not_here(to));
 	return relay(skb, &w, cfg, to);
 }
 

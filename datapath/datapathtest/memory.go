@@ -35,7 +35,7 @@ func New(vtep netip.Addr) *Memory {
 			Ports: map[string]datapath.Port{}, FDB: map[datapath.FDBKey]datapath.FDB{},
 			Neighbors: map[datapath.NeighborKey]fabric.MAC{}, Flood: map[datapath.FloodKey]struct{}{},
 			Uplinks: map[string]datapath.Uplink{}, Wires: map[fabric.VNI]datapath.Wire{},
-			Tables: map[policy.Digest]*policy.Source{},
+			Tables: map[policy.Digest]*policy.Source{}, Segments: map[datapath.SegmentKey]datapath.Segment{},
 		},
 	}
 }
@@ -48,6 +48,7 @@ func (m *Memory) Read(ctx context.Context) (datapath.State, error) {
 	s.Peers, s.Switches, s.Ports = maps.Clone(s.Peers), maps.Clone(s.Switches), maps.Clone(s.Ports)
 	s.FDB, s.Neighbors, s.Flood = maps.Clone(s.FDB), maps.Clone(s.Neighbors), maps.Clone(s.Flood)
 	s.Tables, s.Uplinks, s.Wires = maps.Clone(s.Tables), maps.Clone(s.Uplinks), maps.Clone(s.Wires)
+	s.Segments = maps.Clone(s.Segments)
 	return s, ctx.Err()
 }
 
@@ -58,7 +59,7 @@ func (m *Memory) Apply(ctx context.Context, c datapath.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := errors.Join(m.putHost(c.Put), m.putPorts(c.Put), m.putStations(c.Put), m.putWires(c.Put))
+	err := errors.Join(m.putHost(c.Put), m.putPorts(c.Put), m.putSegments(c.Put), m.putStations(c.Put), m.putWires(c.Put))
 	m.remove(c.Delete)
 	return err
 }
@@ -154,14 +155,38 @@ func (m *Memory) putPort(device string, p datapath.Port) error {
 	case p.Epoch == now.Epoch && p.Gate == datapath.Staged && now.Gate == datapath.Open:
 		p.Gate = datapath.Open
 	}
+	if there && p.Name != now.Name {
+		maps.DeleteFunc(m.state.Segments, func(k datapath.SegmentKey, _ datapath.Segment) bool { return k.Device == device })
+	}
 	m.state.Ports[device] = p
 	return nil
+}
+
+// putSegments puts ports on segments.
+func (m *Memory) putSegments(put datapath.State) error {
+	var errs []error
+	for key, s := range put.Segments {
+		if err := s.Check(key); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		if _, there := m.state.Ports[key.Device]; !there {
+			errs = append(errs, fmt.Errorf("put VNI %d on %s: it carries no port", key.VNI, key.Device))
+			continue
+		}
+		m.state.Segments[key] = s
+	}
+	return errors.Join(errs...)
 }
 
 func (m *Memory) putStations(put datapath.State) error {
 	var errs []error
 	for key, e := range put.FDB {
 		if e.Epoch < m.state.FDB[key].Epoch {
+			continue
+		}
+		if e.Source && (e.Device != "" || e.Relay) {
+			errs = append(errs, fmt.Errorf("put station %s: it receives nothing, and has a device or is a relay's", key.MAC))
 			continue
 		}
 		if _, there := m.state.Ports[e.Device]; e.Device != "" && !there {
@@ -242,6 +267,9 @@ func (m *Memory) remove(del datapath.State) {
 			delete(m.state.FDB, key)
 		}
 	}
+	for key := range del.Segments {
+		delete(m.state.Segments, key)
+	}
 	for device := range del.Ports {
 		m.removePort(device)
 	}
@@ -260,6 +288,7 @@ func (m *Memory) remove(del datapath.State) {
 // removePort takes the stations with it whose place the device is.
 func (m *Memory) removePort(device string) {
 	delete(m.state.Ports, device)
+	maps.DeleteFunc(m.state.Segments, func(k datapath.SegmentKey, _ datapath.Segment) bool { return k.Device == device })
 	maps.DeleteFunc(m.state.FDB, func(_ datapath.FDBKey, e datapath.FDB) bool { return e.Device == device && device != "" })
 }
 

@@ -73,15 +73,22 @@ func (r Rig) sample() datapath.State {
 	port.Limits.Out = datapath.Limit{Rate: 10e6, Burst: 1 << 20}
 	port.Limits.Storm[datapath.Multicast].Bits = datapath.Limit{Rate: 5e9, Burst: 1 << 23}
 	other := datapath.Port{Name: "db", Kind: datapath.Veth}
+	private := datapath.Port{Name: "private", VNI: vni + 1, Receives: vni, Kind: datapath.Tap, MAC: station(4).MAC}
 	return datapath.State{
 		Peers:    map[netip.Addr]datapath.Peer{peer(2): {MTU: 1600}, peer(3): {MTU: 9000}},
 		Switches: map[fabric.VNI]datapath.Switch{vni: {MTU: 1450}, vni + 1: {MTU: 576}},
-		Ports:    map[string]datapath.Port{r.Devices[0]: port, r.Devices[1]: other},
-		Tables:   map[policy.Digest]*policy.Source{port.Policy: source},
+		Ports:    map[string]datapath.Port{r.Devices[0]: port, r.Devices[1]: other, r.Devices[2]: private},
+		Segments: map[datapath.SegmentKey]datapath.Segment{
+			{Device: r.Devices[0], VNI: vni}: {QinQ: true}, {Device: r.Devices[0], VNI: vni + 1}: {Tag: 30}, {Device: r.Devices[0], VNI: 99}: {Tag: 4094, QinQ: true},
+			{Device: r.Devices[2], VNI: 98}: {},
+		},
+		Tables: map[policy.Digest]*policy.Source{port.Policy: source},
 		FDB: map[datapath.FDBKey]datapath.FDB{
 			station(1): {Device: r.Devices[0], Epoch: 3, Peer: peer(2)},
 			station(2): {Peer: peer(2), Alt: peer(3), Epoch: 9},
 			station(3): {Peer: peer(3), Relay: true, Epoch: 1},
+			station(4): {Source: true, Epoch: 2},
+			station(5): {Source: true, Peer: peer(3), Epoch: 2},
 		},
 		Neighbors: map[datapath.NeighborKey]fabric.MAC{
 			{VNI: vni, Addr: netip.MustParseAddr("10.0.0.1")}: station(1).MAC,
@@ -126,6 +133,7 @@ func difference(want, have datapath.State) string {
 		{"ports", filled(want.Ports), filled(have.Ports)},
 		{"stations", filled(want.FDB), filled(have.FDB)},
 		{"neighbors", filled(want.Neighbors), filled(have.Neighbors)},
+		{"segments", filled(want.Segments), filled(have.Segments)},
 		{"flood", filled(want.Flood), filled(have.Flood)},
 		{"uplinks", filled(want.Uplinks), filled(have.Uplinks)},
 		{"wires", filled(want.Wires), filled(have.Wires)},
@@ -245,6 +253,7 @@ func portTakesStations(t *testing.T, r Rig) {
 	}
 	delete(s.Ports, device)
 	delete(s.FDB, station(1))
+	maps.DeleteFunc(s.Segments, func(k datapath.SegmentKey, _ datapath.Segment) bool { return k.Device == device })
 	r.holds(t, s)
 }
 
@@ -252,6 +261,7 @@ func danglingRefused(t *testing.T, r Rig) {
 	for name, s := range map[string]datapath.State{
 		"a station on a device without a port": {FDB: map[datapath.FDBKey]datapath.FDB{station(1): {Device: r.Devices[2]}}},
 		"a station at a host that is no peer":  {FDB: map[datapath.FDBKey]datapath.FDB{station(1): {Peer: peer(7)}}},
+		"a segment of a device without a port": {Segments: map[datapath.SegmentKey]datapath.Segment{{Device: r.Devices[2], VNI: vni}: {}}},
 		"flooding to a host that is no peer":   {Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: peer(7)}: {}}},
 		"flooding on a switch that is not here": {
 			Peers: map[netip.Addr]datapath.Peer{peer(2): {MTU: 1500}}, Flood: map[datapath.FloodKey]struct{}{{VNI: 99, Peer: peer(2)}: {}},
@@ -261,7 +271,7 @@ func danglingRefused(t *testing.T, r Rig) {
 			t.Errorf("%s is accepted", name)
 		}
 	}
-	if s := r.read(t); len(s.FDB)+len(s.Flood) != 0 {
+	if s := r.read(t); len(s.FDB)+len(s.Flood)+len(s.Segments) != 0 {
 		t.Fatalf("refused entries are held: %+v", s)
 	}
 }
@@ -400,6 +410,7 @@ func (r Rig) part(draw *rapid.T, name string) datapath.State {
 	drop(draw, name+" ports", s.Ports)
 	drop(draw, name+" stations", s.FDB)
 	drop(draw, name+" neighbors", s.Neighbors)
+	drop(draw, name+" segments", s.Segments)
 	drop(draw, name+" flood", s.Flood)
 	return s
 }

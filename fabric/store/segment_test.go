@@ -105,3 +105,76 @@ func TestAVLANMayHaveSubnetsOfItsOwn(t *testing.T) {
 		t.Errorf("two VLANs' subnets overlap: %v", err)
 	}
 }
+
+func TestAVLANHasOnePartInASwitch(t *testing.T) {
+	t.Parallel()
+	s := storetest.Start(t).Open(t)
+	apply(t, s, newSwitch("blue"), onVLAN(t, "web", "10"), onVLAN(t, "i", "isolated:primary=100,secondary=101"),
+		onVLAN(t, "c", "community:primary=100,secondary=102"), onVLAN(t, "p", "promiscuous:primary=100,secondary=101/102/103"))
+	for name, c := range map[string]struct{ vlan, want string }{
+		"an access port on a secondary":          {"101", "VLAN 101 would be an ordinary VLAN for this port, and is the isolated secondary of VLAN 100 for port i"},
+		"an access port on the primary":          {"100", "and is the primary of a private VLAN for port"},
+		"a trunk that carries a secondary":       {"trunk:native=0,allowed=100-102,pruned=100/102", "prune the VLAN from the trunk"},
+		"an isolated VLAN as a community":        {"community:primary=100,secondary=101", "would be the community secondary of VLAN 100 for this port, and is the isolated secondary"},
+		"a secondary of another primary":         {"isolated:primary=200,secondary=101", "would be the isolated secondary of VLAN 200"},
+		"a primary that is a secondary":          {"isolated:primary=101,secondary=300", "would be the primary of a private VLAN"},
+		"a secondary that is the primary":        {"isolated:primary=300,secondary=100", "and is the primary of a private VLAN"},
+		"a private VLAN of an ordinary one":      {"isolated:primary=100,secondary=10", "and is an ordinary VLAN for port web"},
+		"a promiscuous port of another primary":  {"promiscuous:primary=200,secondary=103", "and is a secondary of VLAN 100 for port p"},
+		"a trunk whose native VLAN is a primary": {"trunk:native=100,allowed=10", "and is the primary of a private VLAN for port"},
+	} {
+		_, err := s.Apply(t.Context(), []fabric.Object{onVLAN(t, "x", c.vlan)}, store.ApplyOptions{})
+		if !errors.Is(err, fabric.ErrConflict) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: error\n  %v\ndoes not say\n  %s", name, err, c.want)
+		}
+	}
+	// All is what the switch lists without private VLANs; and what no port says any more is free.
+	r := apply(t, s, onVLAN(t, "t", "trunk:native=0,allowed=all"))
+	if seg := blue(t, s).Segments(r.Objects[0].Object.(*fabric.Port).Spec.VLAN); len(seg.Tags) != 1 || seg.Tags[10] == 0 {
+		t.Errorf("the trunk carries %v", seg.Tags)
+	}
+	apply(t, s, onVLAN(t, "i", "10"))
+	apply(t, s, onVLAN(t, "i", "community:primary=100,secondary=101"))
+	if v := blue(t, s).VLAN(101); v.Mode != fabric.Community {
+		t.Errorf("VLAN 101 is %+v", v)
+	}
+}
+
+func TestVLANSettingsThatCannotBe(t *testing.T) {
+	for vlan, want := range map[string]string{
+		"4095":                                  "spec.vlan.access: 4095 cannot be",
+		"16777216":                              "no VLAN",
+		"trunk:native=0":                        "spec.vlan.trunk.allowed: is missing",
+		"trunk:native=4095,allowed=1":           "spec.vlan.trunk.native: 4095 cannot be a tag",
+		"trunk:native=1,allowed=10-5000":        "spec.vlan.trunk.allowed[0]: 10-5000 cannot be a tag",
+		"trunk:native=1,allowed=20-10":          "is reversed: write 10-20",
+		"trunk:native=1,allowed=10,pruned=1":    "VLAN 1 is pruned, too, and pruning wins",
+		"trunk:native=1,allowed=2-1000":         "names 999 VLANs, a switch has at most 512",
+		"isolated:primary=100,secondary=100":    "100 is the primary VLAN",
+		"isolated:primary=100,secondary=1/2":    "names 2 VLANs, an isolated port has one",
+		"isolated:primary=100":                  "spec.vlan.pvlan.secondary: is missing",
+		"isolate:primary=100,secondary=101":     `did you mean "isolated"?`,
+		"promiscuous:primary=0,secondary=101":   "spec.vlan.pvlan.primary: 0 cannot be a tag",
+		"isolated:primary=1,secondary=2+qinq":   "carries no tags",
+		"trunk:native=1,alowed=10":              `did you mean "allowed"?`,
+		"promiscuous:primary=1,secondary=2/3/2": "2 is given twice",
+	} {
+		v, err := fabric.ParseVLAN(vlan)
+		if err == nil {
+			p := with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.VLAN = v })
+			p.TypeMeta = head(fabric.KindPort)
+			err = p.Validate()
+			if v.String() == "" {
+				t.Errorf("%s has no text form", vlan)
+			}
+		}
+		if !errors.Is(err, fabric.ErrInvalid) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: error\n  %v\ndoes not say\n  %s", vlan, err, want)
+		}
+	}
+	for _, vlan := range []string{"untagged", "10", "5001", "10+qinq", "trunk:native=1,allowed=10-20/30,pruned=15", "trunk:native=0,allowed=all+qinq", "promiscuous:primary=100,secondary=101/102"} {
+		if v, err := fabric.ParseVLAN(vlan); err != nil || v.String() != vlan {
+			t.Errorf("%s is read as %s (%v)", vlan, v, err)
+		}
+	}
+}
