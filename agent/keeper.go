@@ -227,8 +227,9 @@ func (k *keeper) check(ctx context.Context) {
 		return
 	}
 	k.tidy()
+	replanned := k.want == nil // by this host's own knowledge: a NIC, or a time that has passed
 	steps := plan.Changes(k.wanted(), k.have)
-	if len(steps) > 0 && k.failure == nil && sameDevices(present, k.present) && known.equal(k.local) {
+	if len(steps) > 0 && !replanned && k.failure == nil && sameDevices(present, k.present) && known.equal(k.local) {
 		k.repairing(steps)
 	}
 	k.round(ctx)

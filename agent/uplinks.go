@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
@@ -18,7 +20,13 @@ type uplinks struct {
 	fit         map[string]bool
 	others      map[fabric.HostID]map[string]bool
 	unconfirmed map[fabric.SwitchID]bool
+	// missed is since when hosts do not report that did before.
+	missed map[fabric.HostID]time.Time
 }
+
+// forgiven is how long a host that has stopped to report is still taken to carry for others: an agent that is replaced must not
+// move the way to the wire twice.
+const forgiven = 15 * time.Second
 
 // isFit reports whether a switch can be on the NIC, and frames get anywhere by it.
 func isFit(n *fabric.NICStatus) bool { return n.Unfit() == "" && n.Up && n.Carrier }
@@ -52,7 +60,15 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 	for i := range nics {
 		nics[i].Underlay = nics[i].Name == k.underlay
 	}
-	next := uplinks{nics: nics, fit: fitNICs(nics), others: k.uplinks.others, unconfirmed: map[fabric.SwitchID]bool{}}
+	next := uplinks{nics: nics, fit: fitNICs(nics), others: k.uplinks.others, unconfirmed: map[fabric.SwitchID]bool{}, missed: k.uplinks.missed}
+	for id, since := range next.missed {
+		if now.Sub(since) > forgiven {
+			delete(next.missed, id)
+			next.others = maps.Clone(next.others)
+			delete(next.others, id)
+			k.want = nil
+		}
+	}
 	if k.snap != nil {
 		for name, sw := range k.snap.Switches {
 			if sw.Expired(now) {
@@ -78,9 +94,17 @@ func (k *keeper) hear(ctx context.Context, all map[fabric.HostID]fabric.HostStat
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	others := make(map[fabric.HostID]map[string]bool, len(all))
+	missed := map[fabric.HostID]time.Time{}
+	for id, fit := range k.uplinks.others {
+		if _, reports := all[id]; !reports {
+			others[id] = fit
+			missed[id] = cmp.Or(k.uplinks.missed[id], time.Now())
+		}
+	}
 	for id, s := range all {
 		others[id] = fitNICs(s.NICs)
 	}
+	k.uplinks.missed = missed
 	if reflect.DeepEqual(others, k.uplinks.others) {
 		return
 	}
@@ -112,6 +136,32 @@ func (a *Agent) followUplinks(ctx context.Context) error {
 		return nil
 	}
 	return a.store.FollowStatuses(ctx, func(all map[fabric.HostID]fabric.HostStatus) { a.keeper.hear(ctx, all) })
+}
+
+// endUnconfirmed removes switches that nobody has confirmed in time. Their uplinks are off by then on every host, by its own clock; one
+// that has ports stays without them.
+func (a *Agent) endUnconfirmed(ctx context.Context) error {
+	if !a.config.Server() {
+		return nil
+	}
+	return every(ctx, checkEvery, func() {
+		snap := a.Latest()
+		if snap == nil {
+			return
+		}
+		for name, sw := range snap.Switches {
+			if !sw.Expired(time.Now()) {
+				continue
+			}
+			err := a.store.DeleteUnconfirmed(ctx, name, time.Now())
+			switch {
+			case err == nil:
+				a.emit(a.event("switch.unconfirmed", "switch/"+string(name), fmt.Sprintf("Nobody has confirmed switch %s in time; it is deleted again.", name)))
+			case !errors.Is(err, fabric.ErrConflict) && !errors.Is(err, fabric.ErrNotFound) && ctx.Err() == nil:
+				a.log.Warn("a switch that was not confirmed stays for now, without its uplinks", "switch", name, "error", err)
+			}
+		}
+	})
 }
 
 // reportNICs are the NICs with the switches that are on them. The caller holds mu.

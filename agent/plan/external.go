@@ -87,6 +87,7 @@ func (w *wanted) wire(sw *fabric.Switch) wire {
 	for _, id := range w.snap.UplinkHosts(sw) {
 		nic := sw.UplinkOn(id, w.snap.Hosts[id])
 		fit, reports := w.local.Others[id]
+		unheard := id != w.host && !reports && w.local.Others != nil
 		switch {
 		case id == w.host && !w.local.NICs[nic], id != w.host && reports && !fit[nic]:
 			continue
@@ -94,7 +95,7 @@ func (w *wanted) wire(sw *fabric.Switch) wire {
 			way.device = nic
 		}
 		way.uplinked[id] = true
-		if id != w.host && !reports {
+		if unheard {
 			silent = cmp.Or(silent, id)
 			continue
 		}

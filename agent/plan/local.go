@@ -16,7 +16,7 @@ type Local struct {
 	Attachments map[fabric.PortID]Attachment
 	// NICs are the devices here that a switch can be on.
 	NICs map[string]bool
-	// Others are the hosts that report, with the NICs that a switch can be on there. A host that is silent keeps the uplinks it
+	// Others are the hosts that report, with the NICs that a switch can be on there; nil while that is not known. A host that is silent keeps the uplinks it
 	// has, because what its kernel was told it does without an agent; it is not chosen to carry for others.
 	Others map[fabric.HostID]map[string]bool
 	// Unconfirmed are the switches whose time to be confirmed has passed.

@@ -228,5 +228,10 @@ func (a *app) create(ctx context.Context, o fabric.Object, dryRun bool) error {
 	case !errors.Is(err, fabric.ErrNotFound):
 		return err
 	}
+	if sw, ok := o.(*fabric.Switch); ok && len(sw.Spec.Uplinks) > 0 {
+		if err := a.tellUplinks(ctx, c, sw, dryRun); err != nil {
+			return err
+		}
+	}
 	return a.apply(ctx, []fabric.Object{o}, dryRun)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -58,4 +59,62 @@ func (a *app) confirmSwitch(ctx context.Context, c *client.Client, name string) 
 	}
 	sw.Spec.ConfirmBy = nil
 	return a.apply(ctx, []fabric.Object{sw}, false)
+}
+
+// tellUplinks says what an external switch changes on which NICs, and whom it cuts off; all of it for a plan, else only warnings.
+func (a *app) tellUplinks(ctx context.Context, c *client.Client, sw *fabric.Switch, plan bool) error {
+	list, err := c.List(ctx, fabric.KindHost)
+	if err != nil {
+		return err
+	}
+	var lines, without []string
+	var carrier string
+	for _, o := range list.Items {
+		h, ok := o.(*fabric.Host)
+		if !ok {
+			continue
+		}
+		name := sw.UplinkOn(fabric.HostID(h.Metadata.Name), h)
+		if name == "" {
+			without = append(without, h.Metadata.Name)
+			continue
+		}
+		carrier = cmp.Or(carrier, h.Metadata.Name)
+		lines = append(lines, planOf(sw, h, name, plan)...)
+	}
+	if plan && len(without) > 0 && carrier != "" {
+		lines = append(lines, fmt.Sprintf("%s: no NIC of its own; guests there reach the wire by %s, over VXLAN", strings.Join(without, ", "), carrier))
+	}
+	if plan && sw.Spec.ConfirmBy != nil {
+		lines = append(lines, fmt.Sprintf("off again at %s unless it is confirmed: weft confirm switch %s", sw.Spec.ConfirmBy.Format(time.TimeOnly), sw.Metadata.Name))
+	}
+	for _, line := range lines {
+		fmt.Fprintln(a.err, line)
+	}
+	return nil
+}
+
+// planOf is what changes on one NIC.
+func planOf(sw *fabric.Switch, h *fabric.Host, name string, plan bool) (lines []string) {
+	at := h.Metadata.Name + " " + name
+	n := h.Status.FindNIC(name)
+	if n == nil {
+		return []string{at + ": the host does not say that it has it"}
+	}
+	if plan {
+		lines = append(lines, fmt.Sprintf("%s: two programs on the NIC (ext_in, ext_out), promiscuous mode on, LRO off where it has it; no address, route or connection of the host changes", at))
+		if n.Speed > 0 {
+			lines = append(lines, fmt.Sprintf("%s: %d Mbit/s, MTU %d", at, n.Speed, n.MTU))
+		}
+	}
+	switch used := strings.Join(n.Addresses, ", "); {
+	case !sw.HostIsOn() && used != "":
+		lines = append(lines, fmt.Sprintf("warning: %s: the host is kept off the switch: %s cannot be reached any more, and whoever uses it is cut off", at, used))
+	case n.Underlay:
+		lines = append(lines, fmt.Sprintf("warning: %s carries the tunnels to the other hosts, and may be the way to etcd", at))
+	}
+	if !n.Carrier {
+		lines = append(lines, fmt.Sprintf("warning: %s has no link: the switch carries nothing by it until it has", at))
+	}
+	return lines
 }

@@ -57,7 +57,7 @@ func play(t *testing.T, dir string) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"status": statusCommand, "onetrace": oneTrace, "killagent": killAgent, "unhealthy": unhealthy, "shows": shows,
-			"remember": rememberCommand, "gone": goneCommand,
+			"remember": rememberCommand, "gone": goneCommand, "until": untilCommand,
 		},
 	})
 }

@@ -14,12 +14,17 @@ import (
 // Delete removes an object with everything that belongs to it, and returns the revision of the removal. An object that
 // others need is kept: fabric.ErrConflict with the list of who needs it. fabric.ErrNotFound when it does not exist.
 func (s *Store) Delete(ctx context.Context, kind fabric.Kind, name string) (fabric.Revision, error) {
+	return s.delete(ctx, kind, name, func(fabric.Object) error { return nil })
+}
+
+// delete is Delete of an object that passes the check as it is when it is removed.
+func (s *Store) delete(ctx context.Context, kind fabric.Kind, name string, check func(fabric.Object) error) (fabric.Revision, error) {
 	doing := fmt.Sprintf("delete %s %s", word(kind), name)
 	for attempt := range attempts {
 		if err := s.pause(ctx, attempt); err != nil {
 			return 0, fmt.Errorf("%s: %w", doing, err)
 		}
-		d := &deleting{s.newDraft(ctx)}
+		d := &deleting{s.newDraft(ctx), check}
 		if err := d.one(kind, name); err != nil {
 			return 0, fmt.Errorf("%s: %w", doing, err)
 		}
@@ -37,6 +42,7 @@ func (s *Store) Delete(ctx context.Context, kind fabric.Kind, name string) (fabr
 // deleting is one attempt at a delete.
 type deleting struct {
 	*draft
+	check func(fabric.Object) error
 }
 
 func (d *deleting) one(kind fabric.Kind, name string) error {
@@ -49,6 +55,9 @@ func (d *deleting) one(kind fabric.Kind, name string) error {
 	}
 	if o == nil {
 		return fmt.Errorf("there is none, see 'weft get': %w", fabric.ErrNotFound)
+	}
+	if err := d.check(o); err != nil {
+		return err
 	}
 	switch o := o.(type) {
 	case *fabric.Host:

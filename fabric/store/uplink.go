@@ -1,13 +1,27 @@
 package store
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/weftnet/weft/fabric"
 )
+
+// DeleteUnconfirmed removes a switch whose time to be confirmed has passed at now. fabric.ErrConflict when it has been confirmed
+// meanwhile, or has ports: then it stays, without its uplinks.
+func (s *Store) DeleteUnconfirmed(ctx context.Context, name fabric.SwitchID, now time.Time) error {
+	_, err := s.delete(ctx, fabric.KindSwitch, string(name), func(o fabric.Object) error {
+		if sw := as[*fabric.Switch](o); sw == nil || !sw.Expired(now) {
+			return fmt.Errorf("it waits for no confirmation: %w", fabric.ErrConflict)
+		}
+		return nil
+	})
+	return err
+}
 
 // uplinks checks the NICs that a switch is to be on, as far as they are new: each host and NIC is there and fit as its host says,
 // and no other switch is on it.
