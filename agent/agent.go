@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -280,6 +281,21 @@ func (a *Agent) trouble(subject string, err error) {
 		a.log.Warn("trouble", "subject", subject, "error", text)
 	}
 	a.news.tell()
+}
+
+// forgetTroubles forgets those whose subject begins with the prefix and goes on with what does not stay.
+func (a *Agent) forgetTroubles(prefix string, stays func(name string) bool) {
+	a.mu.Lock()
+	var gone []string
+	for subject := range a.troubles {
+		if name, ours := strings.CutPrefix(subject, prefix); ours && !stays(name) {
+			gone = append(gone, subject)
+		}
+	}
+	a.mu.Unlock()
+	for _, subject := range gone {
+		a.trouble(subject, nil)
+	}
 }
 
 // path is a file of the state directory.

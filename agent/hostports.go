@@ -93,6 +93,10 @@ func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot) {
 		a.trouble("host port on "+string(name), err)
 	}
 	a.trouble("host ports", a.leaveSwitches(ctx, snap))
+	a.forgetTroubles("host port on ", func(name string) bool {
+		sw := snap.Switches[fabric.SwitchID(name)]
+		return sw != nil && sw.Spec.Type == fabric.Internal
+	})
 }
 
 // joinSwitch has this host on one switch.

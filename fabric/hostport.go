@@ -3,6 +3,7 @@ package fabric
 import (
 	"crypto/sha256"
 	"fmt"
+	"strings"
 )
 
 // PortRole says what is behind a port.
@@ -40,6 +41,19 @@ func cut(name string, most int, identity string) string {
 		return name
 	}
 	return name[:most-digits] + fmt.Sprintf("%x", sha256.Sum256([]byte(identity)))[:digits]
+}
+
+// Named is the port that is meant by a name beside another port: the port of that name, or, for host-<host>, the host's own port on
+// the other one's switch. A name that means nothing is returned as it is.
+func (s *Snapshot) Named(name, beside PortID) PortID {
+	other, host := s.Ports[beside], strings.TrimPrefix(string(name), "host-")
+	if s.Ports[name] != nil || other == nil || host == string(name) {
+		return name
+	}
+	if own := HostPort(HostID(host), other.Spec.Switch); s.Ports[own] != nil {
+		return own
+	}
+	return name
 }
 
 // IsHost reports whether a host is behind the port.

@@ -27,12 +27,15 @@ func (s *Server) tracePacket(ctx context.Context, in *struct{ Body api.TraceRequ
 	if err != nil {
 		return nil, err
 	}
-	if err := traceable(v, in.Body); err != nil {
+	r := in.Body
+	r.Source = v.snap.Named(r.Source, fabric.PortID(r.Destination))
+	r.Destination = string(v.snap.Named(fabric.PortID(r.Destination), r.Source))
+	if err := traceable(v, r); err != nil {
 		return nil, err
 	}
-	path, err := s.o.Prober.Trace(ctx, in.Body)
+	path, err := s.o.Prober.Trace(ctx, r)
 	if err != nil {
-		return nil, about("port/"+string(in.Body.Source), err)
+		return nil, about("port/"+string(r.Source), err)
 	}
 	return &answer[*tracing.Path]{path}, nil
 }
