@@ -39,8 +39,8 @@ func unpack(tb testing.TB, p []byte) (u unpacked) {
 	} else {
 		u.src, _ = netip.AddrFromSlice(p[8:24])
 		u.dst, _ = netip.AddrFromSlice(p[24:40])
-		u.ecn, u.ttl, u.df = p[1]>>4, p[7], true
-		if p[0] != 0x60 || int(be16(p, 4)) != len(p)-40 || p[6] != protoUDP {
+		u.ecn, u.ttl, u.df = p[0]<<4|p[1]>>4, p[7], true
+		if p[0]>>4 != 6 || int(be16(p, 4)) != len(p)-40 || p[6] != protoUDP {
 			tb.Fatalf("outer IPv6 header of %d bytes: % x", len(p), p[:40])
 		}
 		segment = p[40:]

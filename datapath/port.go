@@ -266,7 +266,7 @@ func (d *Datapath) removePort(device string) error {
 // toCore is the port as the programs hold it. The addresses keep their places up to the last valid one.
 func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
 	c := corePort{
-		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards&guardMask) | p.MACs.bits(), Mtu: mtu,
+		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards&guardMask) | p.MACs.bits() | p.Priority.bits(), Mtu: mtu,
 		Kind: uint8(p.Kind), Mac: p.MAC, Home: uint32(p.home()),
 	}
 	for i, a := range p.Addresses {
@@ -287,7 +287,7 @@ func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 		Epoch: fabric.Epoch(c.Epoch), Generation: fabric.Revision(c.Generation),
 	}
 	p.Gate, _ = d.shared.loadGate(c.Slot)
-	p.Limits = d.shared.limitsOf(c.Slot)
+	p.Limits, p.Priority = d.shared.limitsOf(c.Slot), priorityFromCore(c.Guards)
 	if c.home() != p.VNI {
 		p.Receives = c.home()
 	}

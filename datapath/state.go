@@ -136,6 +136,8 @@ type Port struct {
 	Generation fabric.Revision
 	// Policy names the table that the port's packets are judged by; zero: there are no rules, everything passes.
 	Policy policy.Digest
+	// Priority is what becomes of its packets' priority.
+	Priority Priority
 	// MACs are what it may use beside MAC.
 	MACs MACs
 	// Limits are what the guest may send and receive at most.

@@ -13,6 +13,8 @@ type Settings struct {
 	VLAN *VLAN `json:"vlan,omitempty"`
 	// MACs say what the guest may send with beside its port's MAC, field by field.
 	MACs *MACs `json:"macs,omitempty"`
+	// Priority says whether the guest's priorities count.
+	Priority *Priority `json:"priority,omitempty"`
 	// Rate limits what the guest sends and receives; the port's direction wins over the profile's.
 	Rate *Rates `json:"rate,omitempty"`
 	// Storm limits what the guest sends to groups and to stations that nobody knows; the port's kind wins over the profile's.
@@ -35,6 +37,7 @@ type EffectiveSettings struct {
 	Guards EnforcedGuards
 	// Policies are in the order in which they are asked, each once.
 	Policies []string
+	Priority Priority
 	// MACs are what the guest may send with; Guards.MAC says whether spoofing is off.
 	MACs EffectiveMACs
 	// Rate limits what the guest sends, and what it receives.
@@ -82,7 +85,7 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	if e.DefaultAction == "" {
 		e.DefaultAction = Allow
 	}
-	e.MACs = resolveMACs(layers)
+	e.MACs, e.Priority = resolveMACs(layers), resolvePriority(layers)
 	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
 	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	for i := range e.Storm {

@@ -21,3 +21,16 @@ func TestRatesAreLimitsInBits(t *testing.T) {
 		t.Errorf("limits %+v, want %+v", got, want)
 	}
 }
+
+func TestAPortsPriorityIsItsOwnOrItsProfiles(t *testing.T) {
+	s := fleet()
+	s.Profiles = map[string]*fabric.Profile{"p": {Spec: fabric.ProfileSpec{Settings: fabric.Settings{Priority: &fabric.Priority{Trusted: true}}}}}
+	s.Switches["blue"].Spec.Profile = "p"
+	if got := plan.Wanted(s, "h1", holding("h1", "a")).Ports["tap-a"].Priority; got != (datapath.Priority{Trusted: true}) {
+		t.Errorf("by its profile: %+v", got)
+	}
+	s.Ports["a"].Spec.Priority = &fabric.Priority{DSCP: true}
+	if got := plan.Wanted(s, "h1", holding("h1", "a")).Ports["tap-a"].Priority; got != (datapath.Priority{DSCP: true}) {
+		t.Errorf("by its own: %+v", got)
+	}
+}

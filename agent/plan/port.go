@@ -66,6 +66,7 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	entry.Guards = guards(of.Guards, len(sw.SubnetsOf(of.VLAN.Home()))+len(port.Spec.Addresses) > 0)
 	entry.Generation = w.settings(port, sw, of.Profile, rules.revision)
 	entry.Limits = limits(of)
+	entry.Priority = datapath.Priority{Trusted: of.Priority.Trusted, DSCP: of.Priority.DSCP}
 	w.macs(&entry, port, of)
 	entry.Gate, entry.Epoch = w.gate(name)
 	if entry.Policy = rules.table; !rules.known {

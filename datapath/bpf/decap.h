@@ -301,7 +301,7 @@ INLINE int relay(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 	const struct peer *p = peer_of(to->peer);
 	__u32 port = to->slot;
 
-	if (!p || load_tunnel_key(skb, cfg, p, w->vni, 0))
+	if (!p || load_tunnel_key(skb, cfg, p, w->vni, 0, 0))
 		return drop(skb, w, STAGE_RELAY, p ? DROP_REDIRECT_FAILED : DROP_UNDERLAY_DOWN);
 	trace_peer(w, &p->vtep);
 	TRACE(skb, w, STAGE_RELAY, RESULT_RELAY, 0);

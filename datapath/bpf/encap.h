@@ -51,9 +51,9 @@ INLINE struct vxlan vxlan_header(__u32 vni)
 	return (struct vxlan){.flags = bswap32(VXLAN_FLAG_VNI << 24), .vni = bswap32(vni << 8)};
 }
 
-INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, const struct peer *p, __u32 vni, int fragment)
+INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, const struct peer *p, __u32 vni, __u32 tos, int fragment)
 {
-	struct bpf_tunnel_key key = {.tunnel_id = vni, .tunnel_ttl = OUTER_TTL};
+	struct bpf_tunnel_key key = {.tunnel_id = vni, .tunnel_tos = tos, .tunnel_ttl = OUTER_TTL};
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
 	skb->mark = 0; /* ours is for devices of ports, and stays on this host */
@@ -73,7 +73,7 @@ INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, cons
 /* Through the kernel's VXLAN device. */
 INLINE int to_tunnel(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p, int fragment)
 {
-	if (load_tunnel_key(skb, cfg, p, w->vni, fragment))
+	if (load_tunnel_key(skb, cfg, p, w->vni, w->tos, fragment))
 		return drop(skb, w, STAGE_ENCAP, DROP_REDIRECT_FAILED);
 	TRACE(skb, w, STAGE_ENCAP, RESULT_PASS, 0);
 	TRACE(skb, w, STAGE_UNDERLAY_OUT, RESULT_PASS, 0);

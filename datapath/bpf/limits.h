@@ -117,7 +117,7 @@ __attribute__((noinline)) int limit(struct __sk_buff *skb, struct way *w, struct
 	if (taken == TAKEN_HIGH && whose != COPY_TO_PORT && bpf_skb_ecn_set_ce(skb)) {
 		__sync_fetch_and_add(&l->marked[in], w->packets);
 		if (f)
-			f->ecn = 3;
+			f->ecn |= 3;
 	}
 	return 0;
 }

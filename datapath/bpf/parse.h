@@ -24,7 +24,7 @@ struct frame {
 	__u8 tcp_flags;
 	__u8 tcp_header;	/* length in bytes */
 	__u8 icmp_type;
-	__u8 ecn;
+	__u8 ecn;		/* and the DSCP of the outer header, where it is not 0 */
 	__u8 df;		/* must not be fragmented: DF, or IPv6 */
 	__u8 fragment;		/* is a fragment, the first one included */
 	__u8 ip;		/* 4, 6 or 0 */

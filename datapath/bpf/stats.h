@@ -18,7 +18,7 @@ struct way {
 	__u8 leaving;		/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
 	__u8 qinq;		/* it has a tag that is payload (vlan.h), */
 	__u8 pushed;		/* and that of the port it is for */
-	__u8 zero;
+	__u8 tos;		/* of the outer header, beside ECN: the DSCP in the upper six bits */
 	__u16 tag;		/* that the guest sent it with, of a trunk; 0: none */
 	__u64 rule;		/* that decided last, for its hop; 0: none */
 };

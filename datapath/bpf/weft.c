@@ -92,6 +92,31 @@ __attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct
 	return 0;
 }
 
+/* The DSCP of an IP packet, with the two bits of ECN clear. */
+INLINE __u32 dscp_of(struct __sk_buff *skb, const struct frame *f)
+{
+	__u8 first[2];
+
+	if (!f->ip || load(skb, ETH, first, 2))
+		return 0;
+	return (f->ip == 4 ? first[1] : first[0] << 4 | first[1] >> 4) & 0xfc;
+}
+
+/* What ports do that ask for something special. A priority that is trusted is the outer header's class selector (RFC 2474 4.2.2), where
+ * the packet's own DSCP is not to be copied. */
+__attribute__((noinline)) int special(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 asked)
+{
+	if (!w || !f)
+		return 0;
+	if ((asked & GUARD_SHARED) && w->traced != CAUGHT)
+		claim(skb, w, f);
+	w->tos = asked & GUARD_TRUSTED ? (skb->priority & 7) << 5 : 0;
+	if ((asked & GUARD_DSCP) && f->ip)
+		w->tos = dscp_of(skb, f);
+	f->ecn |= w->tos;
+	return 0;
+}
+
 /* Whether a guest has sent more to stations that nobody knows than its port may. */
 __attribute__((noinline)) int is_unknown_storm(struct __sk_buff *skb, struct way *w, struct frame *f)
 {
@@ -175,6 +200,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		return drop(skb, &w, STAGE_PORT_IN, DROP_PORT_UNKNOWN);
 	__u64 gate = s->gate;
 
+	skb->priority = port->guards & GUARD_TRUSTED ? skb->vlan_tci >> 13 : 0; /* a container can set one without a tag, too */
 	if ((reason = may_send(&w, gate, probe)) || (unlikely(skb->vlan_present) && (reason = enter_tagged(skb, &w))))
 		return drop(skb, &w, STAGE_PORT_IN, reason);
 	clear_frame(f);
@@ -186,8 +212,8 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	if (unlikely(is_stale(port, ifindex, version)))
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
-	if (unlikely(port->guards & GUARD_SHARED) && !probe)
-		claim(skb, &w, f);
+	if (unlikely(port->guards & GUARD_SPECIAL))
+		special(skb, &w, f, port->guards);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
 	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT))) {

@@ -44,7 +44,7 @@ __attribute__((noinline)) int leave(struct __sk_buff *skb, struct way *w)
 		return DROP;
 	if (!cfg || wire_of(w->vni, &to) || !to.ifindex || bpf_skb_load_bytes(skb, 0, mac, 6))
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
-	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid))
+	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid | (skb->priority & 7) << 13))
 		return drop(skb, w, STAGE_WIRE_OUT, DROP_PULL_FAILED);
 	skb->mark = cfg->mark | to.slot;
 	if (same_mac(mac, to.mac)) {
