@@ -42,7 +42,7 @@ func TestWhatCannotBeAppliedSaysWhy(t *testing.T) {
 		is     error
 	}{
 		"a MAC that has an owner":            {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.MAC = mac }), "spec.mac: 52:54:00:00:00:01 belongs to web-1", fabric.ErrConflict},
-		"a MAC allowed to another port":     {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.MACs = &fabric.MACs{Allowed: []fabric.MAC{mac}} }), "spec.macs.allowed[0]: 52:54:00:00:00:01 belongs to web-1", fabric.ErrConflict},
+		"a MAC allowed to another port":      {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.MACs = &fabric.MACs{Allowed: []fabric.MAC{mac}} }), "spec.macs.allowed[0]: 52:54:00:00:00:01 belongs to web-1", fabric.ErrConflict},
 		"a MAC on another switch":            {with(newPort("x", "free"), func(p *fabric.PortSpec) { p.MAC = mac }), "belongs to web-1", fabric.ErrConflict},
 		"an address that has an owner":       {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("10.10.0.5") }), "spec.addresses[0]: 10.10.0.5 belongs to web-1", fabric.ErrConflict},
 		"an address outside":                 {with(newPort("x", "blue"), func(p *fabric.PortSpec) { p.Addresses = addresses("10.11.0.5") }), "10.11.0.5 is outside 10.10.0.0/24 of switch blue", fabric.ErrInvalid},
