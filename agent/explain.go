@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -27,10 +28,10 @@ func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.
 	if !e.judge(source, r.Source, fabric.Out, tracing.StagePolicyOut) {
 		return &e.path, nil
 	}
-	target, host := e.station(r.Source)
+	target, host, missed := e.station(r.Source)
 	switch {
 	case host == "":
-		e.drop(source, r.Source, tracing.StageFDB, tracing.ReasonDstUnknown, policy.RuleRef{})
+		e.drop(source, r.Source, tracing.StageFDB, missed, policy.RuleRef{})
 		return &e.path, nil
 	case e.snap.Hosts[host] == nil || e.snap.Hosts[source] == nil:
 		return nil, fmt.Errorf("host %s or %s is not registered: %w", source, host, fabric.ErrConflict)
@@ -97,15 +98,23 @@ func (e *explanation) judge(host fabric.HostID, port fabric.PortID, d fabric.Dir
 	return false
 }
 
-// station is the port that the packet is for, and its host; no host where the source's switch has none.
-func (e *explanation) station(source fabric.PortID) (fabric.PortID, fabric.HostID) {
-	sw := e.snap.Ports[source].Spec.Switch
+// station is the port that the packet is for, and its host; no host, and the reason, where none of the source's switch has it, or
+// the one that does receives nothing of the source's segment.
+func (e *explanation) station(source fabric.PortID) (fabric.PortID, fabric.HostID, tracing.Reason) {
+	from := e.snap.Ports[source]
 	for name, port := range e.snap.Ports {
-		if port.Spec.Switch == sw && port.Spec.MAC == e.packet.DestinationMAC {
-			return name, e.snap.Locations[name].Host
+		if port.Spec.Switch != from.Spec.Switch || port.Spec.MAC != e.packet.DestinationMAC {
+			continue
+		}
+		seg, mine, its := e.snap.Segments(port), e.snap.VLAN(from), e.snap.VLAN(port)
+		if slices.Contains(seg.Heard(), e.snap.Segments(from).Sends) {
+			return name, e.snap.Locations[name].Host, tracing.ReasonDstUnknown
+		}
+		if mine != nil && its != nil && mine.PVLAN != nil && its.PVLAN != nil && mine.PVLAN.Primary == its.PVLAN.Primary {
+			return "", "", tracing.ReasonPvlan
 		}
 	}
-	return "", ""
+	return "", "", tracing.ReasonDstUnknown
 }
 
 // tunnel takes the packet from one host to another.

@@ -44,6 +44,13 @@ func explained() *fabric.Snapshot {
 	return s
 }
 
+// vlans puts a and c on VLANs of their switch.
+func vlans(s *fabric.Snapshot, a, c string) {
+	s.Switches["blue"].Spec.VLANs = []fabric.SwitchVLAN{{ID: 10, VNI: 210}, {ID: 20, VNI: 220}, {ID: 100, VNI: 300}, {ID: 101, VNI: 301, Primary: 100, Mode: fabric.Isolated}}
+	s.Ports["a"].Spec.VLAN, _ = fabric.ParseVLAN(a)
+	s.Ports["c"].Spec.VLAN, _ = fabric.ParseVLAN(c)
+}
+
 func TestExplainSaysWhatTheRulesMakeOfAPacket(t *testing.T) {
 	const into = "port.in:pass guard:pass policy.out:pass "
 	for _, c := range []struct {
@@ -56,6 +63,14 @@ func TestExplainSaysWhatTheRulesMakeOfAPacket(t *testing.T) {
 		{"the receiver's default ends it", "c", 54, nil, into + "fdb:hit encap:pass underlay.out:pass underlay.in:pass decap:pass fdb.local:hit policy.in:drop", "dropped on h2 at policy.in by default-in: policy_denied"},
 		{"a policy is not known", "b", 54, nil, into + "fdb:hit policy.in:drop", "dropped on h1 at policy.in: policy_missing"},
 		{"nobody has it", "d", 54, nil, into + "fdb:drop", "dropped on h1 at fdb: dst_unknown"},
+		{"it is in another VLAN", "c", 54, func(s *fabric.Snapshot) { vlans(s, "10", "20") }, into + "fdb:drop", "dropped on h1 at fdb: dst_unknown"},
+		{"a private VLAN keeps them apart", "c", 54, func(s *fabric.Snapshot) {
+			vlans(s, "isolated:primary=100,secondary=101", "isolated:primary=100,secondary=101")
+		}, into + "fdb:drop", "dropped on h1 at fdb: pvlan"},
+		{"the other is promiscuous", "c", 53, func(s *fabric.Snapshot) {
+			vlans(s, "isolated:primary=100,secondary=101", "promiscuous:primary=100,secondary=101")
+			s.Ports["a"].Spec.Policies, s.Ports["c"].Spec.Profile = nil, ""
+		}, into + "fdb:hit encap:pass underlay.out:pass underlay.in:pass decap:pass fdb.local:hit policy.in:pass port.out:deliver", "delivered to c on h2"},
 		{"it is on another switch", "e", 54, nil, into + "fdb:drop", "dropped on h1 at fdb: dst_unknown"},
 		{"delivered", "c", 54, func(s *fabric.Snapshot) { s.Ports["c"].Spec.Profile = "" }, into + "fdb:hit encap:pass underlay.out:pass underlay.in:pass decap:pass fdb.local:hit policy.in:pass port.out:deliver", "delivered to c on h2"},
 	} {

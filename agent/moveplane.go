@@ -64,6 +64,15 @@ func (p sourcePlane) Drain(ctx context.Context, move *fabric.Move, process int) 
 	return sum, failed
 }
 
+// tags are the VNIs of the VLANs that the port carries by their tags.
+func (k *keeper) tags(port fabric.PortID) map[fabric.VLANID]fabric.VNI {
+	if p := k.snap.Ports[port]; p != nil {
+		seg := k.snap.Segments(p)
+		return seg.Tags
+	}
+	return nil
+}
+
 // leftovers are the move's taps here, and where their frames belong.
 func (k *keeper) leftovers(move *fabric.Move, process int) []migration.Leftovers {
 	k.mu.Lock()
@@ -76,7 +85,7 @@ func (k *keeper) leftovers(move *fabric.Move, process int) []migration.Leftovers
 		at, attached := k.local.Attachments[port]
 		p, there := k.have.Ports[at.Device]
 		if attached && there && at.Kind == datapath.Tap {
-			all = append(all, migration.Leftovers{Process: process, Device: at.Device, VNI: cmp.Or(p.Receives, p.VNI), From: k.vtep, To: k.snap.Hosts[move.Spec.To].Spec.VTEP})
+			all = append(all, migration.Leftovers{Process: process, Device: at.Device, VNI: cmp.Or(p.Receives, p.VNI), Tags: k.tags(port), From: k.vtep, To: k.snap.Hosts[move.Spec.To].Spec.VTEP})
 		}
 	}
 	return all

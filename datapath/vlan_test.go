@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
 )
@@ -124,6 +125,9 @@ func TestATrunkCarriesTheVLANsItAllows(t *testing.T) {
 			trunk.tb = t
 			trunk.expectDrop(tracing.ReasonVLANNotAllowed, tagged(ether(broadcast, trunk.port.MAC, typeRARP, arp(3, trunk.port.MAC, any4, trunk.port.MAC, any4)), tags...))
 		})
+	}
+	if told := e.hosts[0].next(datapath.Alarmed); told.Port != "trunk" || told.Alarm.Reason != tracing.ReasonVLANNotAllowed {
+		t.Errorf("the event of a tag that is not allowed is %+v", told)
 	}
 	// What is on a pruned VLAN does not reach the trunk either.
 	frame := ether(broadcast, access[25][0].port.MAC, typeRARP, arp(3, access[25][0].port.MAC, any4, access[25][0].port.MAC, any4))

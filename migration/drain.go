@@ -25,8 +25,9 @@ type Leftovers struct {
 	Process int
 	// Device is the tap's name.
 	Device string
-	// VNI is the port's network, From this host's tunnel end point, To that of the guest's new host.
+	// VNI is the network of untagged frames for the guest, Tags those of a trunk's tags, From this host's tunnel end point, To that of the guest's new host.
 	VNI      fabric.VNI
+	Tags     map[fabric.VLANID]fabric.VNI
 	From, To netip.Addr
 }
 
@@ -47,7 +48,7 @@ func (l Leftovers) SendOn(ctx context.Context) (Counts, error) {
 		return Counts{}, fmt.Errorf("send what tap %s still holds to %s: %w", l.Device, l.To, err)
 	}
 	defer conn.Close()
-	tunnel := &tunnel{conn: conn, vni: l.VNI}
+	tunnel := &tunnel{conn: conn, vni: l.VNI, tags: l.Tags}
 	limited, cancel := context.WithTimeout(ctx, drainBudget)
 	defer cancel()
 	for _, fd := range taps {
@@ -165,16 +166,33 @@ const (
 type tunnel struct {
 	conn   *net.UDPConn
 	vni    fabric.VNI
+	tags   map[fabric.VLANID]fabric.VNI
 	counts Counts
+}
+
+// tag8021Q is the type of a VLAN's tag (IEEE 802.1Q 9.6).
+const tag8021Q = 0x8100
+
+// segment is the network that a frame for the guest was on, and the frame as it was there: without the tag of the guest's trunk.
+func (t *tunnel) segment(frame []byte) (fabric.VNI, []byte) {
+	if len(frame) < 18 || binary.BigEndian.Uint16(frame[12:]) != tag8021Q {
+		return t.vni, frame
+	}
+	vni, known := t.tags[fabric.VLANID(binary.BigEndian.Uint16(frame[14:])&0xfff)]
+	if !known { // a tag that is payload
+		return t.vni, frame
+	}
+	return vni, append(frame[:12:12], frame[16:]...)
 }
 
 // send sends a frame with what its header asks for done: checksum, segments.
 func (t *tunnel) send(header, frame []byte) {
 	whole := 0
 	err := finish(header, frame, func(f []byte) error {
+		vni, f := t.segment(f)
 		packet := make([]byte, vxlanHeader, vxlanHeader+len(f))
 		packet[0] = vxlanI
-		binary.BigEndian.PutUint32(packet[4:], uint32(t.vni)<<8)
+		binary.BigEndian.PutUint32(packet[4:], uint32(vni)<<8)
 		if _, err := t.conn.Write(append(packet, f...)); err != nil {
 			return err
 		}

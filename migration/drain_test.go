@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
 )
 
 // TestLeftoversOfATapAreSentOn fills the queue of a real tap whose reader has stopped and finds every frame at the new host.
@@ -100,5 +101,25 @@ func TestLeftoversOfATapThatIsNotOpen(t *testing.T) {
 	}
 	if _, err := (Leftovers{Process: 1 << 30, Device: "none", From: here, To: here}).SendOn(t.Context()); err == nil {
 		t.Error("no error for a process that does not exist")
+	}
+}
+
+func TestALeftoverOfATrunkIsSentOnItsVLAN(t *testing.T) {
+	out := &tunnel{vni: 7, tags: map[fabric.VLANID]fabric.VNI{20: 1020}}
+	frame := []byte("\x52\x54\x00\x00\x00\x01\x52\x54\x00\x00\x00\x02\x08\x00packet")
+	tagged := func(tag string) []byte { return append(append(bytes.Clone(frame[:12]), tag...), frame[12:]...) }
+	for claim, c := range map[string]struct {
+		frame, want []byte
+		vni         fabric.VNI
+	}{
+		"untagged":              {frame, frame, 7},
+		"tagged":                {tagged("\x81\x00\xa0\x14"), frame, 1020},
+		"with a tag as payload": {tagged("\x81\x00\x00\x07"), tagged("\x81\x00\x00\x07"), 7},
+		"with both":             {tagged("\x81\x00\x00\x14\x81\x00\x00\x07"), tagged("\x81\x00\x00\x07"), 1020},
+		"cut short":             {frame[:14], frame[:14], 7},
+	} {
+		if vni, got := out.segment(bytes.Clone(c.frame)); vni != c.vni || !bytes.Equal(got, c.want) {
+			t.Errorf("%s: VNI %d, % x, want %d, % x", claim, vni, got, c.vni, c.want)
+		}
 	}
 }

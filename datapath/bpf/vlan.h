@@ -3,7 +3,9 @@
 #ifndef WEFT_VLAN_H
 #define WEFT_VLAN_H
 
+#include "judge.h"
 #include "guard.h"
+#include "limits.h"
 
 enum { VLAN_ID = 0xfff };
 
@@ -39,8 +41,10 @@ __attribute__((noinline)) int enter_tagged(struct __sk_buff *skb, struct way *w)
 		return 0;
 	}
 	on = membership(w->slot, w->vni);
-	if (!on || !(on->flags & SEGMENT_QINQ))
+	if (!on || !(on->flags & SEGMENT_QINQ)) {
+		alarm(skb, w->slot, DROP_VLAN_NOT_ALLOWED);
 		return DROP_VLAN_NOT_ALLOWED;
+	}
 	w->qinq = 1;
 	return 0;
 }
