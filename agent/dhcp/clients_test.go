@@ -33,7 +33,7 @@ type link struct {
 }
 
 // newLink makes them, and has the host answer.
-func newLink(t *testing.T, c Config) *link {
+func newLink(t testing.TB, c Config) *link {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root (make test)")
@@ -92,7 +92,7 @@ func (l *link) up(t *testing.T) {
 	t.Fatal("the guest has no link-local address")
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Error(err)

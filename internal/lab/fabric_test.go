@@ -27,7 +27,7 @@ var program = sync.OnceValues(func() (string, error) {
 })
 
 // live makes a lab with agents that goes with the test, and a switch "blue" on it.
-func live(t *testing.T, o Options) *Lab {
+func live(t testing.TB, o Options) *Lab {
 	t.Helper()
 	if err := NeedRoot(); err != nil {
 		t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 )
 
 // served makes the internal switch blue with NAT, and a guest on it whose addresses are taken away: it is to ask for them.
-func served(t *testing.T, l *Lab, spec fabric.SwitchSpec) {
+func served(t testing.TB, l *Lab, spec fabric.SwitchSpec) {
 	t.Helper()
 	c, err := l.Client("h1")
 	if err != nil {
