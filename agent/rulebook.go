@@ -33,8 +33,27 @@ func (b *rulebook) of(snap *fabric.Snapshot) map[policy.RuleID]fabric.RuleHits {
 			}
 		}
 	}
+	if snap != nil {
+		for _, p := range snap.Ports {
+			addMeters(names, p.Spec.Meters)
+		}
+		for _, p := range snap.Profiles {
+			addMeters(names, p.Spec.Meters)
+		}
+	}
 	b.snap, b.names = snap, names
 	return names
+}
+
+// addMeters adds the names of the rules that meters come to.
+func addMeters(names map[policy.RuleID]fabric.RuleHits, meters []fabric.PrefixMeter) {
+	p := fabric.Metering(meters)
+	if p == nil {
+		return
+	}
+	for _, r := range p.Spec.Rules {
+		names[policy.ID(p.Metadata.Name, r.Name)] = fabric.RuleHits{Policy: p.Metadata.Name, Rule: r.Name}
+	}
 }
 
 // defaultName is what the hits of a default action are shown under.

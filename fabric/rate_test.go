@@ -86,3 +86,19 @@ func TestAPortsStormLimitWinsOverItsProfilesByKind(t *testing.T) {
 		}
 	}
 }
+
+func TestMetersThatCountTwiceAreRefused(t *testing.T) {
+	for spec, want := range map[string]string{
+		"[{prefix: 10.0.0.0/8}, {prefix: 10.1.0.0/16, direction: in}]":                "",
+		"[{prefix: 10.0.0.0/8, direction: in}, {prefix: 10.0.0.0/8, direction: out}]": "",
+		"[{prefix: 10.0.0.0/8, direction: in}, {prefix: 10.0.0.0/8}]":                 "spec.meters[1]: 10.0.0.0/8 is metered",
+		"[{prefix: 10.0.0.1/8}]":                 "host bits",
+		"[{direction: in}]":                      "spec.meters[0].prefix",
+		"[{prefix: 10.0.0.0/8, direction: inn}]": "did you mean \"in\"",
+	} {
+		_, err := Decode("meters.yaml", []byte("apiVersion: weft/v1\nkind: Profile\nmetadata: {name: gold}\nspec: {meters: "+spec+"}\n"))
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", spec, err, want)
+		}
+	}
+}

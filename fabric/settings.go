@@ -13,6 +13,8 @@ type Settings struct {
 	VLAN *VLAN `json:"vlan,omitempty"`
 	// MACs say what the guest may send with beside its port's MAC, field by field.
 	MACs *MACs `json:"macs,omitempty"`
+	// Meters count what the guest exchanges with prefixes. A list is one field: a port that has it takes nothing of its profile's.
+	Meters []PrefixMeter `json:"meters,omitzero"`
 	// Priority says whether the guest's priorities count.
 	Priority *Priority `json:"priority,omitempty"`
 	// Rate limits what the guest sends and receives; the port's direction wins over the profile's.
@@ -28,6 +30,7 @@ func (s *Settings) check(f *Findings) {
 		s.VLAN.check(f, "spec.vlan")
 	}
 	s.checkMACs(f)
+	s.checkMeters(f)
 	s.Rate.check(f)
 	s.Storm.check(f)
 }
@@ -38,6 +41,7 @@ type EffectiveSettings struct {
 	// Policies are in the order in which they are asked, each once.
 	Policies []string
 	Priority Priority
+	Meters   []PrefixMeter
 	// MACs are what the guest may send with; Guards.MAC says whether spoofing is off.
 	MACs EffectiveMACs
 	// Rate limits what the guest sends, and what it receives.
@@ -85,7 +89,7 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	if e.DefaultAction == "" {
 		e.DefaultAction = Allow
 	}
-	e.MACs, e.Priority = resolveMACs(layers), resolvePriority(layers)
+	e.MACs, e.Priority, e.Meters = resolveMACs(layers), resolvePriority(layers), resolveMeters(layers)
 	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
 	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	for i := range e.Storm {

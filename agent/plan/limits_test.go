@@ -1,6 +1,8 @@
 package plan_test
 
 import (
+	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/weftnet/weft/agent/plan"
@@ -32,5 +34,26 @@ func TestAPortsPriorityIsItsOwnOrItsProfiles(t *testing.T) {
 	s.Ports["a"].Spec.Priority = &fabric.Priority{DSCP: true}
 	if got := plan.Wanted(s, "h1", holding("h1", "a")).Ports["tap-a"].Priority; got != (datapath.Priority{DSCP: true}) {
 		t.Errorf("by its own: %+v", got)
+	}
+}
+
+func TestMetersAreAskedBeforePoliciesAndDecideNothing(t *testing.T) {
+	s := judged()
+	meters := []fabric.PrefixMeter{{Prefix: netip.MustParsePrefix("10.0.0.0/8")}, {Prefix: netip.MustParsePrefix("10.1.0.0/16"), Direction: fabric.In}}
+	s.Ports["a"].Spec.Meters = meters
+	port, source := tableOf(t, s)
+	if source == nil || len(source.Policies) != 4 || source.Policies[0].Metadata.Name != fabric.MeterPolicy || port.Gate != datapath.Open {
+		t.Fatalf("the port is judged by %+v", source)
+	}
+	var names []string
+	for _, r := range source.Policies[0].Spec.Rules {
+		names = append(names, r.Name)
+	}
+	if want := []string{"in 10.1.0.0/16", "in 10.0.0.0/8", "out 10.0.0.0/8"}; !slices.Equal(names, want) {
+		t.Errorf("meters %q, want %q", names, want)
+	}
+	s.Profiles["p"].Spec.Meters, s.Ports["a"].Spec.Meters = meters[:1], []fabric.PrefixMeter{}
+	if _, source := tableOf(t, s); len(source.Policies) != 3 {
+		t.Errorf("a port that says it has no meters has its profile's")
 	}
 }

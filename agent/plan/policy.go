@@ -14,6 +14,7 @@ type judged struct {
 	policies string // the names, joined by newlines
 	action   fabric.Action
 	vni      fabric.VNI
+	meters   string // their rules' names, joined by newlines
 }
 
 // ruled is what a list comes to.
@@ -25,10 +26,16 @@ type ruled struct {
 
 // rules is what judges a port; its table is put on the list of those that are wanted.
 func (w *wanted) rules(of fabric.EffectiveSettings, vni fabric.VNI) ruled {
-	key := judged{strings.Join(of.Policies, "\n"), of.DefaultAction, vni}
+	metering := fabric.Metering(of.Meters)
+	key := judged{strings.Join(of.Policies, "\n"), of.DefaultAction, vni, ""}
+	if metering != nil {
+		for _, r := range metering.Spec.Rules {
+			key.meters += r.Name + "\n"
+		}
+	}
 	r, done := w.judged[key]
 	if !done {
-		r = w.ruled(of.Policies, of.DefaultAction, vni)
+		r = w.ruled(of, metering, vni)
 		w.judged[key] = r
 	}
 	r.known = r.known && of.Known
@@ -39,10 +46,13 @@ func (w *wanted) rules(of fabric.EffectiveSettings, vni fabric.VNI) ruled {
 }
 
 // ruled makes the table of a list.
-func (w *wanted) ruled(names []string, action fabric.Action, vni fabric.VNI) (r ruled) {
-	source := &policy.Source{Default: action, VNI: vni, Groups: map[string][]netip.Prefix{}}
+func (w *wanted) ruled(of fabric.EffectiveSettings, metering *fabric.Policy, vni fabric.VNI) (r ruled) {
+	source := &policy.Source{Default: of.DefaultAction, VNI: vni, Groups: map[string][]netip.Prefix{}}
 	r.known = true
-	for _, name := range names {
+	if metering != nil { // first: a policy's meters count what these do not
+		source.Policies = append(source.Policies, metering)
+	}
+	for _, name := range of.Policies {
 		p := w.snap.Policies[name]
 		if p == nil {
 			r.known = false
