@@ -235,7 +235,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
-		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -47,6 +47,8 @@ func (g *ground) open(context.Context, Config, *slog.Logger) (machine, error) {
 // NICs are none: nothing of this machine is on a wire.
 func (g *ground) NICs(func(string) bool) ([]fabric.NICStatus, error) { return nil, nil }
 
+func (g *ground) Announce(context.Context, string) error { return nil }
+
 func (g *ground) Apply(ctx context.Context, c datapath.Change) error {
 	g.mu.Lock()
 	g.applied++

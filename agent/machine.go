@@ -48,6 +48,8 @@ type Probes interface {
 	Arm(ctx context.Context, label uint64, session uint16, ttl time.Duration) error
 	Disarm(ctx context.Context, label uint64) error
 	Inject(ctx context.Context, device string, frame []byte) error
+	// Announce tells the network where a guest is now.
+	Announce(ctx context.Context, device string) error
 }
 
 // Links are the network devices of the host.
@@ -190,6 +192,7 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 	case datapath.PortOpened:
 		a.emit(a.event("port.opened", object, fmt.Sprintf("The guest's first frame has opened port %s on host %s.", e.Port, a.config.Host)))
 		a.opened.tell(e.Port, e.Time)
+		a.announceOnWire(ctx, e)
 		a.keeper.check(ctx)
 	case datapath.Repaired:
 		a.metrics.Repaired("program", 1)
@@ -239,6 +242,9 @@ func byName(sides ...map[tracing.Reason]uint64) map[string]uint64 {
 func hostDrops(h datapath.HostCounters) map[string]uint64 {
 	sides := []map[tracing.Reason]uint64{}
 	for _, c := range []datapath.Counters{h.Underlay, h.Tunnel, h.Nowhere} {
+		sides = append(sides, c.DropsIn, c.DropsOut)
+	}
+	for _, c := range h.Uplinks {
 		sides = append(sides, c.DropsIn, c.DropsOut)
 	}
 	return byName(sides...)

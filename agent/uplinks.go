@@ -10,7 +10,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // uplinks is what the keeper knows of NICs: this host's, and what the other hosts report of theirs.
@@ -210,4 +212,37 @@ func (k *keeper) uplinkProblems() (problems []string) {
 		}
 	}
 	return problems
+}
+
+// announceOnWire tells the wire where a guest is that has just moved here, whatever it has said first itself.
+func (a *Agent) announceOnWire(ctx context.Context, e datapath.Event) {
+	snap := a.Latest()
+	if snap == nil || snap.Ports[e.Port] == nil {
+		return
+	}
+	if sw := snap.Switches[snap.Ports[e.Port].Spec.Switch]; sw == nil || len(sw.Spec.Uplinks) == 0 {
+		return
+	}
+	if err := a.machine.Announce(ctx, e.Device); err != nil {
+		a.log.Warn("the wire learns where a guest is when it speaks", tracing.KeyPort, e.Port, "error", err)
+	}
+}
+
+// watchUplinks tells of guests' MACs that come in from the wire, once a minute at most for each NIC.
+func (a *Agent) watchUplinks(ctx context.Context) error {
+	seen, told := map[string]uint64{}, map[string]time.Time{}
+	return every(ctx, checkEvery, func() {
+		h, err := a.machine.Host(ctx)
+		if err != nil {
+			return // whoever repairs the datapath says so
+		}
+		for device, c := range h.Uplinks {
+			n := c.DropsIn[tracing.ReasonOwnMACOnWire]
+			if n > seen[device] && time.Since(told[device]) > time.Minute {
+				told[device] = time.Now()
+				a.emit(a.event("uplink.own-mac", "", fmt.Sprintf("The wire at %s brings frames with the MAC of a guest that runs here (%d so far): there is a loop, or another machine uses it.", device, n)))
+			}
+			seen[device] = n
+		}
+	})
 }

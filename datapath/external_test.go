@@ -452,3 +452,92 @@ func TestAGuestsMACFromTheWireIsDropped(t *testing.T) {
 		t.Fatalf("%d frames with a guest's MAC were dropped, want 2", n)
 	}
 }
+
+func TestTheWireLearnsOfANewCarrier(t *testing.T) {
+	w := newWorld(t, 3, false)
+	w.load()
+	l := w.newLAN()
+	l.quiet()
+	dependant := w.hosts[1]
+	guest := w.tap(dependant, 3, 0)
+	for _, h := range []*host{w.hosts[0], w.hosts[2]} {
+		h.adopt(true)
+	}
+	by := func(h *host) {
+		dependant.apply(datapath.Change{Put: datapath.State{Wires: map[fabric.VNI]datapath.Wire{vni: {Carrier: h.vtep}}}})
+	}
+	only := func(h *host) {
+		for _, other := range w.hosts {
+			dependant.apply(datapath.Change{Delete: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: other.vtep}: {}}}})
+		}
+		dependant.apply(datapath.Change{Put: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: h.vtep}: {}}}})
+		by(h)
+	}
+	for _, h := range []*host{w.hosts[0], w.hosts[2]} {
+		for _, other := range w.hosts {
+			h.apply(datapath.Change{Delete: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: other.vtep}: {}}}})
+		}
+	}
+	machine := l.listen("eth0", l.machine)
+	said := ether(broadcast, mac(3), typeRARP, arp(3, mac(3), any4, mac(3), any4))
+	said = append(said, make([]byte, 60-len(said))...)
+	only(w.hosts[0])
+	if n := machine.count(said); n != 0 {
+		t.Fatalf("%d announcements before anything has changed", n)
+	}
+	only(w.hosts[2])
+	heard := 0
+	eventually(t, "the wire hears of the guest once", func() bool { heard += machine.count(said); return heard == 1 })
+	guest.silent()
+}
+
+func TestStationsOnTheWireAreRemembered(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	l, h := w.newLAN(), w.hosts[0]
+	l.quiet()
+	w.tap(h, 1, 0)
+	h.adopt(true)
+	machine := l.listen("eth0", l.machine)
+	machine.send(ether(mac(1), mac(101), 0x88b5, make([]byte, 60)))
+	machine.send(ether(broadcast, mac(102), 0x88b5, make([]byte, 60)))
+	machine.send(ether(mac(9), mac(103), 0x88b5, make([]byte, 60))) // for nobody here
+	heard, err := h.Heard(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range map[int]bool{101: true, 102: true, 103: false, 1: false} {
+		station, there := heard[datapath.FDBKey{VNI: vni, MAC: mac(n)}]
+		if there != want || there && station.Device != "eth1" {
+			t.Errorf("station %d is remembered: %v, at %q", n, there, station.Device)
+		}
+	}
+	const flood = 40_000 // more than the core remembers
+	for n := range flood {
+		from := fabric.MAC{2, 1, 0, byte(n >> 16), byte(n >> 8), byte(n)}
+		machine.send(ether(mac(1), from, 0x88b5, make([]byte, 60)))
+	}
+	if heard, err = h.Heard(t.Context()); err != nil || len(heard) > 16384 || len(heard) < 1024 {
+		t.Fatalf("%d stations are remembered of %d: %v", len(heard), flood, err)
+	}
+}
+
+func TestUninstallingLeavesTheNICAsItWas(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	l, h := w.newLAN(), w.hosts[0]
+	h.adopt(true)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	h.Datapath = nil
+	w.in(h.ns, func() error { return datapath.Uninstall(h.pinDir) })
+	w.in(h.ns, func() error {
+		d, err := nic.Find("eth1")
+		if d.Promiscuous {
+			t.Error("it is still promiscuous")
+		}
+		return err
+	})
+	w.ping(l.machine, hostAddress(0), true)
+}

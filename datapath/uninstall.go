@@ -39,6 +39,9 @@ func Uninstall(pinDir string) error {
 	if err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
+	if err := p.releaseUplinks(); err != nil {
+		return fmt.Errorf("uninstall the datapath: %w", err)
+	}
 	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(TunnelDevice), nic.TakeHeadroom()); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
@@ -65,6 +68,33 @@ func (p pins) lowerPorts() error {
 	for entries.Next(&ifindex, &c) {
 		if now, there := devices[int(ifindex)]; there {
 			if err := nic.SetDownIfThere(now.Name); err != nil {
+				return err
+			}
+		}
+	}
+	return entries.Err()
+}
+
+// releaseUplinks ends promiscuous mode on the NICs that took it for a switch.
+func (p pins) releaseUplinks() error {
+	uplinks, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, "maps", "uplinks_v1"), nil)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer uplinks.Close()
+	devices, err := nic.Devices()
+	if err != nil {
+		return err
+	}
+	var ifindex uint32
+	var u coreUplink
+	entries := uplinks.Iterate()
+	for entries.Next(&ifindex, &u) {
+		if now, there := devices[int(ifindex)]; there && u.Flags&uplinkWasPromisc == 0 {
+			if err := nic.SetPromiscuous(now.Name, false); err != nil {
 				return err
 			}
 		}

@@ -26,7 +26,8 @@ func (d *Datapath) putWire(vni fabric.VNI, w Wire) error {
 	} else if err := d.byUplink(next, w); err != nil {
 		return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
 	}
-	if was := d.wires[vni]; was != nil && was.Ifindex != 0 && (was.Ifindex != next.Ifindex || was.Vid != next.Vid) {
+	was := d.wires[vni]
+	if was != nil && was.Ifindex != 0 && (was.Ifindex != next.Ifindex || was.Vid != next.Vid) {
 		if err := d.deleteWire(vni); err != nil {
 			return err
 		}
@@ -35,7 +36,13 @@ func (d *Datapath) putWire(vni fabric.VNI, w Wire) error {
 		return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
 	}
 	d.wires[vni] = next
-	return errors.Join(d.markNetwork(vni, next.Ifindex != 0), d.listen(vni, next))
+	if err := errors.Join(d.markNetwork(vni, next.Ifindex != 0), d.listen(vni, next)); err != nil {
+		return err
+	}
+	if was != nil && (was.Ifindex != next.Ifindex || was.Peer != next.Peer) {
+		d.announceAll(vni)
+	}
+	return nil
 }
 
 // byUplink fills in what the NIC says.
