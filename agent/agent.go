@@ -283,6 +283,13 @@ func (a *Agent) trouble(subject string, err error) {
 	a.news.tell()
 }
 
+// troubled reports whether something goes wrong with the subject.
+func (a *Agent) troubled(subject string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.troubles[subject] != ""
+}
+
 // forgetTroubles forgets those whose subject begins with the prefix and goes on with what does not stay.
 func (a *Agent) forgetTroubles(prefix string, stays func(name string) bool) {
 	a.mu.Lock()

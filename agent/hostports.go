@@ -90,14 +90,35 @@ func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot) {
 		if ctx.Err() != nil {
 			return
 		}
-		a.trouble("host port on "+string(name), err)
+		a.trouble(joining+string(name), err)
 	}
 	a.trouble("host ports", a.leaveSwitches(ctx, snap))
-	a.forgetTroubles("host port on ", func(name string) bool {
+	a.forgetTroubles(joining, func(name string) bool {
 		sw := snap.Switches[fabric.SwitchID(name)]
 		return sw != nil && sw.Spec.Type == fabric.Internal
 	})
 }
+
+// joined is the newest revision up to which this host is on every internal switch: a switch is in force here when the host's own port
+// is plugged in. One that the host cannot join keeps nothing else back; the status says why.
+func (a *Agent) joined(newest fabric.Revision) fabric.Revision {
+	snap := a.keeper.snapshot()
+	if a.machine.HostEnds == nil || snap == nil {
+		return newest
+	}
+	for id, sw := range snap.Switches {
+		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 {
+			continue
+		}
+		if _, attached := a.keeper.attachment(fabric.HostPort(a.config.Host, id)); !attached && !a.troubled(joining+string(id)) {
+			newest = min(newest, sw.Metadata.Revision-1)
+		}
+	}
+	return newest
+}
+
+// joining is what the subject of a trouble with a switch begins with.
+const joining = "host port on "
 
 // joinSwitch has this host on one switch.
 func (a *Agent) joinSwitch(ctx context.Context, snap *fabric.Snapshot, sw *fabric.Switch) error {

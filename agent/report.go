@@ -66,6 +66,7 @@ func (a *Agent) say(ctx context.Context, s fabric.HostStatus) error {
 func (a *Agent) Status() fabric.HostStatus {
 	s := a.keeper.status()
 	contested(&s, a.machine.Contests())
+	s.Generation = a.joined(s.Generation)
 	a.mu.Lock()
 	for _, subject := range slices.Sorted(maps.Keys(a.troubles)) {
 		s.Problems = append(s.Problems, a.troubles[subject])
