@@ -34,7 +34,7 @@ func (h *history) step(t *rapid.T) {
 	name := rapid.SampledFrom(portNames).Draw(t, "port")
 	loc, held := s.Locations[name]
 	host := rapid.SampledFrom(hostNames).Draw(t, "host")
-	switch act := rapid.SampledFrom([]string{"create", "create", "delete", "claim", "claim", "grant", "commit", "rollback", "settle", "guard", "host", "plug", "unplug", "stop"}).Draw(t, "act"); {
+	switch act := rapid.SampledFrom([]string{"create", "create", "delete", "claim", "claim", "grant", "commit", "rollback", "settle", "guard", "vlan", "vlan", "host", "plug", "unplug", "stop"}).Draw(t, "act"); {
 	case act == "create" && s.Ports[name] == nil:
 		i := byte(len(name)) + name[0]
 		s.Ports[name] = &fabric.Port{Metadata: fabric.Metadata{Name: string(name), Revision: s.Revision}, Spec: fabric.PortSpec{
@@ -62,6 +62,8 @@ func (h *history) step(t *rapid.T) {
 		port, on := *s.Ports[name], rapid.Bool().Draw(t, "on")
 		port.Metadata.Revision, port.Spec.Guards.MAC = s.Revision, &on
 		s.Ports[name] = &port
+	case act == "vlan" && s.Ports[name] != nil:
+		s.Ports[name] = onVLAN(s.Ports[name], rapid.SampledFrom(vlanSettings).Draw(t, "vlan"), s.Revision)
 	case act == "host":
 		if s.Hosts[host] != nil && host != "h1" {
 			delete(s.Hosts, host)
@@ -80,6 +82,7 @@ func (h *history) step(t *rapid.T) {
 
 func newHistory() *history {
 	snap := fleet()
+	snap.Switches["blue"].Spec.VLANs = listedVLANs
 	snap.Ports, snap.Locations = map[fabric.PortID]*fabric.Port{}, map[fabric.PortID]fabric.Location{}
 	return &history{snap: snap, local: plan.Local{VTEP: vtep["h1"], Attachments: map[fabric.PortID]plan.Attachment{},
 		Handoffs: map[fabric.PortID]plan.Handoff{}, Staged: map[fabric.PortID]fabric.MoveID{}}}

@@ -144,11 +144,6 @@ func (d *draft) untouched(below string) {
 	d.conds[below] = clientv3.Compare(clientv3.ModRevision(below), "<", d.rev+1).WithPrefix()
 }
 
-// empty makes the commit depend on there being no record below a prefix.
-func (d *draft) empty(below string) {
-	d.conds[below] = clientv3.Compare(clientv3.CreateRevision(below), "=", 0).WithPrefix()
-}
-
 // put writes a record; the commit depends on it being as it was read.
 func (d *draft) put(k string, value []byte) error {
 	if _, err := d.stored(k); err != nil {
