@@ -66,6 +66,9 @@ func (a *app) describe(ctx context.Context, r api.Resource, name string) error {
 		a.describeDrops(o.Status)
 		a.describeHits(o.Status.Rules)
 	case *fabric.Host:
+		for i := range o.Status.NICs {
+			fmt.Fprintf(a.out, "%-12s %s\n", "NIC", nicLine(&o.Status.NICs[i]))
+		}
 		for _, p := range o.Status.Problems {
 			fmt.Fprintf(a.out, "%-12s %s\n", "Problem", p)
 		}

@@ -118,3 +118,34 @@ func planOf(sw *fabric.Switch, h *fabric.Host, name string, plan bool) (lines []
 	}
 	return lines
 }
+
+// nicLine is one NIC of a host in a line.
+func nicLine(n *fabric.NICStatus) string {
+	words := []string{n.Name}
+	switch {
+	case !n.Up:
+		words = append(words, "down")
+	case !n.Carrier:
+		words = append(words, "no link")
+	default:
+		words = append(words, "up")
+	}
+	if n.Speed > 0 {
+		words = append(words, fmt.Sprintf("%d Mbit/s", n.Speed))
+	}
+	words = append(words, fmt.Sprintf("MTU %d", n.MTU))
+	words = append(words, n.Addresses...)
+	if n.Underlay {
+		words = append(words, "underlay")
+	}
+	if n.Wireless {
+		words = append(words, "wireless")
+	}
+	if n.Bridge != "" {
+		words = append(words, "member of "+n.Bridge)
+	}
+	if n.Switch != "" {
+		words = append(words, "switch "+string(n.Switch))
+	}
+	return strings.Join(words, ", ")
+}
