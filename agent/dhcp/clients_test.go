@@ -279,3 +279,42 @@ func TestAnAddressThatIsDeclinedIsNoticed(t *testing.T) {
 		t.Error("nobody was told")
 	}
 }
+
+// networkd runs systemd-networkd in mounts of its own, where it finds nothing of this machine's.
+const networkd = `set -e
+mount -t tmpfs tmpfs /run/systemd
+mount -t tmpfs tmpfs /etc/systemd/network
+mkdir -p /run/systemd/netif /run/systemd/notify
+chown systemd-network:systemd-network /run/systemd/netif
+mount -t sysfs -o ro sysfs /sys
+printf '[Match]\nName=eth0\n[Network]\nDHCP=yes\nIPv6AcceptRA=yes\nLinkLocalAddressing=ipv6\n[DHCPv4]\nUseMTU=yes\n' > /etc/systemd/network/eth0.network
+exec /lib/systemd/systemd-networkd
+`
+
+func TestNetworkdConfiguresItselfWithBothFamilies(t *testing.T) {
+	l := newLink(t, config())
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	must(t, err)
+	defer log.Close()
+	must(t, os.MkdirAll("/etc/systemd/network", 0o755))
+	cmd := exec.Command("unshare", "-m", "sh", "-c", networkd)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.Env = append(os.Environ(), "SYSTEMD_LOG_LEVEL=debug")
+	must(t, l.guest.Start(cmd))
+	defer func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }()
+	deadline := time.Now().Add(patience)
+	for {
+		addresses, routes := l.run(t, "ip", "-o", "address", "show", "dev", "eth0"), l.run(t, "ip", "route")+l.run(t, "ip", "-6", "route")
+		if strings.Contains(addresses, "10.10.0.11/24") && strings.Contains(addresses, "fd00:10::11/128") && strings.Contains(routes, "default via 10.10.0.1 ") &&
+			strings.Contains(routes, "192.168.9.0/24 via 10.10.0.9") && strings.Contains(routes, "default via "+linkLocal(config().GatewayMAC).String()) {
+			break
+		}
+		if time.Now().After(deadline) {
+			said, _ := os.ReadFile(log.Name())
+			t.Fatalf("networkd has made\n%s\n%s\nthe server's counts: %+v\n%s", addresses, routes, l.Counts(), said)
+		}
+	}
+	if said := l.run(t, "ip", "link", "show", "dev", "eth0"); !strings.Contains(said, "mtu 1450") {
+		t.Errorf("the MTU was not taken: %s", said)
+	}
+}
