@@ -12,12 +12,14 @@ import (
 	"runtime/debug"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/weftnet/weft/agent/server"
+	"github.com/weftnet/weft/agent/services"
 	"github.com/weftnet/weft/agent/trial"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/identity"
@@ -58,7 +60,9 @@ type Agent struct {
 	// news is told whenever something about the host may have changed.
 	news    *news
 	closers []func() error
-	begun   time.Time
+	// served is set while the services of internal switches run.
+	served atomic.Pointer[services.Keeper]
+	begun  time.Time
 
 	mu sync.Mutex
 	// newest is the latest snapshot from the store, held or not.

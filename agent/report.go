@@ -188,6 +188,9 @@ func (r reading) Reading(ctx context.Context) (export.Reading, error) {
 	}
 	s.Ports = counted(s.Ports, counters)
 	out := export.Reading{Status: s, Drops: hostDrops(host), PolicyAge: a.age()}
+	if k := a.served.Load(); k != nil {
+		out.Services = k.Counts()
+	}
 	alive := a.Alive()
 	if snap := a.Latest(); snap != nil {
 		for id := range snap.Hosts {

@@ -21,6 +21,7 @@ func (a *Agent) keepServices(ctx context.Context) error {
 		Notify: func(kind, object, text string) { a.emit(a.event(kind, object, text)) },
 	})
 	defer func() { a.trouble("services", k.Close()) }()
+	a.served.Store(k)
 	for ctx.Err() == nil {
 		change := a.news.wait()
 		if snap := a.keeper.snapshot(); snap != nil {

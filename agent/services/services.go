@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"runtime/debug"
 	"slices"
+	"sync"
 
 	"github.com/weftnet/weft/agent/dhcp"
 	"github.com/weftnet/weft/agent/dns"
@@ -33,10 +34,13 @@ type Options struct {
 	Trouble func(subject string, err error)
 }
 
-// Keeper keeps the servers and the NAT table as the records say. Its methods are called by one goroutine.
+// Keeper keeps the servers and the NAT table as the records say. Its methods but Counts are called by one goroutine, which alone
+// changes servers, with mu.
 type Keeper struct {
-	o       Options
-	table   nat.Table
+	o     Options
+	table nat.Table
+
+	mu      sync.Mutex
 	servers map[string]*running
 }
 
@@ -108,10 +112,10 @@ func (k *Keeper) keep(ctx context.Context, subject string, s service) error {
 		select {
 		case failed = <-r.ended:
 			failed = cmp.Or(failed, errors.New("it has ended"))
-			delete(k.servers, subject)
+			k.set(subject, nil)
 			_ = r.Close()
 		default:
-			if r.index == device.Index && r.renew(s.config) {
+			if r.index == device.Index && k.renew(r, s.config) {
 				return nil
 			}
 			if err := k.stop(subject); err != nil {
@@ -123,12 +127,14 @@ func (k *Keeper) keep(ctx context.Context, subject string, s service) error {
 	if err != nil {
 		return errors.Join(failed, err)
 	}
-	k.servers[subject] = start(ctx, opened, device.Index, s.config)
+	k.set(subject, start(ctx, opened, device.Index, s.config))
 	return failed
 }
 
 // renew gives a server that runs another configuration. It reports false where that needs another server.
-func (r *running) renew(config any) bool {
+func (k *Keeper) renew(r *running, config any) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	if reflect.DeepEqual(r.config, config) {
 		return true
 	}
@@ -161,13 +167,24 @@ func start(ctx context.Context, s server, index int, config any) *running {
 	return r
 }
 
+// set remembers a server, or that there is none.
+func (k *Keeper) set(subject string, r *running) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if r == nil {
+		delete(k.servers, subject)
+		return
+	}
+	k.servers[subject] = r
+}
+
 // stop ends a server, if it runs.
 func (k *Keeper) stop(subject string) error {
 	r := k.servers[subject]
 	if r == nil {
 		return nil
 	}
-	delete(k.servers, subject)
+	k.set(subject, nil)
 	r.cancel()
 	return errors.Join(<-r.ended, r.Close())
 }

@@ -29,6 +29,14 @@ type Reading struct {
 	PolicyAge time.Duration
 	// Peers is how many other hosts gossip calls alive; PeersWanted how many the fabric has.
 	Peers, PeersWanted int
+	// Services are what guests of internal switches were answered.
+	Services []ServiceCount
+}
+
+// ServiceCount is how often a service on a device has ended a request in one way.
+type ServiceCount struct {
+	Service, Device, Result string
+	Count                   uint64
 }
 
 // Metrics is this host's metrics, all named weft_*, with Go's and the process's own.
@@ -127,6 +135,7 @@ var (
 	descPackets    = desc("port_packets_total", "Packets of a port; rx is from the guest, tx to the guest.", "port", "direction")
 	descBytes      = desc("port_bytes_total", "Bytes of a port; rx is from the guest, tx to the guest.", "port", "direction")
 	descDrops      = desc("drops_total", "Dropped packets by reason; port is empty for those of no port.", "port", "reason", "class")
+	descServices   = desc("service_requests_total", "What guests of internal switches asked of a service, by how it ended; of NAT, packets by rule.", "service", "device", "result")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -139,7 +148,7 @@ type scraper struct{ metrics *Metrics }
 // Describe names all metrics, so that a name taken twice is found at start.
 func (s *scraper) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descUp, descGeneration, descReady, descProblems, descAge, descPeers, descPorts, descPackets, descBytes, descDrops,
+		descUp, descGeneration, descReady, descProblems, descAge, descPeers, descPorts, descPackets, descBytes, descDrops, descServices,
 	} {
 		out <- d
 	}
@@ -169,6 +178,9 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 		gauge(out, descPorts, float64(n), string(state))
 	}
 	drops(out, "", r.Drops)
+	for _, c := range r.Services {
+		counter(out, descServices, c.Count, c.Service, c.Device, c.Result)
+	}
 }
 
 func port(out chan<- prometheus.Metric, p fabric.PortStatus) {
