@@ -43,19 +43,18 @@ func fitNICs(nics []fabric.NICStatus) map[string]bool {
 	return fit
 }
 
-// isPlugged reports whether a device carries a port, and is no NIC.
-func (k *keeper) isPlugged(device string) bool {
+// plugIns says which devices carry a port, and are no NICs. The caller holds mu.
+func (k *keeper) plugIns() func(device string) bool {
+	plugged := make(map[string]bool, len(k.local.Attachments))
 	for _, a := range k.local.Attachments {
-		if a.Device == device {
-			return true
-		}
+		plugged[a.Device] = true
 	}
-	return false
+	return func(device string) bool { return plugged[device] }
 }
 
 // lookAtNICs finds out which NICs there are, and which switches have run out of time. The caller holds mu.
 func (k *keeper) lookAtNICs(now time.Time) error {
-	nics, err := k.nics(k.isPlugged)
+	nics, err := k.nics(k.plugIns())
 	if err != nil {
 		return fmt.Errorf("look at the host's NICs: %w", err)
 	}
@@ -87,7 +86,7 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 
 // sameNICs reports whether the NICs are as they were when they were looked at last. The caller holds mu.
 func (k *keeper) sameNICs() bool {
-	nics, err := k.nics(k.isPlugged)
+	nics, err := k.nics(k.plugIns())
 	return err == nil && maps.Equal(fitNICs(nics), k.uplinks.fit)
 }
 
