@@ -216,3 +216,35 @@ func TestTagsArePayloadBetweenPortsThatSaySo(t *testing.T) {
 	plain.gets(t, frame)
 	e.quiet()
 }
+
+// The answer to what a promiscuous port rejects comes on the primary VLAN: its sender hears nothing of the secondary.
+func TestARejectedPacketOfAPrivateVLANIsAnswered(t *testing.T) {
+	e := newEstate(t, fabric.SwitchVLAN{ID: 100}, fabric.SwitchVLAN{ID: 101, Primary: 100, Mode: fabric.Isolated}, fabric.SwitchVLAN{ID: 20})
+	trunk := e.port(0, "trunk", "trunk:native=0,allowed=20")
+	private := e.port(0, "private", "isolated:primary=100,secondary=101")
+	e.snap.Policies["p"] = &fabric.Policy{Metadata: fabric.Metadata{Name: "p"}, Spec: fabric.PolicySpec{Rules: []fabric.Rule{
+		{Name: "no", Weight: 1, Direction: fabric.In, Action: fabric.Reject, Protocol: "tcp"}}}}
+	var targets []*tapGuest
+	for host := range e.hosts {
+		for _, vlan := range []string{"promiscuous:primary=100,secondary=101", "20"} {
+			g := e.port(host, fmt.Sprintf("t%d-%d", host, len(targets)), vlan)
+			e.snap.Ports[g.port.Name].Spec.Policies = []string{"p"}
+			targets = append(targets, g)
+		}
+	}
+	e.plan()
+	for i, to := range targets {
+		from, tags := private, []uint16(nil)
+		if i%2 == 1 {
+			from, tags = trunk, []uint16{20}
+		}
+		segment := tcp(from.port.Addresses[0], to.port.Addresses[0], 0x02, nil, nil)
+		from.send(tagged(ether(to.port.MAC, from.port.MAC, typeIPv4, ip{protocol: 6}.packet(from.port.Addresses[0], to.port.Addresses[0], segment)), tags...))
+		got := from.receive()
+		head := len(tagged(ether(from.port.MAC, to.port.MAC, typeIPv4, nil), tags...))
+		if len(got) < head+40 || !bytes.Equal(got[:head], tagged(ether(from.port.MAC, to.port.MAC, typeIPv4, nil), tags...)) || got[head+33]&0x04 == 0 {
+			t.Errorf("%s rejects: the answer is % x", to.port.Name, got[:min(len(got), 60)])
+		}
+	}
+	e.quiet()
+}
