@@ -37,6 +37,9 @@ func TestPreflight(t *testing.T) {
 	}{
 		{"all is well", nil, "a", "h2", ""},
 		{"the VM is unknown", nil, "b", "h2", "vm-unknown"},
+		{"it is a host's own port", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Ports["host-h1-blue"] = &fabric.Port{Metadata: fabric.Metadata{Name: "host-h1-blue"}, Spec: fabric.PortSpec{Role: fabric.RoleHost, Switch: "blue", Host: "h1"}}
+		}, "host-h1-blue", "h2", "host-port"},
 		{"the host is unknown", nil, "a", "h9", "host-unknown"},
 		{"neither is known", nil, "b", "h9", "vm-unknown host-unknown"},
 		{"it is there already", nil, "a", "h1", "same-host"},

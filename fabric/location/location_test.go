@@ -297,3 +297,18 @@ func TestAWriterInBetweenIsSeen(t *testing.T) {
 	refused(t, l.Commit(t.Context(), "a-0", "h2", 2), fabric.ErrStaleEpoch, "host h1 holds it at epoch 3")
 	holds(t, m, "a-1", "h1", 3, "")
 }
+
+func TestAHostsOwnPortIsHeldByItAlone(t *testing.T) {
+	m := newMemory(t)
+	l := location.New(m)
+	m.snap.Ports["host-h1-blue"] = &fabric.Port{Metadata: fabric.Metadata{Name: "host-h1-blue"}, Spec: fabric.PortSpec{Role: fabric.RoleHost, Switch: "blue", Host: "h1"}}
+	_, err := l.Claim(t.Context(), "host-h1-blue", "h2")
+	refused(t, err, fabric.ErrConflict, "the port of host h1 itself")
+	holds(t, m, "host-h1-blue", "", 0, "")
+	if _, err := l.Claim(t.Context(), "host-h1-blue", "h1"); err != nil {
+		t.Fatal(err)
+	}
+	holds(t, m, "host-h1-blue", "h1", 1, "")
+	_, err = l.Grant(t.Context(), move("host-h1-blue", "h2"))
+	refused(t, err, fabric.ErrInvalid, "the port of host h1 itself, and stays there")
+}
