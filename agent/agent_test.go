@@ -130,7 +130,9 @@ func TestAVanishedDeviceMakesItsPortAbsentAtOnceAndKeepsItsLocation(t *testing.T
 func TestAnAttachmentThatCannotBeIsRefusedAndLeavesNothing(t *testing.T) {
 	h := newHouse(t, "tap-a", "tap-b", "eth0")
 	n := h.settled()
-	n.put(t, prt("b"), prt("c"))
+	needy := prt("d")
+	needy.Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Max: 1e6}}
+	n.put(t, prt("b"), prt("c"), needy)
 	if _, err := n.reports.ReportLocation(t.Context(), api.LocationReport{Host: "h1", Act: api.Claim, Port: "c"}); err != nil {
 		t.Fatal(err)
 	}
@@ -141,6 +143,7 @@ func TestAnAttachmentThatCannotBeIsRefusedAndLeavesNothing(t *testing.T) {
 		want string
 	}{
 		{"an unknown port", "nosuch", api.Attachment{Device: "tap-b", Kind: api.Tap}, "nosuch"},
+		{"a port that needs what this host does not have", "d", api.Attachment{Device: "tap-b", Kind: api.Tap}, "needs rate, which this host does not have"},
 		{"an unknown device", "b", api.Attachment{Device: "tap-x", Kind: api.Tap}, "no such device"},
 		{"a device that is taken", "b", api.Attachment{Device: "tap-a", Kind: api.Tap}, "carries port a"},
 		{"a port that is on another device", "a", api.Attachment{Device: "tap-b", Kind: api.Tap}, "is on device tap-a"},

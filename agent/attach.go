@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/weftnet/weft/agent/plan"
@@ -43,6 +44,11 @@ func (a *Agent) attach(ctx context.Context, port fabric.PortID, how api.Attachme
 	}
 	if !a.await(ctx, func() bool { s := a.Latest(); return s != nil && s.Ports[port] != nil }) {
 		return fabric.PortStatus{}, fmt.Errorf("this host does not know the port: %w", errors.Join(fabric.ErrNotFound, context.Cause(ctx)))
+	}
+	snap := a.Latest()
+	if lacks := snap.Lacking(snap.Ports[port], a.machine.capabilities); len(lacks) > 0 {
+		return fabric.PortStatus{}, fmt.Errorf("the port needs %s, which this host does not have: plug it in at a host that reports it ('weft get hosts -o json'), bring this host to a newer release, or take it out of the port's settings: %w",
+			strings.Join(lacks, ", "), fabric.ErrConflict)
 	}
 	if loc := a.holder(ctx, port); loc.Host != "" && loc.Host != a.config.Host {
 		return fabric.PortStatus{}, fmt.Errorf("host %s holds it at epoch %d: move the guest with 'weft migrate', or detach the port there: %w",

@@ -97,7 +97,7 @@ func openMachine(ctx context.Context, c Config, log *slog.Logger) (machine, erro
 	if err != nil {
 		return machine{}, err
 	}
-	return machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: []string{"tcx"}, close: d.Close}, nil
+	return machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: append([]string{"tcx"}, fabric.Features()...), close: d.Close}, nil
 }
 
 // labelKeys come from a secret that all hosts of the fabric have: the gossip key, or its CA where there is no gossip.

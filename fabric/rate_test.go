@@ -102,3 +102,21 @@ func TestMetersThatCountTwiceAreRefused(t *testing.T) {
 		}
 	}
 }
+
+func TestAPortRequiresWhatItNamesAndWhatItUses(t *testing.T) {
+	snap := &Snapshot{
+		Switches: map[SwitchID]*Switch{"blue": {}},
+		Profiles: map[string]*Profile{"gold": {Spec: ProfileSpec{Settings: Settings{Requires: []string{"meters"}}}}},
+	}
+	p := &Port{Spec: PortSpec{Switch: "blue", Profile: "gold", Settings: Settings{Requires: []string{"storm"}, Rate: &Rates{Out: &Rate{Max: 1e6}}}}}
+	if got := strings.Join(snap.Lacking(p, nil), " "); got != "meters rate storm" {
+		t.Errorf("it requires %q", got)
+	}
+	if got := snap.Lacking(p, Features()); len(got) != 0 {
+		t.Errorf("a host of this release lacks %q", got)
+	}
+	_, err := Decode("f.yaml", []byte("apiVersion: weft/v1\nkind: Profile\nmetadata: {name: gold}\nspec: {requires: [strom]}\n"))
+	if err == nil || !strings.Contains(err.Error(), `did you mean "storm"?`) {
+		t.Errorf("an unknown feature: %v", err)
+	}
+}

@@ -15,6 +15,8 @@ type Settings struct {
 	MACs *MACs `json:"macs,omitempty"`
 	// Meters count what the guest exchanges with prefixes. A list is one field: a port that has it takes nothing of its profile's.
 	Meters []PrefixMeter `json:"meters,omitzero"`
+	// Requires are features without which the port must not be plugged in or moved to a host; those of the profile are required too.
+	Requires []string `json:"requires,omitempty"`
 	// Priority says whether the guest's priorities count.
 	Priority *Priority `json:"priority,omitempty"`
 	// Rate limits what the guest sends and receives; the port's direction wins over the profile's.
@@ -31,6 +33,7 @@ func (s *Settings) check(f *Findings) {
 	}
 	s.checkMACs(f)
 	s.checkMeters(f)
+	s.checkRequires(f)
 	s.Rate.check(f)
 	s.Storm.check(f)
 }
@@ -42,6 +45,8 @@ type EffectiveSettings struct {
 	Policies []string
 	Priority Priority
 	Meters   []PrefixMeter
+	// Requires are the features that a host must have for the port: those that are named, and those that its settings use.
+	Requires []string
 	// MACs are what the guest may send with; Guards.MAC says whether spoofing is off.
 	MACs EffectiveMACs
 	// Rate limits what the guest sends, and what it receives.
@@ -96,6 +101,7 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 		e.Storm[i] = resolveStorm(func(s *Storms) *Storm { return s.kinds()[i].of }, layers)
 	}
 	e.Guards, e.Policies = ResolveGuards(guards...), once(e.Policies)
+	e.Requires = requiredBy(e, layers)
 	return e
 }
 

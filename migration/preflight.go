@@ -68,6 +68,13 @@ func (p *preflight) destination() {
 		return
 	}
 	p.host(p.to)
+	status, heard := p.statuses[p.to]
+	for _, port := range p.ports {
+		if lacks := p.snap.Lacking(p.snap.Ports[port], status.Capabilities); heard && len(lacks) > 0 {
+			p.find("feature-missing", "port/"+string(port), fmt.Sprintf("it needs %s, which host %s does not have", strings.Join(lacks, ", "), p.to),
+				"Bring the host to a release and kernel that has it, or take it out of the port's settings.")
+		}
+	}
 }
 
 // host looks at either end.

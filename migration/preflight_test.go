@@ -61,6 +61,17 @@ func TestPreflight(t *testing.T) {
 		{"the underlays are of two families", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Hosts["h2"].Spec.VTEP, s.Hosts["h2"].Spec.UnderlayMTU = netip.MustParseAddr("fd00::2"), 1520
 		}, "a", "h2", "underlay-family"},
+		{"a named feature is missing there", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Ports["a-1"].Spec.Requires = []string{"storm"}
+		}, "a", "h2", "feature-missing"},
+		{"a used feature is missing there", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			s.Ports["a-0"].Spec.Rate = &fabric.Rates{In: &fabric.Rate{Max: 1e6}}
+			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: []string{"tcx", "storm"}}
+		}, "a", "h2", "feature-missing"},
+		{"all features are there", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			s.Ports["a-0"].Spec.Rate, s.Ports["a-1"].Spec.Requires = &fabric.Rates{In: &fabric.Rate{Max: 1e6}}, []string{"storm"}
+			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: []string{"storm", "rate"}}
+		}, "a", "h2", ""},
 		{"the switch is gone", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { delete(s.Switches, "blue") }, "a", "h2", "switch-missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
