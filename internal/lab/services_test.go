@@ -67,6 +67,41 @@ func TestGuestsOfAnInternalSwitchAreServed(t *testing.T) {
 		if said := inGuest(t, l, name, "ping", "-c", "2", "-W", "5", WireAddresses(0)[0].Addr().String()); !strings.Contains(said, " 0% packet loss") {
 			t.Errorf("%s does not reach the world:\n%s", name, said)
 		}
+		servedWithIPv6(t, l, g)
+	}
+}
+
+// servedWithIPv6 has a guest solicit its router, ask for its lease by DHCPv6, and reach the world.
+func servedWithIPv6(t *testing.T, l *Lab, g *Guest) {
+	t.Helper()
+	router := fabric.GatewayLinkLocal(10001).String()
+	usable := "for i in $(seq 2000); do ip -6 address show dev eth0 scope link -tentative | grep -q inet6 && exit 0; done; exit 1"
+	inGuest(t, l, g.Name, "sh", "-c", usable)
+	advertised := inGuest(t, l, g.Name, "rdisc6", "-1", "-w", "5000", "eth0")
+	for _, text := range []string{"from " + router, "Stateful address conf.    :          Yes", "fd10:10::/64"} {
+		if !strings.Contains(advertised, text) {
+			t.Errorf("%s: %q is not in\n%s", g.Name, text, advertised)
+		}
+	}
+	dir := t.TempDir()
+	script := filepath.Join(dir, "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ -z \"$new_ip6_address\" ] || ip address replace $new_ip6_address/128 dev $interface nodad\nenv > "+dir+"/$reason\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// It goes into the background with its lease; -x ends it there.
+	files := []string{"-6", "-sf", script, "-lf", dir + "/leases", "-pf", dir + "/pid", "-cf", "/dev/null"}
+	inGuest(t, l, g.Name, append(append([]string{"dhclient", "-1"}, files...), "eth0")...)
+	inGuest(t, l, g.Name, append(append([]string{"dhclient", "-x"}, files...), "eth0")...)
+	told, err := os.ReadFile(dir + "/BOUND6")
+	if want := "new_ip6_address=" + g.NIC.Addresses[1].Addr().String() + "\n"; err != nil || !strings.Contains(string(told), want) {
+		t.Errorf("%s: %q is not in\n%s (%v)", g.Name, want, told, err)
+	}
+	inGuest(t, l, g.Name, "ip", "-6", "address", "replace", g.NIC.Addresses[1].Addr().String()+"/128", "dev", "eth0", "nodad")
+	if routes := inGuest(t, l, g.Name, "ip", "-6", "route"); !strings.Contains(routes, "default via "+router+" dev eth0 proto ra") {
+		t.Errorf("%s has not taken the router that is advertised:\n%s", g.Name, routes)
+	}
+	if said := inGuest(t, l, g.Name, "ping", "-c", "2", "-W", "5", WireAddresses(0)[1].Addr().String()); !strings.Contains(said, " 0% packet loss") {
+		t.Errorf("%s does not reach the world by IPv6:\n%s", g.Name, said)
 	}
 }
 
