@@ -170,8 +170,14 @@ type Segments struct {
 }
 
 // Heard are all VNIs whose frames reach the guest, the one of Receives first, each once.
-func (s *Segments) Heard() []VNI {
-	heard := append([]VNI{s.Receives}, s.Also...)
+func (s *Segments) Heard() []VNI { return s.AppendHeard(nil) }
+
+// AppendHeard appends them to a list.
+func (s *Segments) AppendHeard(heard []VNI) []VNI {
+	heard = append(append(heard, s.Receives), s.Also...)
+	if len(s.Tags) == 0 {
+		return heard
+	}
 	for _, id := range slices.Sorted(maps.Keys(s.Tags)) {
 		heard = append(heard, s.Tags[id])
 	}

@@ -121,6 +121,7 @@ const (
 func (w *wanted) stations() {
 	w.state.FDB = make(map[datapath.FDBKey]datapath.FDB, len(w.snap.Ports))
 	w.state.Neighbors = make(map[datapath.NeighborKey]fabric.MAC, len(w.snap.Ports))
+	var heard []fabric.VNI // one for all ports: most are on one segment
 	for name, port := range w.snap.Ports {
 		if !w.switches[port.Spec.Switch] {
 			continue
@@ -129,7 +130,7 @@ func (w *wanted) stations() {
 		if !seg.Known {
 			continue
 		}
-		heard := seg.Heard()
+		heard = seg.AppendHeard(heard[:0])
 		for _, vni := range heard {
 			w.member(name, port, vni)
 		}
