@@ -128,6 +128,12 @@ func TestAPortStandsInForItsSibling(t *testing.T) {
 			t.Fatalf("turn %d: the station is at %+v: %v", turn, got, err)
 		}
 	}
+	second.port.Guards &^= datapath.GuardMAC
+	second.using(m)
+	second.send(ether(mac(1), mac(2), typeIPv4, ip{protocol: protoUDP}.packet(address4(3), address4(1), udp(1, 2, data))))
+	if s, err := h.Read(context.Background()); err != nil || s.FDB[datapath.FDBKey{VNI: vni, MAC: mac(2)}].Device != b.device {
+		t.Fatalf("a MAC that is spoofed takes its owner's place: %+v, %v", s.FDB, err)
+	}
 	if e := h.next(datapath.StoodIn); e.Port != second.port.Name || e.Alarm.MAC != mac(1) {
 		t.Errorf("the event is %+v", e)
 	}

@@ -71,14 +71,16 @@ __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 }
 
 /* A port of a VM whose ports may use each other's MACs sends with one: from here on it is there that the station is. It is kept by
- * the loader, until another of them sends with it. */
-__attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct frame *f)
+ * the loader, until another of them sends with it. A MAC that is spoofed takes nobody's place. */
+__attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct frame *f, const struct port *port)
 {
 	struct fdb_key key;
 	const struct fdb *e;
 	struct fdb here;
 
-	if (!w || !f)
+	if (!w || !f || !port)
+		return 0;
+	if (!same_mac(f->eth.src, port->mac) && is_other_mac(w->slot, mac_number(f->eth.src)) != MAC_SIBLING)
 		return 0;
 	key = (struct fdb_key){.vni = w->vni};
 	__builtin_memcpy(key.mac, f->eth.src, 6);
@@ -104,12 +106,15 @@ INLINE __u32 dscp_of(struct __sk_buff *skb, const struct frame *f)
 
 /* What ports do that ask for something special. A priority that is trusted is the outer header's class selector (RFC 2474 4.2.2), where
  * the packet's own DSCP is not to be copied. */
-__attribute__((noinline)) int special(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 asked)
+__attribute__((noinline)) int special(struct __sk_buff *skb, struct way *w, struct frame *f, const struct port *port)
 {
-	if (!w || !f)
+	__u32 asked;
+
+	if (!w || !f || !port)
 		return 0;
+	asked = port->guards;
 	if ((asked & GUARD_SHARED) && w->traced != CAUGHT)
-		claim(skb, w, f);
+		claim(skb, w, f, port);
 	w->tos = asked & GUARD_TRUSTED ? (skb->priority & 7) << 5 : 0;
 	if ((asked & GUARD_DSCP) && f->ip)
 		w->tos = dscp_of(skb, f);
@@ -213,7 +218,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		return drop(skb, &w, STAGE_GUARD, DROP_POLICY_MISSING);
 	TRACE(skb, &w, STAGE_GUARD, RESULT_PASS, 0);
 	if (unlikely(port->guards & GUARD_SPECIAL))
-		special(skb, &w, f, port->guards);
+		special(skb, &w, f, port);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
 	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT))) {
