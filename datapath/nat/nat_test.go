@@ -282,7 +282,7 @@ func TestWhatOthersChangeIsPutBackAndTheirsIsLeftAlone(t *testing.T) {
 		t.Error("nothing had changed, and it was repaired")
 	}
 	whole := nft(t, w.host, "-s", "list", "table", "inet", TableName)
-	for _, harm := range []string{"flush chain inet weft forward", "delete table inet weft", "add rule inet weft input accept", "insert rule inet weft postrouting accept"} {
+	for _, harm := range []string{"flush chain inet weft forward", "delete table inet weft", "insert rule inet weft forward accept", "insert rule inet weft postrouting accept"} {
 		nft(t, w.host, harm)
 		if !w.keep(t, table, w.config()) {
 			t.Errorf("after %q nothing was repaired", harm)

@@ -24,14 +24,15 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// chains is the whole table, given the devices whose forwarding only we have switched on.
+// chains is the whole table, given the devices whose forwarding only we have switched on. A chain without rules is left out: the
+// kernel would ask it for every packet.
 func (c *Config) chains(opened []Opened) []chain {
-	return []chain{
+	return slices.DeleteFunc([]chain{
 		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, c.prerouting()},
 		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, c.postrouting()},
 		{"input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, c.input()},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, c.forward(opened)},
-	}
+	}, func(ch chain) bool { return len(ch.rules) == 0 })
 }
 
 // prerouting turns what is sent to a forwarded port of any of the host's addresses towards the guest.

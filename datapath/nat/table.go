@@ -45,6 +45,10 @@ func (t *Table) Keep(c Config) (repaired bool, err error) {
 		return false, err
 	}
 	was = union(was, kept, t.opened)
+	if len(c.Switches) == 0 && len(was) == 0 && have == noTable {
+		t.installed, t.config, t.opened = "", "", nil
+		return false, nil // a host without internal switches is left alone
+	}
 	opened, err := open(&c, was)
 	if err != nil {
 		return false, err
@@ -125,6 +129,9 @@ func dial() (*nftables.Conn, error) {
 	return conn, nil
 }
 
+// noTable is what read returns where there is no table.
+const noTable = "table " + TableName + "\n"
+
 // read returns the table as text, without its counters, and the devices that it says only we have opened. Of a table that is
 // not there the text is one line.
 func read() (text string, opened []Opened, err error) {
@@ -137,7 +144,7 @@ func read() (text string, opened []Opened, err error) {
 		return "", nil, fmt.Errorf("list the nftables chains: %w", err)
 	}
 	b := strings.Builder{}
-	fmt.Fprintf(&b, "table %s\n", TableName)
+	b.WriteString(noTable)
 	for _, ch := range chains {
 		if ch.Table.Name != TableName {
 			continue

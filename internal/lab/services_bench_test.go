@@ -42,7 +42,7 @@ func BenchmarkNAT(b *testing.B) {
 	rate(b, l.GuestNamespace(g.Name))
 	var ours, theirs, ratios []float64
 	for b.Loop() {
-		for range 9 {
+		for range 21 {
 			o, p := rate(b, l.GuestNamespace(g.Name)), rate(b, plain)
 			ours, theirs, ratios = append(ours, o), append(theirs, p), append(ratios, o/p)
 		}
