@@ -102,3 +102,24 @@ func TestAPortOfAHostSaysWhichHost(t *testing.T) {
 		}
 	}
 }
+
+func TestAHostIsNamedBesideAPortOfItsSwitch(t *testing.T) {
+	s := &Snapshot{Ports: map[PortID]*Port{
+		"a":             {Spec: PortSpec{Switch: "green"}},
+		"b":             {Spec: PortSpec{Switch: "red"}},
+		"host-h1-green": {Spec: PortSpec{Switch: "green", Role: RoleHost, Host: "h1"}},
+		"host-h2":       {Spec: PortSpec{Switch: "green"}},
+	}}
+	for _, c := range []struct{ name, beside, want PortID }{
+		{"host-h1", "a", "host-h1-green"},
+		{"host-h1-green", "b", "host-h1-green"},
+		{"host-h1", "b", "host-h1"}, // h1 has no port there
+		{"host-h2", "a", "host-h2"}, // a port has this very name
+		{"h1", "a", "h1"},
+		{"host-h1", "nobody", "host-h1"},
+	} {
+		if got := s.Named(c.name, c.beside); got != c.want {
+			t.Errorf("%s beside %s is %s, want %s", c.name, c.beside, got, c.want)
+		}
+	}
+}
