@@ -353,6 +353,8 @@ SEC("tcx/egress") int ext_out(struct __sk_buff *skb)
 		COUNT_ALL(u.slot, tx, packets_of(skb), skb->len);
 		return NEXT;
 	}
+	if (unlikely(!(u.flags & UPLINK_HOST)))
+		return pass_by(skb, &u); /* nothing of it reaches a guest, either */
 	return at_wire(skb, &u, 1);
 }
 
