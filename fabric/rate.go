@@ -12,7 +12,7 @@ type Rates struct {
 type Rate struct {
 	// Max is in bits a second, MinRate to MaxRate, counted on a wire from the Ethernet header on.
 	Max Amount `json:"max,omitempty"`
-	// Burst is how many bytes may pass at once, MinBurst to MaxBurst; when it is absent, what passes in 25 ms, at least DefaultBurst.
+	// Burst is how many bytes may pass at once, MinBurst to MaxBurst; when it is absent, see DefaultBurst.
 	Burst Amount `json:"burst,omitempty"`
 }
 
@@ -23,8 +23,9 @@ const (
 	// MinBurst has room for the longest aggregate that a guest hands over at once, and MaxBurst bounds what a port can pile up.
 	MinBurst     Amount = 100_000
 	MaxBurst     Amount = 1_000_000_000
+	// DefaultBurst is the burst of a slow port; a faster one's is what passes in a second up to 1 MB, and in 100 ms beyond. Nothing
+	// is queued at a rate, so that TCP needs this much to make up for what it loses.
 	DefaultBurst Amount = 128_000
-	burstTime           = 25 * time.Millisecond
 	// longestBurst is the longest that a burst may take at its rate.
 	longestBurst = 10 * time.Minute
 )
@@ -45,7 +46,7 @@ func resolveRate(field func(*Rates) *Rate, layers []Settings) (e EffectiveRate) 
 			return e
 		}
 		if e = (EffectiveRate{r.Max, r.Burst}); e.Burst == 0 {
-			e.Burst = max(DefaultBurst, r.Max/8*Amount(burstTime)/Amount(time.Second))
+			e.Burst = min(max(DefaultBurst, min(r.Max/8, 1_000_000), r.Max/80), MaxBurst)
 		}
 		return e
 	}

@@ -53,7 +53,7 @@ func TestAPortsRateWinsOverItsProfilesByDirection(t *testing.T) {
 		Profiles: map[string]*Profile{"gold": {Spec: ProfileSpec{Settings: Settings{Rate: &Rates{Out: &Rate{Max: 10e9}, In: &Rate{Max: 1e6}}}}}},
 	}
 	p := &Port{Spec: PortSpec{Switch: "blue", Profile: "gold"}}
-	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{10e9, 31_250_000}, {1e6, DefaultBurst}} {
+	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{10e9, 125_000_000}, {1e6, DefaultBurst}} {
 		t.Errorf("the profile's rates are in force as %v", got)
 	}
 	p.Spec.Rate = &Rates{Out: &Rate{}}
@@ -61,7 +61,7 @@ func TestAPortsRateWinsOverItsProfilesByDirection(t *testing.T) {
 		t.Errorf("a port that says it has no limit out has %v", got)
 	}
 	p.Spec.Rate = &Rates{In: &Rate{Max: 2e6, Burst: 200_000}}
-	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{10e9, 31_250_000}, {2e6, 200_000}} {
+	if got := snap.Settings(p).Rate; got != [2]EffectiveRate{{10e9, 125_000_000}, {2e6, 200_000}} {
 		t.Errorf("a port with a limit in has %v", got)
 	}
 }

@@ -17,7 +17,7 @@ func TestRatesAreLimitsInBits(t *testing.T) {
 	s.Ports["a"].Spec.Storm = &fabric.Storms{Multicast: &fabric.Storm{PPS: 3, Rate: 100e6}}
 	s.Ports["a"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Max: 10e6, Burst: 200e3}}
 	got := plan.Wanted(s, "h1", holding("h1", "a")).Ports["tap-a"].Limits
-	want := datapath.Limits{Out: datapath.Limit{Rate: 10e6, Burst: 1.6e6}, In: datapath.Limit{Rate: 1e9, Burst: 25e6}}
+	want := datapath.Limits{Out: datapath.Limit{Rate: 10e6, Burst: 1.6e6}, In: datapath.Limit{Rate: 1e9, Burst: 100e6}}
 	want.Storm[datapath.Multicast] = datapath.StormLimit{Packets: datapath.Limit{Rate: 3, Burst: 1}, Bits: datapath.Limit{Rate: 100e6, Burst: 20e6}}
 	if got != want {
 		t.Errorf("limits %+v, want %+v", got, want)
