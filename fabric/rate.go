@@ -21,8 +21,8 @@ const (
 	MinRate Amount = 8_000
 	MaxRate Amount = 1_000_000_000_000
 	// MinBurst has room for the longest aggregate that a guest hands over at once, and MaxBurst bounds what a port can pile up.
-	MinBurst     Amount = 100_000
-	MaxBurst     Amount = 1_000_000_000
+	MinBurst Amount = 100_000
+	MaxBurst Amount = 1_000_000_000
 	// DefaultBurst is the burst of a slow port; a faster one's is what passes in a second up to 1 MB, and in 100 ms beyond. Nothing
 	// is queued at a rate, so that TCP needs this much to make up for what it loses.
 	DefaultBurst Amount = 128_000
