@@ -96,7 +96,7 @@ func TestArrivals(t *testing.T) {
 
 func (a arrival) test(t *testing.T, x *wire, g *tapGuest) {
 	x.tb, g.tb, g.host.tb = t, t, t
-	_, before := g.host.counters()
+	ports, before := g.host.counters()
 	x.send(g.host, a.packet)
 	if a.inner != nil {
 		if got := g.receive(); !bytes.Equal(got, a.inner) {
@@ -104,13 +104,19 @@ func (a arrival) test(t *testing.T, x *wire, g *tapGuest) {
 		}
 		return
 	}
-	drops := func(c datapath.HostCounters) uint64 { return c.Underlay.DropsIn[a.reason] + c.Tunnel.DropsIn[a.reason] }
+	drops := func(ports map[fabric.PortID]datapath.Counters, c datapath.HostCounters) uint64 {
+		sum := c.Underlay.DropsIn[a.reason] + c.Tunnel.DropsIn[a.reason]
+		for _, p := range ports { // a tag is the receiving port's matter
+			sum += p.DropsOut[a.reason]
+		}
+		return sum
+	}
 	eventually(t, "the packet is met", func() bool {
-		_, now := g.host.counters()
+		portsNow, now := g.host.counters()
 		if a.reason == 0 {
 			return now.Underlay.Passed > before.Underlay.Passed
 		}
-		return drops(now) == drops(before)+1
+		return drops(portsNow, now) == drops(ports, before)+1
 	})
 	g.silent()
 }
