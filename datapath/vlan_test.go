@@ -12,7 +12,7 @@ import (
 	"github.com/weftnet/weft/tracing"
 )
 
-// Who hears whom (RFC 5517; hyperv.md 2.3): both promiscuous ports list 101 and 102, and not 103.
+// Who hears whom (RFC 5517): both promiscuous ports list 101 and 102, and not 103.
 var hears = map[string]string{
 	"promiscuous": "promiscuous isolated community stranger",
 	"isolated":    "promiscuous",
