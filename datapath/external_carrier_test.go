@@ -107,10 +107,7 @@ func TestAGuestThatHasMovedIsReachedByItsOldUplink(t *testing.T) {
 	w.load()
 	l := w.newLAN()
 	l.quiet()
-	for _, h := range w.hosts {
-		h.apply(datapath.Change{Delete: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: w.hosts[0].vtep}: {}, {VNI: vni, Peer: w.hosts[1].vtep}: {}}}})
-		h.adopt(true)
-	}
+	w.bothUplinked()
 	machine := l.listen("eth0", l.machine)
 	old := w.tap(w.hosts[0], 1, 0)
 	announce := ether(broadcast, mac(1), typeRARP, arp(3, mac(1), any4, mac(1), any4))

@@ -80,16 +80,20 @@ func TestNothingOfAHostThatIsNotOnItsSwitchGetsThrough(t *testing.T) {
 	}
 }
 
+// bothUplinked gives both hosts an uplink: neither floods by VXLAN to the other.
+func (w *world) bothUplinked() {
+	for _, h := range w.hosts {
+		h.apply(datapath.Change{Delete: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: w.hosts[0].vtep}: {}, {VNI: vni, Peer: w.hosts[1].vtep}: {}}}})
+		h.adopt(true)
+	}
+}
+
 func TestGroupFramesCrossTheWireOnce(t *testing.T) {
 	w := newWorld(t, 2, false)
 	w.load()
 	l := w.newLAN()
 	l.quiet()
-	for _, h := range w.hosts {
-		// Both have an uplink: neither floods by VXLAN to the other.
-		h.apply(datapath.Change{Delete: datapath.State{Flood: map[datapath.FloodKey]struct{}{{VNI: vni, Peer: w.hosts[0].vtep}: {}, {VNI: vni, Peer: w.hosts[1].vtep}: {}}}})
-		h.adopt(true)
-	}
+	w.bothUplinked()
 	a, b, c := w.tap(w.hosts[0], 1, 0), w.tap(w.hosts[0], 2, 0), w.tap(w.hosts[1], 3, 0)
 	machine := l.listen("eth0", l.machine)
 	frame := ether(broadcast, mac(1), typeRARP, arp(3, mac(1), any4, mac(1), any4))
