@@ -30,8 +30,8 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	defer d.mu.Unlock()
 	var failed failures
 	for _, step := range []func(Change, *failures){
-		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyPorts, d.applySegments, d.applyStations,
-		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplySegments, d.unapplyPorts, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
+		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyMirrors, d.applyPorts, d.applySegments, d.applySinks, d.applyStations,
+		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplySegments, d.unapplySinks, d.unapplyPorts, d.unapplyMirrors, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
 	} {
 		if err := ctx.Err(); err != nil {
 			failed.add(fmt.Errorf("change the datapath: %w", err))
@@ -111,6 +111,32 @@ func (d *Datapath) applySwitches(c Change, failed *failures) {
 func (d *Datapath) applyTables(c Change, failed *failures) {
 	for digest, source := range c.Put.Tables {
 		failed.add(d.putTable(digest, source))
+	}
+}
+
+// applyMirrors makes the mirrors that ports name afterwards, or changes where their copies go.
+func (d *Datapath) applyMirrors(c Change, failed *failures) {
+	for vni, m := range c.Put.Mirrors {
+		failed.add(d.putMirror(vni, m))
+	}
+}
+
+// applySinks lets copies end at ports that are there, and at devices of their own.
+func (d *Datapath) applySinks(c Change, failed *failures) {
+	for vni, s := range c.Put.Sinks {
+		failed.add(d.putSink(vni, s))
+	}
+}
+
+func (d *Datapath) unapplySinks(c Change, failed *failures) {
+	for vni := range c.Delete.Sinks {
+		failed.add(d.deleteSink(vni))
+	}
+}
+
+func (d *Datapath) unapplyMirrors(c Change, failed *failures) {
+	for vni := range c.Delete.Mirrors {
+		failed.add(d.deleteMirror(vni))
 	}
 }
 

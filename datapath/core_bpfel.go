@@ -26,6 +26,23 @@ type coreBucket struct {
 	At        uint64
 }
 
+type coreClause struct {
+	_           structs.HostLayout
+	Local       coreAddress
+	LocalMask   coreAddress
+	Remote      coreAddress
+	RemoteMask  coreAddress
+	LocalFirst  uint16
+	LocalLast   uint16
+	RemoteFirst uint16
+	RemoteLast  uint16
+	Proto       uint16
+	Family      uint8
+	Addresses   uint8
+	Ports       uint8
+	Zero        [3]uint8
+}
+
 type coreCombo struct {
 	_     structs.HostLayout
 	Rule  uint16
@@ -352,6 +369,34 @@ type coreMacKey struct {
 	Zero uint16
 }
 
+type coreMirror struct {
+	_        structs.HostLayout
+	Until    uint64
+	Deadline uint64
+	Vni      uint32
+	Device   uint32
+	Peer     uint32
+	Sample   uint32
+	Truncate uint32
+	Clauses  uint32
+	Clause   [8]coreClause
+}
+
+type coreMirrorStats struct {
+	_          structs.HostLayout
+	Seen       uint64
+	Copied     uint64
+	Given      uint64
+	GivenBytes uint64
+	Lost       uint64
+}
+
+type coreMirrored struct {
+	_   structs.HostLayout
+	Out uint64
+	In  uint64
+}
+
 type coreNeighbor struct {
 	_    structs.HostLayout
 	Mac  [6]uint8
@@ -465,6 +510,15 @@ type coreServiceKey struct {
 	Zero  uint8
 	Port  uint16
 	Zero2 uint16
+}
+
+type coreSink struct {
+	_       structs.HostLayout
+	Vni     uint32
+	Slot    uint32
+	Ifindex uint32
+	Zero    uint32
+	Device  [16]uint8
 }
 
 type coreSlot struct {
@@ -584,6 +638,9 @@ const (
 	coreMapLetter        = "letter"
 	coreMapLimitsV1      = "limits_v1"
 	coreMapMacsV1        = "macs_v1"
+	coreMapMirrorStatsV1 = "mirror_stats_v1"
+	coreMapMirroredV1    = "mirrored_v1"
+	coreMapMirrorsV1     = "mirrors_v1"
 	coreMapNeighborsV1   = "neighbors_v1"
 	coreMapNetworksV2    = "networks_v2"
 	coreMapPeersV1       = "peers_v1"
@@ -594,6 +651,7 @@ const (
 	coreMapScratch       = "scratch"
 	coreMapSegmentsV1    = "segments_v1"
 	coreMapServicesV1    = "services_v1"
+	coreMapSinksV1       = "sinks_v1"
 	coreMapSlotsV1       = "slots_v1"
 	coreMapStatsV1       = "stats_v1"
 	coreMapTablesV1      = "tables_v1"
@@ -605,9 +663,11 @@ const (
 	coreMapWiresV1       = "wires_v1"
 	coreProgExtIn        = "ext_in"
 	coreProgExtOut       = "ext_out"
+	coreProgMirrorOut    = "mirror_out"
 	coreProgProbeIn      = "probe_in"
 	coreProgSentinelIn   = "sentinel_in"
 	coreProgSentinelOut  = "sentinel_out"
+	coreProgSinkIn       = "sink_in"
 	coreProgUlIn         = "ul_in"
 	coreProgVpIn         = "vp_in"
 	coreProgVpOut        = "vp_out"
@@ -658,9 +718,11 @@ type coreSpecs struct {
 type coreProgramSpecs struct {
 	ExtIn       *ebpf.ProgramSpec `ebpf:"ext_in"`
 	ExtOut      *ebpf.ProgramSpec `ebpf:"ext_out"`
+	MirrorOut   *ebpf.ProgramSpec `ebpf:"mirror_out"`
 	ProbeIn     *ebpf.ProgramSpec `ebpf:"probe_in"`
 	SentinelIn  *ebpf.ProgramSpec `ebpf:"sentinel_in"`
 	SentinelOut *ebpf.ProgramSpec `ebpf:"sentinel_out"`
+	SinkIn      *ebpf.ProgramSpec `ebpf:"sink_in"`
 	UlIn        *ebpf.ProgramSpec `ebpf:"ul_in"`
 	VpIn        *ebpf.ProgramSpec `ebpf:"vp_in"`
 	VpOut       *ebpf.ProgramSpec `ebpf:"vp_out"`
@@ -686,6 +748,9 @@ type coreMapSpecs struct {
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
 	LimitsV1      *ebpf.MapSpec `ebpf:"limits_v1"`
 	MacsV1        *ebpf.MapSpec `ebpf:"macs_v1"`
+	MirrorStatsV1 *ebpf.MapSpec `ebpf:"mirror_stats_v1"`
+	MirroredV1    *ebpf.MapSpec `ebpf:"mirrored_v1"`
+	MirrorsV1     *ebpf.MapSpec `ebpf:"mirrors_v1"`
 	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
 	NetworksV2    *ebpf.MapSpec `ebpf:"networks_v2"`
 	PeersV1       *ebpf.MapSpec `ebpf:"peers_v1"`
@@ -696,6 +761,7 @@ type coreMapSpecs struct {
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	SegmentsV1    *ebpf.MapSpec `ebpf:"segments_v1"`
 	ServicesV1    *ebpf.MapSpec `ebpf:"services_v1"`
+	SinksV1       *ebpf.MapSpec `ebpf:"sinks_v1"`
 	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
 	TablesV1      *ebpf.MapSpec `ebpf:"tables_v1"`
@@ -748,6 +814,9 @@ type coreMaps struct {
 	Letter        *ebpf.Map `ebpf:"letter"`
 	LimitsV1      *ebpf.Map `ebpf:"limits_v1"`
 	MacsV1        *ebpf.Map `ebpf:"macs_v1"`
+	MirrorStatsV1 *ebpf.Map `ebpf:"mirror_stats_v1"`
+	MirroredV1    *ebpf.Map `ebpf:"mirrored_v1"`
+	MirrorsV1     *ebpf.Map `ebpf:"mirrors_v1"`
 	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
 	NetworksV2    *ebpf.Map `ebpf:"networks_v2"`
 	PeersV1       *ebpf.Map `ebpf:"peers_v1"`
@@ -758,6 +827,7 @@ type coreMaps struct {
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	SegmentsV1    *ebpf.Map `ebpf:"segments_v1"`
 	ServicesV1    *ebpf.Map `ebpf:"services_v1"`
+	SinksV1       *ebpf.Map `ebpf:"sinks_v1"`
 	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
 	TablesV1      *ebpf.Map `ebpf:"tables_v1"`
@@ -786,6 +856,9 @@ func (m *coreMaps) Close() error {
 		m.Letter,
 		m.LimitsV1,
 		m.MacsV1,
+		m.MirrorStatsV1,
+		m.MirroredV1,
+		m.MirrorsV1,
 		m.NeighborsV1,
 		m.NetworksV2,
 		m.PeersV1,
@@ -796,6 +869,7 @@ func (m *coreMaps) Close() error {
 		m.Scratch,
 		m.SegmentsV1,
 		m.ServicesV1,
+		m.SinksV1,
 		m.SlotsV1,
 		m.StatsV1,
 		m.TablesV1,
@@ -820,9 +894,11 @@ type coreVariables struct {
 type corePrograms struct {
 	ExtIn       *ebpf.Program `ebpf:"ext_in"`
 	ExtOut      *ebpf.Program `ebpf:"ext_out"`
+	MirrorOut   *ebpf.Program `ebpf:"mirror_out"`
 	ProbeIn     *ebpf.Program `ebpf:"probe_in"`
 	SentinelIn  *ebpf.Program `ebpf:"sentinel_in"`
 	SentinelOut *ebpf.Program `ebpf:"sentinel_out"`
+	SinkIn      *ebpf.Program `ebpf:"sink_in"`
 	UlIn        *ebpf.Program `ebpf:"ul_in"`
 	VpIn        *ebpf.Program `ebpf:"vp_in"`
 	VpOut       *ebpf.Program `ebpf:"vp_out"`
@@ -833,9 +909,11 @@ func (p *corePrograms) Close() error {
 	return _CoreClose(
 		p.ExtIn,
 		p.ExtOut,
+		p.MirrorOut,
 		p.ProbeIn,
 		p.SentinelIn,
 		p.SentinelOut,
+		p.SinkIn,
 		p.UlIn,
 		p.VpIn,
 		p.VpOut,

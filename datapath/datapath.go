@@ -60,15 +60,20 @@ type Datapath struct {
 	peerIDs  slotAllocator
 	uplinks  map[string]*uplink // by device
 	wires    map[fabric.VNI]*coreWire
-	retired  map[uint16]bool // numbers of former peers that something may still name
-	underlay nic.Device
-	tunnel   nic.Device
-	buffers  buffers
-	probes   map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
-	routed   []netip.Addr      // peers whose routes Verify has still to ask for in this turn
-	foreign  map[linkKey]uint64
-	fights   map[linkKey]fight // programs that were missing lately
-	lowered  map[int]bool      // by index: devices that are down because nothing of ours is left on one of their sides
+	mirrors  map[fabric.VNI]*session
+	sinks    map[fabric.VNI]*coreSink
+	mirror   nic.Device
+
+	mirrorIDs slotAllocator
+	retired   map[uint16]bool // numbers of former peers that something may still name
+	underlay  nic.Device
+	tunnel    nic.Device
+	buffers   buffers
+	probes    map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
+	routed    []netip.Addr      // peers whose routes Verify has still to ask for in this turn
+	foreign   map[linkKey]uint64
+	fights    map[linkKey]fight // programs that were missing lately
+	lowered   map[int]bool      // by index: devices that are down because nothing of ours is left on one of their sides
 
 	quit chan struct{} // closed by Close: nobody waits for a reader of events any more
 	done chan struct{} // closed when the ring is read no more
@@ -105,6 +110,7 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 		probes: map[uint64]uint64{}, retired: map[uint16]bool{}, staged: map[int]place{}, foreign: map[linkKey]uint64{},
 		fights: map[linkKey]fight{}, lowered: map[int]bool{},
 		slots: slotAllocator{first: firstSlot, end: maxPorts}, peerIDs: slotAllocator{first: 1, end: maxPeers},
+		mirrors: map[fabric.VNI]*session{}, sinks: map[fabric.VNI]*coreSink{}, mirrorIDs: slotAllocator{first: 1, end: maxMirrors},
 	}
 	defer d.closeOnError(&err)
 	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents, d.openDepartures} {
@@ -126,8 +132,10 @@ func (d *Datapath) openDevices(_ context.Context, o Options) (err error) {
 	if d.underlay, err = nic.Find(o.Underlay); err != nil {
 		return err
 	}
-	d.tunnel, err = nic.EnsureVXLAN(TunnelDevice)
-	return err
+	if d.tunnel, err = nic.EnsureVXLAN(TunnelDevice); err != nil {
+		return err
+	}
+	return d.openMirrors()
 }
 
 // openCore opens or makes the maps, writes what holds for the whole host, and puts the programs in place.
@@ -150,7 +158,7 @@ func (d *Datapath) openCore(_ context.Context, o Options) (err error) {
 
 // attachHost guards the VXLAN device before it is raised, and meets the underlay.
 func (d *Datapath) attachHost(context.Context, Options) error {
-	for _, a := range d.hostAttachments() {
+	for _, a := range append(d.hostAttachments(), mirrorAttachment(d.mirror)) {
 		if err := d.attach(a); err != nil {
 			return err
 		}
@@ -162,7 +170,10 @@ func (d *Datapath) attachHost(context.Context, Options) error {
 // are gone. A port's device whose port is not known keeps the core, which passes nothing: without it, it would be a door into
 // the host.
 func (d *Datapath) prune(context.Context, Options) error {
-	mine := map[int]bool{d.tunnel.Index: true, d.underlay.Index: true}
+	mine := map[int]bool{d.tunnel.Index: true, d.underlay.Index: true, d.mirror.Index: true}
+	for _, s := range d.sinks {
+		mine[int(s.Ifindex)] = true
+	}
 	for _, p := range d.ports {
 		mine[p.ifindex] = true
 	}

@@ -175,7 +175,7 @@ func (s shared) bucketsOf(slot uint32) [buckets]*coreBucket {
 func (s shared) limitBy(slot uint32, l Limits) {
 	word := &s.slots[slot].Policy
 	now := atomic.LoadUint64(word)
-	atomic.StoreUint64(word, now&(judgedMask|l.word()))
+	atomic.StoreUint64(word, now&(judgedMask|mirrorMask|l.word()))
 	for i, b := range s.bucketsOf(slot) {
 		one := l.all()[i]
 		if limitFromCore(b) == one {
@@ -185,7 +185,7 @@ func (s shared) limitBy(slot uint32, l Limits) {
 		atomic.StoreUint64(&b.Tolerance, one.tolerance())
 		atomic.StoreUint64(&b.Rate, one.Rate)
 	}
-	atomic.StoreUint64(word, now&judgedMask|l.word())
+	atomic.StoreUint64(word, now&(judgedMask|mirrorMask)|l.word())
 }
 
 // refill begins what is used up of a slot's limits, the count of marked packets and what is told of drops anew.

@@ -122,6 +122,9 @@ func (d *Datapath) namedPeers() (map[uint16]bool, error) {
 	for _, w := range d.wires {
 		named[w.Peer] = true
 	}
+	for _, s := range d.mirrors {
+		named[uint16(s.value.Peer)] = true
+	}
 	delete(named, 0)
 	return named, err
 }

@@ -62,6 +62,9 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
 	d.shared.limitBy(now.value.Slot, p.Limits)
+	if err := d.mirrorBy(now.value.Slot, p.Mirrors); err != nil {
+		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
+	}
 	hadMACs := now.value.Guards&guardMACs != 0
 	now.value = p.toCore(device, now.value.Slot, mtus[p.VNI])
 	if err := d.install(now, found, p, was); err != nil {
@@ -139,7 +142,7 @@ func (d *Datapath) renew(now *port, p Port) error {
 	errs := []error{d.clearMemory(slot)}
 	if name != p.Name {
 		d.shared.refill(slot)
-		errs = append(errs, d.clearSegments(slot), d.clearHits(slot), d.clearCounters(slot))
+		errs = append(errs, d.clearSegments(slot), d.clearHits(slot), d.clearCounters(slot), d.forgetSinks(slot))
 	}
 	return errors.Join(errs...)
 }
@@ -243,6 +246,7 @@ func (d *Datapath) removePort(device string) error {
 		d.changeMembers(p.value.home(), nil, []uint16{uint16(slot)}),
 		d.clearSegments(slot),
 		d.forgetSlot(slot),
+		d.forgetSinks(slot),
 		d.detach(portAttachments(device, p.ifindex)),
 	}
 	if p.value.Guards&guardMACs != 0 {
@@ -288,6 +292,7 @@ func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 	}
 	p.Gate, _ = d.shared.loadGate(c.Slot)
 	p.Limits, p.Priority = d.shared.limitsOf(c.Slot), priorityFromCore(c.Guards)
+	p.Mirrors = d.mirrorsOf(c.Slot)
 	if c.home() != p.VNI {
 		p.Receives = c.home()
 	}

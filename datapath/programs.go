@@ -23,6 +23,9 @@ const (
 	probeIn     = "probe_in"
 	extIn       = "ext_in"
 	extOut      = "ext_out"
+	sinkIn      = "sink_in"
+
+	mirrorOutProgram = "mirror_out"
 )
 
 // programs are the programs in force, by name.
@@ -147,6 +150,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"flows_v1": m.FlowsV1, "fragments_v1": m.FragmentsV1,
 		"uplinks_v1": m.UplinksV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
 		"trunks_v1": m.TrunksV1, "segments_v1": m.SegmentsV1,
+		"mirrored_v1": m.MirroredV1, "mirrors_v1": m.MirrorsV1, "sinks_v1": m.SinksV1, "mirror_stats_v1": m.MirrorStatsV1,
 	}
 }
 

@@ -29,6 +29,7 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 		Segments:  map[SegmentKey]Segment{},
 		Neighbors: make(map[NeighborKey]fabric.MAC, len(d.buffers.neighbors.keys)),
 		Uplinks:   map[string]Uplink{}, Wires: map[fabric.VNI]Wire{},
+		Mirrors: map[fabric.VNI]Mirror{}, Sinks: map[fabric.VNI]Sink{},
 		Tables: map[policy.Digest]*policy.Source{},
 	}
 	vteps, err := d.readPeers(&s)
@@ -49,6 +50,7 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 		func() error { return d.readFDB(&s, vteps, devices) },
 		func() error { return d.readNeighbors(&s) },
 		func() error { return d.readUplinks(&s, vteps) },
+		func() error { return d.readMirrors(&s) },
 		ctx.Err,
 	} {
 		if err := read(); err != nil {
@@ -169,7 +171,7 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables()); err != nil {
+	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables(), d.adoptMirrors()); err != nil {
 		return err
 	}
 	for _, p := range d.peers {

@@ -33,6 +33,9 @@ type State struct {
 	Uplinks map[string]Uplink
 	// Wires are the ways of segments to the wire.
 	Wires map[fabric.VNI]Wire
+	// Mirrors are what is copied here, by the mirrors' VNIs, Sinks where the copies of mirrors end that have their sink here.
+	Mirrors map[fabric.VNI]Mirror
+	Sinks   map[fabric.VNI]Sink
 	// Tables are what ports are judged by, by the digest of their source. What is read from the kernel has nil sources: that a
 	// table is there says that it is complete.
 	Tables map[policy.Digest]*policy.Source
@@ -142,6 +145,8 @@ type Port struct {
 	MACs MACs
 	// Limits are what the guest may send and receive at most.
 	Limits Limits
+	// Mirrors copy what it sends and receives.
+	Mirrors Mirrors
 }
 
 // FDBKey is a station of a switch.
@@ -182,7 +187,7 @@ type FloodKey struct {
 }
 
 // Change is the difference between two states: what to put and what to delete. Apply carries it out in the order that
-// keeps every packet's way closed or complete: puts before deletes, peers, switches and tables before ports, ports before their segments, these before FDB.
+// keeps every packet's way closed or complete: puts before deletes, peers, switches, tables and mirrors before ports, ports before their segments, these before FDB.
 type Change struct {
 	Put, Delete State
 }

@@ -42,7 +42,7 @@ func Uninstall(pinDir string) error {
 	if err := p.releaseUplinks(); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
-	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(TunnelDevice), nic.TakeHeadroom()); err != nil {
+	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(TunnelDevice), nic.Delete(MirrorDevice), nic.DeleteSinks(), nic.TakeHeadroom()); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
 	return nil

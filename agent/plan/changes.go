@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
 )
 
@@ -19,10 +20,12 @@ func Changes(want, have datapath.State) []datapath.Change {
 	first := closing(ports, have.Ports)
 	first.Put.FDB, first.Delete.FDB = leaving(ports, want.FDB, have)
 	first.Delete.Segments = quitting(ports, want, have)
+	first.Delete.Sinks = misled(ports, want, have)
 	if len(first.Put.Ports)+len(first.Put.FDB) > 0 {
 		first.Put.Peers = lacking(want.Peers, have.Peers, differs)
 		first.Put.Switches = lacking(want.Switches, have.Switches, differs)
 		first.Put.Tables = lacking(want.Tables, have.Tables, never)
+		first.Put.Mirrors = lacking(want.Mirrors, have.Mirrors, differs)
 	}
 	closed := after(have, first)
 
@@ -30,6 +33,8 @@ func Changes(want, have datapath.State) []datapath.Change {
 		Peers:     lacking(want.Peers, closed.Peers, differs),
 		Switches:  lacking(want.Switches, closed.Switches, differs),
 		Tables:    lacking(want.Tables, closed.Tables, never),
+		Mirrors:   lacking(want.Mirrors, closed.Mirrors, differs),
+		Sinks:     lacking(want.Sinks, closed.Sinks, differs),
 		Ports:     lacking(ports, closed.Ports, differs),
 		Segments:  lacking(placed(ports, want), closed.Segments, differs),
 		FDB:       lacking(want.FDB, closed.FDB, newer),
@@ -50,6 +55,8 @@ func Changes(want, have datapath.State) []datapath.Change {
 		Flood:     surplus(want.Flood, have.Flood),
 		Uplinks:   surplus(want.Uplinks, have.Uplinks),
 		Wires:     surplus(want.Wires, have.Wires),
+		Mirrors:   surplus(want.Mirrors, have.Mirrors),
+		Sinks:     surplus(want.Sinks, closed.Sinks),
 	}}
 
 	var steps []datapath.Change
@@ -177,6 +184,17 @@ func quitting(ports map[string]datapath.Port, want, have datapath.State) map[dat
 	return gone
 }
 
+// misled are the sinks at devices that are to carry another port: its guest must not get the copies for the one before.
+func misled(ports map[string]datapath.Port, want, have datapath.State) map[fabric.VNI]datapath.Sink {
+	var gone map[fabric.VNI]datapath.Sink
+	for vni, s := range have.Sinks {
+		if !s.Listen && (ports[s.Device].Name != have.Ports[s.Device].Name || want.Sinks[vni] != s) {
+			set(&gone, vni, s)
+		}
+	}
+	return gone
+}
+
 // placed are the segments of the devices that carry a port, save those that the kernel has from a newer snapshot.
 func placed(ports map[string]datapath.Port, want datapath.State) map[datapath.SegmentKey]datapath.Segment {
 	var found map[datapath.SegmentKey]datapath.Segment
@@ -196,6 +214,8 @@ func after(have datapath.State, c datapath.Change) datapath.State {
 	have.Tables = with(have.Tables, c.Put.Tables, nil)
 	have.FDB = with(have.FDB, c.Put.FDB, c.Delete.FDB)
 	have.Segments = with(have.Segments, nil, c.Delete.Segments)
+	have.Mirrors = with(have.Mirrors, c.Put.Mirrors, nil)
+	have.Sinks = with(have.Sinks, nil, c.Delete.Sinks)
 	return have
 }
 
@@ -261,7 +281,8 @@ func empty(c datapath.Change) bool {
 
 // Entries counts what a state holds.
 func Entries(s datapath.State) int {
-	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables) + len(s.Uplinks) + len(s.Wires) + len(s.Segments)
+	return len(s.Peers) + len(s.Switches) + len(s.Ports) + len(s.FDB) + len(s.Neighbors) + len(s.Flood) + len(s.Tables) + len(s.Uplinks) + len(s.Wires) + len(s.Segments) +
+		len(s.Mirrors) + len(s.Sinks)
 }
 
 // Reborn removes from have what an earlier life of a port has left with a later epoch than its present one: a port that is

@@ -20,6 +20,7 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.Sta
 	w.peers()
 	w.networks()
 	w.state.Segments = map[datapath.SegmentKey]datapath.Segment{}
+	w.state.Mirrors, w.state.Sinks = map[fabric.VNI]datapath.Mirror{}, map[fabric.VNI]datapath.Sink{}
 	w.uplinks()
 	w.ports()
 	w.stations()

@@ -68,6 +68,7 @@ func TestAHeldPortIsOpenWithEverythingItNeeds(t *testing.T) {
 			{VNI: 7, Addr: netip.MustParseAddr("10.10.0.11")}: macA, {VNI: 7, Addr: netip.MustParseAddr("10.10.0.12")}: macB},
 		Flood:   map[datapath.FloodKey]struct{}{{VNI: 7, Peer: vtep["h2"]}: {}},
 		Uplinks: map[string]datapath.Uplink{}, Wires: map[fabric.VNI]datapath.Wire{},
+		Mirrors: map[fabric.VNI]datapath.Mirror{}, Sinks: map[fabric.VNI]datapath.Sink{},
 		Segments: map[datapath.SegmentKey]datapath.Segment{},
 		Tables:   map[policy.Digest]*policy.Source{},
 	}

@@ -9,6 +9,7 @@ enum {
 	NOT_OURS = -1,		/* the host's own traffic */
 	KERNEL = -2,		/* ours, but for the kernel's device */
 	UNREAD = -3,		/* the same, and not to be read here */
+	FOR_SINK = -4,		/* a mirror's copy, for its sink here */
 	ECN_CE = 3,
 	OUTER = 98,		/* the longest outer header, with both Ethernet headers */
 };
@@ -58,12 +59,14 @@ __attribute__((noinline)) int admit_other(__u32 vni, struct arrival *a)
 	}
 	if (!bpf_map_lookup_elem(&vteps_v1, &vtep))
 		return DROP_VTEP_UNKNOWN;
+	if (bpf_map_lookup_elem(&sinks_v1, &vni))
+		return FOR_SINK;
 	if (!bpf_map_lookup_elem(&networks_v2, &vni))
 		return DROP_VNI_UNKNOWN;
 	return DROP_VTEP_NOT_ALLOWED;
 }
 
-/* Whether the inner source may be heard from the outer one; the reason if not. */
+/* Whether the inner source may be heard from the outer one; the reason if not, or FOR_SINK. */
 INLINE int admit(__u32 vni, struct arrival *a)
 {
 	const struct fdb *from = station(vni, a->inner.src);
@@ -71,6 +74,12 @@ INLINE int admit(__u32 vni, struct arrival *a)
 	if (likely(from && (is_peer(from->peer, &a->from) || is_peer(from->alt, &a->from))))
 		return 0;
 	return admit_other(vni, a);
+}
+
+/* The outer source of a frame may not have sent it. */
+INLINE int not_admitted(struct __sk_buff *skb, struct way *w, int reason)
+{
+	return drop(skb, w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
 }
 
 INLINE int vxlan_is_bad(const struct vxlan *v)

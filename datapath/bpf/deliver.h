@@ -67,6 +67,7 @@ INLINE int out_egress(struct __sk_buff *skb, const struct config *cfg, __u32 slo
 }
 
 int answer_rejected(struct __sk_buff *skb, struct way *w, __u32 slot);
+int mirror(struct __sk_buff *skb, struct way *w, __u32 slot, __u32 in);
 
 /* The rules of the port in the slot keep a frame from its guest. */
 __attribute__((noinline)) int turn_away(struct __sk_buff *skb, struct way *w, __u32 slot, __u32 reason)
@@ -121,7 +122,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 
 	stats->offered++;
 	trace_generation(w, out);
-	if (unlikely(!reason && (s->policy & (POLICY_IN | LIMIT_IN)))) {
+	if (unlikely(!reason && (s->policy & (POLICY_IN | LIMIT_IN | MIRROR_IN)))) {
 		describe_once(skb, w, f);
 		if (s->policy & POLICY_IN) {
 			if ((reason = judge(w, slot, 1)))
@@ -131,6 +132,8 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 		}
 		if ((s->policy & LIMIT_IN) && limit_in(skb, w, f, slot, out))
 			return DROP;
+		if (s->policy & MIRROR_IN)
+			mirror(skb, w, slot, 1);
 	}
 	if (unlikely(!reason && w->traced == CAUGHT))
 		reason = DROP_PROBE_CAUGHT;

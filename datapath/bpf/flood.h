@@ -65,6 +65,8 @@ static long copy_to_port(__u32 i, struct copies *c)
 		reason = limit(c->skb, c->w, 0, id, COPY_TO_PORT);
 	if (!reason && c->w->traced == CAUGHT)
 		reason = DROP_PROBE_CAUGHT;
+	if (unlikely(!reason && (s->policy & MIRROR_IN)))
+		mirror(c->skb, c->w, id, 1);
 	if (!reason) {
 		c->skb->mark = c->cfg->mark | id;
 		struct stats *stats = stats_of(id);

@@ -164,6 +164,44 @@ struct {
 	MAP_TYPE(value, struct heard);
 } heard_v1 SEC(".maps");
 
+/* Key: slot. Value: the sessions of mirrors that copy there.
+ * Written by the loader. Read for ports whose policy word has a MIRROR_ bit. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_UINT(max_entries, MAX_PORTS);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct mirrored);
+} mirrored_v1 SEC(".maps");
+
+/* Key: session. Value: what a mirror copies here, and where to.
+ * Written by the loader, a number never reused while a port names it. Read for copies. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_UINT(max_entries, MAX_MIRRORS);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct mirror);
+} mirrors_v1 SEC(".maps");
+
+/* Key: VNI of a mirror. Value: its sink on this host.
+ * Written by the loader. Read for copies, and for VXLAN that comes from no station. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_MIRRORS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct sink);
+} sinks_v1 SEC(".maps");
+
+/* Key: VNI of a mirror. Value: copies seen, per CPU.
+ * Made by the loader, written by the programs. Read by the loader. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_HASH);
+	MAP_UINT(max_entries, 2 * MAX_MIRRORS);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct mirror_stats);
+} mirror_stats_v1 SEC(".maps");
+
 /* Key: slot. Value: frames seen, per CPU.
  * Written by every program. Read by the loader. */
 struct {

@@ -163,4 +163,13 @@ __attribute__((noinline)) int answer_rejected(struct __sk_buff *skb, struct way 
 	return w->slot >= FIRST_SLOT ? answer(skb, w, skb->ifindex) : answer_peer(skb, w, slot);
 }
 
+/* The port's rules keep a frame from leaving its guest. */
+__attribute__((noinline)) int refuse_sent(struct __sk_buff *skb, struct way *w, __u32 reason)
+{
+	if (!w)
+		return DROP;
+	drop(skb, w, STAGE_POLICY_OUT, reason);
+	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, w->slot) : DROP;
+}
+
 #endif

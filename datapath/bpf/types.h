@@ -17,6 +17,9 @@ enum {
 	MAX_FLOOD_PEERS = 512,	/* peers of one switch */
 	MAX_UPLINKS = 64,	/* NICs of this host that switches are on */
 	MAX_HEARD = 16384,	/* stations on the wire that are remembered */
+	MAX_MIRRORS = 256,	/* sessions of mirrors on this host; 0 is none */
+	PORT_MIRRORS = 8,	/* of one port, in each direction */
+	MIRROR_CLAUSES = 8,
 };
 
 /* Slots that count for no port. */
@@ -268,6 +271,54 @@ struct stats {
 	__u64 sent_on;				/* frames for the port that were relayed; counted in the tunnel's relayed too */
 	__u64 untold;				/* hop records and events that found no room, */
 	__u64 unlogged;				/* and events about rules beyond the port's budget */
+};
+
+/* The sessions of mirrors that copy at a port: a byte for each, the rest is 0. */
+struct mirrored {
+	__u64 out;		/* of what the guest sends, */
+	__u64 in;		/* of what it receives */
+};
+
+/* A part of a mirror's filter; a packet that meets one of them is asked for. */
+struct clause {
+	struct address local, local_mask;	/* of the guest's end; a mask of zeros: any */
+	struct address remote, remote_mask;
+	__u16 local_first, local_last;
+	__u16 remote_first, remote_last;
+	__u16 proto;		/* CLAUSE_ANY: any */
+	__u8 family;		/* 4 or 6; 0: any */
+	__u8 addresses;		/* 1: these are asked for, */
+	__u8 ports;		/* and these */
+	__u8 zero[3];
+};
+
+/* A session of a mirror: what is copied here, and where to. It is never changed once a port names it. */
+struct mirror {
+	__u64 until;		/* CLOCK_MONOTONIC, in ns; 0: no session */
+	__u64 deadline;		/* the same as it was told, in ns since 1970, 0: none; for the loader */
+	__u32 vni;		/* of the mirror */
+	__u32 device;		/* ifindex of weftmir0 */
+	__u32 peer;		/* the host of the sink; 0: this one */
+	__u32 sample;		/* one of so many packets; 0: each */
+	__u32 truncate;		/* to so many bytes; 0: not at all */
+	__u32 clauses;		/* 0: all packets */
+	struct clause clause[MIRROR_CLAUSES];
+};
+
+/* Where the copies of a mirror end on this host. */
+struct sink {
+	__u32 vni;		/* its key again */
+	__u32 slot;		/* of a port; 0: a device on which somebody listens */
+	__u32 ifindex;		/* of the device, the port's or that one */
+	__u32 zero;
+	__u8 device[16];
+};
+
+struct mirror_stats {
+	__u64 seen;		/* packets on a wire that were asked for, before sampling */
+	__u64 copied;		/* frames that were copied here, */
+	__u64 given, given_bytes;	/* and given to the sink here, */
+	__u64 lost;		/* and lost on the way */
 };
 
 enum { FROM_GUEST = 0, TO_GUEST = 1 };

@@ -4,6 +4,7 @@
 #include "decap.h"
 #include "external.h"
 #include "offload.h"
+#include "mirror.h"
 #include "neighbor.h"
 #include "reject.h"
 
@@ -175,15 +176,6 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 	return deliver(skb, w, cfg, f, e->slot);
 }
 
-/* The port's rules keep a frame from leaving its guest. */
-__attribute__((noinline)) int refuse_sent(struct __sk_buff *skb, struct way *w, __u32 reason)
-{
-	if (!w)
-		return DROP;
-	drop(skb, w, STAGE_POLICY_OUT, reason);
-	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, w->slot) : DROP;
-}
-
 /* A guest has sent a frame. */
 SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 {
@@ -221,7 +213,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		special(skb, &w, f, port);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
-	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT))) {
+	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT | MIRROR_OUT))) {
 		describe(skb, &w, f);
 		if (s->policy & POLICY_OUT) {
 			if ((reason = judge(&w, w.slot, 0)))
@@ -231,6 +223,8 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		}
 		if ((s->policy & LIMIT_OUT) && (reason = limit(skb, &w, f, w.slot, FROM_PORT)))
 			return drop(skb, &w, STAGE_LIMIT_OUT, reason);
+		if (s->policy & MIRROR_OUT)
+			mirror(skb, &w, w.slot, 0);
 	}
 	if (likely(!is_group(f->eth.dst)))
 		return forward(skb, &w, cfg, f);
@@ -277,7 +271,7 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	if (reason == KERNEL || !is_plain_inside(skb, cfg, &a))
 		return leave_to_kernel(skb, &w, cfg);
 	if ((reason = admit(w.vni, &a)))
-		return drop(skb, &w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
+		return reason == FOR_SINK ? leave_to_kernel(skb, &w, cfg) : not_admitted(skb, &w, reason);
 	to = station(w.vni, a.inner.dst);
 	if (unlikely(!to))
 		return has_uplink(w.vni) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
@@ -313,7 +307,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 	if (reason)
 		return drop(skb, &w, STAGE_UNDERLAY_IN, reason);
 	if ((reason = admit(w.vni, &a)))
-		return drop(skb, &w, reason == DROP_VTEP_UNKNOWN ? STAGE_UNDERLAY_IN : STAGE_DECAP, reason);
+		return reason == FOR_SINK ? end_mirror(skb, &w) : not_admitted(skb, &w, reason);
 	TRACE(skb, &w, STAGE_DECAP, RESULT_PASS, 0);
 	if (is_group(a.inner.dst))
 		return flood(skb, &w, 0);
@@ -356,6 +350,24 @@ SEC("tcx/egress") int ext_out(struct __sk_buff *skb)
 	if (unlikely(!(u.flags & UPLINK_HOST)))
 		return pass_by(skb, &u); /* nothing of it reaches a guest, either */
 	return at_wire(skb, &u, 1);
+}
+
+/* A copy leaves by weftmir0: only the core sends one. */
+SEC("tcx/egress") int mirror_out(struct __sk_buff *skb)
+{
+	const struct config *cfg = host();
+	__u32 id = skb->mark & (MAX_PORTS - 1);
+	const struct mirror *m = bpf_map_lookup_elem(&mirrors_v1, &id);
+
+	if (!cfg || !m || (skb->mark & ~(MAX_PORTS - 1)) != cfg->mark)
+		return refuse_egress(skb, DROP_UNMARKED);
+	return send_copy(skb, cfg, m);
+}
+
+/* A copy is on a device on which somebody listens, and was seen there: it never reaches the host's stack. */
+SEC("tcx/ingress") int sink_in(struct __sk_buff *skb)
+{
+	return DROP;
 }
 
 /* The last program at a port's device and at the VXLAN device: it is met only when the core is missing there. */

@@ -35,6 +35,7 @@ func New(vtep netip.Addr) *Memory {
 			Ports: map[string]datapath.Port{}, FDB: map[datapath.FDBKey]datapath.FDB{},
 			Neighbors: map[datapath.NeighborKey]fabric.MAC{}, Flood: map[datapath.FloodKey]struct{}{},
 			Uplinks: map[string]datapath.Uplink{}, Wires: map[fabric.VNI]datapath.Wire{},
+			Mirrors: map[fabric.VNI]datapath.Mirror{}, Sinks: map[fabric.VNI]datapath.Sink{},
 			Tables: map[policy.Digest]*policy.Source{}, Segments: map[datapath.SegmentKey]datapath.Segment{},
 		},
 	}
@@ -48,7 +49,7 @@ func (m *Memory) Read(ctx context.Context) (datapath.State, error) {
 	s.Peers, s.Switches, s.Ports = maps.Clone(s.Peers), maps.Clone(s.Switches), maps.Clone(s.Ports)
 	s.FDB, s.Neighbors, s.Flood = maps.Clone(s.FDB), maps.Clone(s.Neighbors), maps.Clone(s.Flood)
 	s.Tables, s.Uplinks, s.Wires = maps.Clone(s.Tables), maps.Clone(s.Uplinks), maps.Clone(s.Wires)
-	s.Segments = maps.Clone(s.Segments)
+	s.Segments, s.Mirrors, s.Sinks = maps.Clone(s.Segments), maps.Clone(s.Mirrors), maps.Clone(s.Sinks)
 	return s, ctx.Err()
 }
 
@@ -59,7 +60,7 @@ func (m *Memory) Apply(ctx context.Context, c datapath.Change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	err := errors.Join(m.putHost(c.Put), m.putPorts(c.Put), m.putSegments(c.Put), m.putStations(c.Put), m.putWires(c.Put))
+	err := errors.Join(m.putHost(c.Put), m.putMirrors(c.Put), m.putPorts(c.Put), m.putSegments(c.Put), m.putSinks(c.Put), m.putStations(c.Put), m.putWires(c.Put))
 	m.remove(c.Delete)
 	return err
 }
@@ -148,6 +149,9 @@ func (m *Memory) putPort(device string, p datapath.Port) error {
 		}
 		return fmt.Errorf("put port %s on %s: its rules (table %s) are not in force here", p.Name, device, p.Policy)
 	}
+	if err := m.copies(p); err != nil {
+		return err
+	}
 	switch {
 	case !there:
 	case p.Epoch < now.Epoch && p.Gate.Openness() > now.Gate.Openness():
@@ -157,6 +161,7 @@ func (m *Memory) putPort(device string, p datapath.Port) error {
 	}
 	if there && p.Name != now.Name {
 		maps.DeleteFunc(m.state.Segments, func(k datapath.SegmentKey, _ datapath.Segment) bool { return k.Device == device })
+		m.removeSinks(device)
 	}
 	m.state.Ports[device] = p
 	return nil
@@ -270,8 +275,14 @@ func (m *Memory) remove(del datapath.State) {
 	for key := range del.Segments {
 		delete(m.state.Segments, key)
 	}
+	for vni := range del.Sinks {
+		delete(m.state.Sinks, vni)
+	}
 	for device := range del.Ports {
 		m.removePort(device)
+	}
+	for vni := range del.Mirrors {
+		m.removeMirror(vni)
 	}
 	for digest := range del.Tables {
 		m.removeTable(digest)
@@ -288,6 +299,7 @@ func (m *Memory) remove(del datapath.State) {
 // removePort takes the stations with it whose place the device is.
 func (m *Memory) removePort(device string) {
 	delete(m.state.Ports, device)
+	m.removeSinks(device)
 	maps.DeleteFunc(m.state.Segments, func(k datapath.SegmentKey, _ datapath.Segment) bool { return k.Device == device })
 	maps.DeleteFunc(m.state.FDB, func(_ datapath.FDBKey, e datapath.FDB) bool { return e.Device == device && device != "" })
 }
