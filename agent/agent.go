@@ -71,8 +71,7 @@ type Agent struct {
 	heard time.Time
 	// troubles are what goes wrong beside the datapath, by subject.
 	troubles map[string]string
-	// left is what ports have left behind when they moved away.
-	left map[fabric.PortID]leftBehind
+	bequests *bequests
 }
 
 // frugal is how much garbage there may be for what is in use, in per cent: a hypervisor's memory is for its guests.
@@ -95,7 +94,7 @@ func Run(ctx context.Context, c Config) error {
 
 // open prepares everything, in the order in which it depends on one another. Neither etcd nor any other host is waited for.
 func open(ctx context.Context, c Config, openMachine func(context.Context, Config, *slog.Logger) (machine, error)) (a *Agent, err error) {
-	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, left: map[fabric.PortID]leftBehind{}, begun: time.Now()}
+	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, bequests: newBequests(), begun: time.Now()}
 	a.notify = notifier{log: a.log}
 	defer func() {
 		if err != nil {

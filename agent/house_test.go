@@ -94,7 +94,9 @@ func (g *ground) InheritHits(context.Context, fabric.PortID, map[policy.RuleID]d
 	return nil
 }
 
-func (g *ground) ExportFlows(context.Context, fabric.PortID) ([]byte, error) { return nil, nil }
+func (g *ground) ExportFlows(context.Context, fabric.PortID, datapath.Mark) ([]byte, datapath.Mark, error) {
+	return nil, 0, nil
+}
 
 func (g *ground) ImportFlows(context.Context, fabric.PortID, []byte, time.Duration) (int, error) {
 	return 0, nil

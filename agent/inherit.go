@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
@@ -14,152 +16,143 @@ import (
 )
 
 const (
-	// inheritWithin is for how long the destination of a move asks the source what its ports have left behind there. What is older
-	// says nothing about connections that have gone on since.
+	// inheritWithin is for how long after the guest has stopped the destination of a move asks the source what its ports take
+	// along. What is older says nothing about connections that have gone on since.
 	inheritWithin = 30 * time.Second
-	// inheritEvery is the time from one question to the next.
-	inheritEvery = 20 * time.Millisecond
+	// inheritEvery is the time from one question to the next while the guest runs at the source: what is new since the last one is
+	// all that has to travel once it has stopped.
+	inheritEvery = 250 * time.Millisecond
+	// inheritAgain is the time to the next question after one that failed.
+	inheritAgain = 20 * time.Millisecond
 )
 
-// leftBehind is what a port has left behind here when its guest had stopped.
-type leftBehind struct {
-	api.Left
-	at time.Time
+// errLastPart says that the guest has stopped and all of it has arrived.
+var errLastPart = errors.New("that was the last part")
+
+// heir takes over what one port takes along from the host that it moves away from.
+type heir struct {
+	*Agent
+	move   *fabric.Move
+	port   fabric.PortID
+	source *client.Client
+	mark   uint64
 }
 
-// leave remembers what the move's ports leave behind here, once their guest has stopped: their devices may be gone before anybody
-// asks. It does not keep the guest waiting.
-func (a *Agent) leave(ctx context.Context, move *fabric.Move) {
-	snap := a.Latest()
-	a.mu.Lock()
-	for port := range a.left {
-		if snap != nil && snap.Ports[port] == nil {
-			delete(a.left, port)
-		}
-	}
-	for _, port := range move.Spec.Ports {
-		delete(a.left, port) // of an earlier move
-	}
-	a.mu.Unlock()
-	go func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), inheritWithin)
-		defer cancel()
-		if err := a.pack(ctx, move); err != nil {
-			a.log.Error("what the ports of a move have met and let pass is not taken along", tracing.KeyMove, move.Metadata.Name, "error", err)
-		}
-	}()
-}
-
-// pack reads what is to be taken along; the flows first, because the guest may run on already.
-func (a *Agent) pack(ctx context.Context, move *fabric.Move) error {
-	flows, used, at := map[fabric.PortID][]byte{}, map[fabric.PortID]datapath.Backlog{}, time.Now()
-	var failed error
-	for _, port := range move.Spec.Ports {
-		var err, err2 error
-		flows[port], err = a.machine.ExportFlows(ctx, port)
-		used[port], err2 = a.machine.ExportBacklog(ctx, port)
-		failed = errors.Join(failed, err, err2)
-	}
-	hits, err := a.machine.RuleHits(ctx)
-	if err != nil {
-		return errors.Join(failed, err)
-	}
-	names := a.rules.of(a.Latest())
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	for _, port := range move.Spec.Ports {
-		left := api.Left{Rules: append([]fabric.RuleHits{}, named(hits[port], names)...), Flows: flows[port]}
-		for _, long := range used[port] {
-			left.BacklogNs = append(left.BacklogNs, int64(long))
-		}
-		a.left[port] = leftBehind{left, at}
-	}
-	return failed
-}
-
-// Left is what a port has left behind here; see server.Plugs.
-func (a *Agent) Left(_ context.Context, port fabric.PortID) (api.Left, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	left, known := a.left[port]
-	if !known {
-		return api.Left{}, fmt.Errorf("port %s has not moved away from this host, or its agent was started since: %w", port, fabric.ErrNotFound)
-	}
-	left.AgeMs = time.Since(left.at).Milliseconds()
-	return left.Left, nil
-}
-
-// inherit waits until the guest has stopped at the source, and then takes over what its ports have left behind there: their
-// connections, and the counts of their rules.
+// inherit takes over what the ports of a move take along: their connections bit by bit while the guest runs at the source, and the
+// rest, with the counts of their rules and what is used up of their limits, once it has stopped there.
 func (a *Agent) inherit(ctx context.Context, move *fabric.Move) {
-	if !a.awaitSwitch(ctx, fabric.MoveID(move.Metadata.Name)) {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, inheritWithin)
-	defer cancel()
+	var all sync.WaitGroup
 	for _, port := range move.Spec.Ports {
-		for {
-			err := a.inheritPort(ctx, move.Spec.From, port)
-			if err == nil {
-				break
+		all.Go(func() {
+			h := &heir{Agent: a, move: move, port: port}
+			if err := h.run(ctx); err != nil && ctx.Err() == nil {
+				a.log.Warn("what a port had before its move is not all known here", tracing.KeyMove, move.Metadata.Name, "port", port, "error", err)
 			}
-			if pause(ctx, inheritEvery); ctx.Err() != nil {
-				a.log.Warn("what a port has left behind before its move is not known here", tracing.KeyMove, move.Metadata.Name, "port", port, "error", err)
-				break
-			}
-		}
+		})
 	}
+	all.Wait()
 }
 
-// awaitSwitch waits until the source's guest has stopped; false when the move ends before.
-func (a *Agent) awaitSwitch(ctx context.Context, id fabric.MoveID) bool {
-	for {
-		change := a.news.wait()
-		if snap := a.Latest(); snap != nil {
-			move := snap.Moves[id]
-			switch {
-			case move == nil, move.Status.Phase == fabric.MoveFailed, move.Status.Phase == fabric.MoveAborted:
-				return false
-			case move.Status.Phase == fabric.MoveSwitched, move.Status.Phase == fabric.MoveActive, move.Status.Phase == fabric.MoveSettled:
-				return true
+// run asks until the last part has arrived, the move has come to nothing, or it is too late.
+func (h *heir) run(ctx context.Context) error {
+	var until time.Time
+	for ctx.Err() == nil {
+		switch h.phase() {
+		case "", fabric.MoveFailed, fabric.MoveAborted:
+			return nil
+		case fabric.MoveSwitched, fabric.MoveActive, fabric.MoveSettled:
+			if until.IsZero() {
+				until = time.Now().Add(inheritWithin)
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return false
-		case <-change:
+		err := h.next(ctx)
+		switch {
+		case errors.Is(err, errLastPart):
+			return nil
+		case err != nil && !until.IsZero() && time.Now().After(until):
+			return err
+		case err != nil:
+			pause(ctx, inheritAgain)
 		}
 	}
+	return ctx.Err()
 }
 
-func (a *Agent) inheritPort(ctx context.Context, from fabric.HostID, port fabric.PortID) error {
-	source, err := a.prober.client(from)
+// phase is how far the move is; empty when its record is gone.
+func (h *heir) phase() fabric.Phase {
+	snap := h.Latest()
+	if snap == nil {
+		return h.move.Status.Phase
+	}
+	if move := snap.Moves[fabric.MoveID(h.move.Metadata.Name)]; move != nil {
+		return move.Status.Phase
+	}
+	return ""
+}
+
+// next takes over the next part; errLastPart after the last.
+func (h *heir) next(ctx context.Context) error {
+	if s := h.keeper.portStatus(h.port); s.State != fabric.PortStaged && s.State != fabric.PortActive {
+		return fmt.Errorf("port %s is %s here", h.port, s.State)
+	}
+	if h.source == nil {
+		var err error
+		if h.source, err = h.prober.client(h.move.Spec.From); err != nil {
+			return err
+		}
+	}
+	left, err := h.source.Left(ctx, h.port, api.LeftSince{Mark: h.mark, WaitMs: inheritEvery.Milliseconds()})
 	if err != nil {
 		return err
 	}
-	left, err := source.Left(ctx, port)
+	if err := h.take(ctx, left); err != nil || !left.Stopped {
+		return err
+	}
+	// From here on this host judges alone. What the source has judged since it packed the last part comes with its answer.
+	left, err = h.source.Left(ctx, h.port, api.LeftSince{Mark: h.mark, Taken: true})
 	if err != nil {
 		return err
 	}
-	if age := time.Duration(left.AgeMs) * time.Millisecond; age < inheritWithin {
-		n, err := a.machine.ImportFlows(ctx, port, left.Flows, age)
-		if err != nil {
-			return err
-		}
-		a.log.Debug("connections go on where they were", "port", port, "from", from, "connections", n)
-		var used datapath.Backlog
-		for i := range min(len(used), len(left.BacklogNs)) {
-			used[i] = time.Duration(left.BacklogNs[i])
-		}
-		if err := a.machine.ImportBacklog(ctx, port, used, age); err != nil {
-			return err
-		}
+	if err := h.takeFlows(ctx, left); err != nil {
+		return err
+	}
+	return errLastPart
+}
+
+// take takes a part over.
+func (h *heir) take(ctx context.Context, left api.Left) error {
+	if err := h.takeFlows(ctx, left); err != nil || !left.Stopped {
+		return err
+	}
+	var used datapath.Backlog
+	for i := range min(len(used), len(left.BacklogNs)) {
+		used[i] = time.Duration(left.BacklogNs[i])
+	}
+	if err := h.machine.ImportBacklog(ctx, h.port, used, time.Duration(left.AgeMs)*time.Millisecond); err != nil {
+		return err
 	}
 	hits := make(map[policy.RuleID]datapath.Hits, len(left.Rules))
 	for _, r := range left.Rules {
 		hits[ruleID(r)] = datapath.Hits{Packets: r.Packets, Bytes: r.Bytes, Last: r.Last}
 	}
-	return a.machine.InheritHits(ctx, port, hits)
+	return h.machine.InheritHits(ctx, h.port, hits)
+}
+
+// takeFlows takes the connections of a part over.
+func (h *heir) takeFlows(ctx context.Context, left api.Left) error {
+	age := time.Duration(left.AgeMs) * time.Millisecond
+	if age >= inheritWithin {
+		return nil
+	}
+	n, err := h.machine.ImportFlows(ctx, h.port, left.Flows, age)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		h.log.Debug("connections go on where they were", "port", h.port, "from", h.move.Spec.From, "connections", n)
+	}
+	h.mark = left.Mark
+	return nil
 }
 
 // ruleID is the number of the rule whose hits these are, or of the default action.

@@ -37,7 +37,7 @@ type Meter interface {
 	Host(ctx context.Context) (datapath.HostCounters, error)
 	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
 	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
-	ExportFlows(ctx context.Context, port fabric.PortID) ([]byte, error)
+	ExportFlows(ctx context.Context, port fabric.PortID, since datapath.Mark) ([]byte, datapath.Mark, error)
 	ImportFlows(ctx context.Context, port fabric.PortID, carried []byte, age time.Duration) (int, error)
 	ExportBacklog(ctx context.Context, port fabric.PortID) (datapath.Backlog, error)
 	ImportBacklog(ctx context.Context, port fabric.PortID, carried datapath.Backlog, age time.Duration) error

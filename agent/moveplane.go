@@ -46,6 +46,26 @@ func (p sourcePlane) Finish(ctx context.Context, move *fabric.Move) error {
 	return p.keeper.change(ctx, func(l *local) error { return l.forgetHandoffs(move) })
 }
 
+// Inherited waits for the destination to have what the ports take along.
+func (p sourcePlane) Inherited(ctx context.Context, move *fabric.Move) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		for {
+			changed := p.bequests.changed.wait()
+			if p.bequests.arrived(move) {
+				close(done)
+				return
+			}
+			select {
+			case <-changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return done
+}
+
 // Counted is what was relayed for the move's ports, and lost at them for the move's sake.
 func (p sourcePlane) Counted(ctx context.Context, move *fabric.Move) (migration.Counts, error) {
 	return p.counts(ctx, move)

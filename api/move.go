@@ -63,13 +63,28 @@ func Over(p fabric.Phase) bool {
 	return p == fabric.MoveSettled || p == fabric.MoveFailed || p == fabric.MoveAborted
 }
 
-// Left is what a port has left behind on the host that it moved away from.
+// Left is what a port takes along from the host that it moves away from.
 type Left struct {
+	// Stopped says that its guest has stopped there, and that this is the last of it; before that only Flows is given.
+	Stopped bool `json:"stopped"`
+	// Mark is what to ask for the next part with.
+	Mark uint64 `json:"mark"`
 	// Rules are what its rules had met there, and on the hosts where it was before.
 	Rules []fabric.RuleHits `json:"rules"`
 	// BacklogNs is how far its limits were used up, in the order of datapath.Backlog.
 	BacklogNs []int64 `json:"backlogNs,omitempty"`
-	// Flows are its connections, in the form of datapath.ExportFlows; AgeMs is how many ms ago they were read.
+	// Flows are its connections since the mark that was asked for, in the form of datapath.ExportFlows; AgeMs is how many ms ago
+	// they were read.
 	Flows []byte `json:"flows,omitempty"`
 	AgeMs int64  `json:"ageMs"`
+}
+
+// LeftSince asks for what a port takes along.
+type LeftSince struct {
+	// Mark is the last answer's; 0 asks for all.
+	Mark uint64 `json:"mark"`
+	// WaitMs is how long the answer may wait for the guest to stop.
+	WaitMs int64 `json:"waitMs" minimum:"0" maximum:"1000"`
+	// Taken says that the last of it is in force at the destination, which judges the port's packets itself from now on.
+	Taken bool `json:"taken,omitempty"`
 }

@@ -87,9 +87,9 @@ func PortsHere() huma.Operation {
 	return operation("ports-here", http.MethodGet, "/v1/here/ports", "ports", Read, "The ports that are plugged in on this host, with their counters")
 }
 
-// LeftHere reads what a port has left behind here when it moved away.
+// LeftHere reads what a port that moves away takes along.
 func LeftHere() huma.Operation {
-	return operation("left-here", http.MethodGet, "/v1/here/left/{name}", "ports", Report, "What a port has left behind on this host when it moved away: what its rules had met, and its connections")
+	return operation("left-here", http.MethodPost, "/v1/here/left/{name}", "ports", Report, "What a port that moves away from this host takes along: what its rules have met, and its connections")
 }
 
 // StatusHere reads what the host that is asked says about itself.

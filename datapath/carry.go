@@ -22,14 +22,18 @@ const (
 // carriedFlow is one flow on its way: flow_key and flow of bpf/tables.h, with its age instead of a time of one host's clock, and
 // without the table, which the other host has under another number.
 type carriedFlow struct {
+	Key          carriedKey
+	Age, Rule    uint64 // ns; number of the rule's name
+	Idle, Sample uint32
+	Sides        [2]carriedSide
+}
+
+type carriedKey struct {
 	Local, Remote [4]uint32
 	Lport, Rport  uint16
 	Proto         uint8
 	State, Opener uint8
 	Zero          uint8
-	Age, Rule     uint64 // ns; number of the rule's name
-	Idle, Sample  uint32
-	Sides         [2]carriedSide
 }
 
 type carriedSide struct {
@@ -38,40 +42,70 @@ type carriedSide struct {
 	Zero             uint8
 }
 
-// ExportFlows returns the flows of a port for ImportFlows on another host; nothing when it has none. The error wraps
-// fabric.ErrNotFound where no device here carries the port.
-func (d *Datapath) ExportFlows(ctx context.Context, port fabric.PortID) ([]byte, error) {
+// Mark is a time on one host's clock that flows have been exported up to; 0 is before all of them.
+type Mark uint64
+
+// markSlack is by how much a mark lies before the time of the export: the time of a flow's last packet is a coarse clock's, and is
+// written after the packet was judged.
+const markSlack = 50 * time.Millisecond
+
+// ExportFlows returns the flows of a port that have met a packet since the mark, for ImportFlows on another host, and the mark
+// to go on from. Nothing when there are none. The error wraps fabric.ErrNotFound where no device here carries the port.
+func (d *Datapath) ExportFlows(ctx context.Context, port fabric.PortID, since Mark) (carried []byte, next Mark, err error) {
 	flows, unlock, err := d.flowsAt(ctx, port)
 	if err != nil {
-		return nil, fmt.Errorf("export the flows of port %s: %w", port, err)
+		return nil, since, fmt.Errorf("export the flows of port %s: %w", port, err)
 	}
 	defer unlock()
+	now := monotonic()
 	if flows == nil {
-		return nil, nil
+		return nil, Mark(now), nil
 	}
 	defer flows.Close()
-	out, now := []byte(flowsForm), monotonic()
+	carried = []byte(flowsForm)
 	var b batch[coreFlowKey, coreFlow]
 	err = each(flows, &b, func(k *coreFlowKey, f *coreFlow) {
+		if f.Seen < uint64(since) {
+			return
+		}
 		c := carriedFlow{
-			Local: k.Local.W, Remote: k.Remote.W, Lport: k.Lport, Rport: k.Rport, Proto: k.Proto, State: f.State, Opener: f.Opener,
+			Key: carriedKey{Local: k.Local.W, Remote: k.Remote.W, Lport: k.Lport, Rport: k.Rport, Proto: k.Proto, State: f.State, Opener: f.Opener},
 			Age: uint64(max(0, int64(now-f.Seen))), Rule: f.Rule, Idle: f.Idle, Sample: f.Sample,
 		}
 		for i, s := range f.Sides {
 			c.Sides[i] = carriedSide{End: s.End, Ack: s.Ack, Sent: s.Sent, Acked: s.Acked, Fin: s.Fin}
 		}
-		out, _ = binary.Append(out, binary.LittleEndian, &c) // its size is fixed: it cannot fail
+		carried, _ = binary.Append(carried, binary.LittleEndian, &c) // its size is fixed: it cannot fail
 	})
 	if err != nil {
-		return nil, fmt.Errorf("export the flows of port %s: %w", port, err)
+		return nil, since, fmt.Errorf("export the flows of port %s: %w", port, err)
 	}
-	return out, nil
+	if len(carried) == len(flowsForm) {
+		carried = nil
+	}
+	return carried, Mark(now - min(now, uint64(markSlack))), nil
 }
 
-// ImportFlows gives a port the flows that it had on another host, age after they were exported, and returns how many. One that it
-// has here already stays as it is. Each is judged by the rules of this host before it lets anything pass. An error wraps
-// fabric.ErrInvalid when they are not of the form that ExportFlows writes, of which then none is taken, and fabric.ErrNotFound
-// where no device here carries the port.
+// FlowsSince are those of exported flows that have met a packet since the mark; next is the mark that they were exported with.
+func FlowsSince(carried []byte, next, since Mark) []byte {
+	size, age := binary.Size(carriedFlow{}), binary.Size(carriedKey{})
+	exported := uint64(next) + uint64(markSlack)
+	newer := []byte(flowsForm)
+	for at := len(flowsForm); at+size <= len(carried); at += size {
+		if exported-binary.LittleEndian.Uint64(carried[at+age:]) >= uint64(since) {
+			newer = append(newer, carried[at:at+size]...)
+		}
+	}
+	if len(newer) == len(flowsForm) {
+		return nil
+	}
+	return newer
+}
+
+// ImportFlows gives a port the flows that it had on another host, age after they were exported, and returns how many. What an
+// earlier call has brought gives way to what this one brings; what has met a packet here stays as it is. Each is judged by the
+// rules of this host before it lets anything pass. An error wraps fabric.ErrInvalid when they are not of the form that ExportFlows
+// writes, of which then none is taken, and fabric.ErrNotFound where no device here carries the port.
 func (d *Datapath) ImportFlows(ctx context.Context, port fabric.PortID, carried []byte, age time.Duration) (n int, err error) {
 	all, err := readFlows(carried)
 	if err != nil {
@@ -89,14 +123,28 @@ func (d *Datapath) ImportFlows(ctx context.Context, port fabric.PortID, carried 
 	now := monotonic()
 	for i := range all {
 		k, f := all[i].toCore(now, age)
-		switch err := flows.Update(&k, &f, ebpf.UpdateNoExist); {
-		case err == nil:
-			n++
-		case !errors.Is(err, ebpf.ErrKeyExist):
+		taken, err := takeFlow(flows, &k, &f)
+		if err != nil {
 			return n, fmt.Errorf("import the flows of port %s: %w", port, err)
+		}
+		if taken {
+			n++
 		}
 	}
 	return n, nil
+}
+
+// takeFlow puts a flow in, unless this host has met it itself: then a table of this host has judged it.
+func takeFlow(flows *ebpf.Map, k *coreFlowKey, f *coreFlow) (taken bool, err error) {
+	err = flows.Update(k, f, ebpf.UpdateNoExist)
+	if !errors.Is(err, ebpf.ErrKeyExist) {
+		return err == nil, err
+	}
+	var have coreFlow
+	if err := flows.Lookup(k, &have); err == nil && have.Table != 0 {
+		return false, nil
+	}
+	return true, flows.Update(k, f, ebpf.UpdateAny)
 }
 
 // readFlows reads what ExportFlows has written.
@@ -117,8 +165,8 @@ func readFlows(carried []byte) ([]carriedFlow, error) {
 		if _, err := binary.Decode(records[i*size:], binary.LittleEndian, &all[i]); err != nil {
 			return nil, err
 		}
-		if c := &all[i]; c.State < flowOpening || c.State > flowClosing || c.Opener > 1 || time.Duration(c.Idle)*time.Second > time.Duration(fabric.MaxIdle) {
-			return nil, fmt.Errorf("flow %d of %d has state %d, opener %d and idle time %d s: %w", i+1, len(all), c.State, c.Opener, c.Idle, fabric.ErrInvalid)
+		if c := &all[i]; c.Key.State < flowOpening || c.Key.State > flowClosing || c.Key.Opener > 1 || time.Duration(c.Idle)*time.Second > time.Duration(fabric.MaxIdle) {
+			return nil, fmt.Errorf("flow %d of %d has state %d, opener %d and idle time %d s: %w", i+1, len(all), c.Key.State, c.Key.Opener, c.Idle, fabric.ErrInvalid)
 		}
 	}
 	return all, nil
@@ -132,8 +180,8 @@ const (
 
 // toCore is the flow as the core holds it. It is of no table, so that its next packet has it judged.
 func (c *carriedFlow) toCore(now uint64, later time.Duration) (k coreFlowKey, f coreFlow) {
-	k.Local.W, k.Remote.W, k.Lport, k.Rport, k.Proto = c.Local, c.Remote, c.Lport, c.Rport, c.Proto
-	f = coreFlow{Seen: now - c.Age - uint64(later), Rule: c.Rule, Idle: c.Idle, State: c.State, Opener: c.Opener, Sample: c.Sample}
+	k.Local.W, k.Remote.W, k.Lport, k.Rport, k.Proto = c.Key.Local, c.Key.Remote, c.Key.Lport, c.Key.Rport, c.Key.Proto
+	f = coreFlow{Seen: now - c.Age - uint64(later), Rule: c.Rule, Idle: c.Idle, State: c.Key.State, Opener: c.Key.Opener, Sample: c.Sample}
 	for i, s := range c.Sides {
 		f.Sides[i].End, f.Sides[i].Ack, f.Sides[i].Sent, f.Sides[i].Acked, f.Sides[i].Fin = s.End, s.Ack, s.Sent, s.Acked, s.Fin
 	}

@@ -21,7 +21,7 @@ func TestFlowsGoOnWhereTheyAreCarried(t *testing.T) {
 	question, answer := ip{protocol: protoUDP}.frame(2, 1, false, udp(80, 1000, data)), ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 80, data))
 	b.send(question)
 	a.receive()
-	carried, err := h.ExportFlows(context.Background(), b.port.Name)
+	carried, _, err := h.ExportFlows(context.Background(), b.port.Name, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func TestFlowsOfAnotherFormAreRefusedWhole(t *testing.T) {
 		b.send(ip{protocol: protoUDP}.frame(2, 1, false, udp(port, 1000, data)))
 		a.receive()
 	}
-	carried, err := h.ExportFlows(context.Background(), b.port.Name)
+	carried, _, err := h.ExportFlows(context.Background(), b.port.Name, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +100,7 @@ func TestFlowsOfAnotherFormAreRefusedWhole(t *testing.T) {
 	if n, err := h.ImportFlows(context.Background(), b.port.Name, carried, 0); n != 2 || err != nil {
 		t.Errorf("%d taken of what was not damaged: %v", n, err)
 	}
-	if _, err := h.ExportFlows(context.Background(), "nobody"); !errors.Is(err, fabric.ErrNotFound) {
+	if _, _, err := h.ExportFlows(context.Background(), "nobody", 0); !errors.Is(err, fabric.ErrNotFound) {
 		t.Errorf("a port that is not here: %v", err)
 	}
 }

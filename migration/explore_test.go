@@ -101,6 +101,9 @@ func (w world) hears(i int, add, mischief addFunc) {
 	if e.frame {
 		take(role+" sees the first frame", func(n *world) { n.ends[i].frame = false }, Event{Kind: Opened})
 	}
+	if i == 0 && w.gates[0] == relay && w.gates[1] != shut && w.ends[1].up && !e.session.Inherited {
+		take("the destination has what the ports take along", func(*world) {}, Event{Kind: Inherited})
+	}
 	now := w.move
 	if !e.seen {
 		take(role+" sees the record "+string(now.Status.Phase), func(n *world) { n.ends[i].seen = true }, Event{Kind: Saw, Record: &now})
@@ -217,7 +220,7 @@ func (w world) key() string {
 	for i := range w.ends {
 		e, s := &w.ends[i], &w.ends[i].session
 		flags(w.qemu[i].alive, w.qemu[i].runs, w.qemu[i].device, e.up, e.watches, e.frame, e.seen, s.Deadline.IsZero(), s.Incoming != "", s.Fault, s.Active.IsZero(), s.Known,
-			s.Running, s.Ordered, s.Handed, s.Cancelled, s.Lost, s.Warned, s.Switched, s.Stopped.IsZero(), s.Resumed.IsZero(), s.Framed.IsZero())
+			s.Running, s.Ordered, s.Handed, s.Inherited, s.Waits, s.Cancelled, s.Lost, s.Warned, s.Switched, s.Stopped.IsZero(), s.Resumed.IsZero(), s.Framed.IsZero())
 		for _, text := range []string{string(w.qemu[i].migration), string(s.State), string(s.Outcome), string(s.Migration)} {
 			b = append(append(b, text...), '|')
 		}

@@ -133,8 +133,10 @@ type plane struct {
 	done    []string
 	waiting *guest
 	frames  chan FirstFrame
-	fails   map[string]error
-	counts  Counts
+	// inherited is closed when the destination has what the ports take along.
+	inherited chan struct{}
+	fails     map[string]error
+	counts    Counts
 	// earlier is what was counted before the move.
 	earlier Counts
 	// stages holds Stage up until it is closed.
@@ -160,6 +162,9 @@ func (p *plane) Finish(context.Context, *fabric.Move) error  { return p.did("fin
 func (p *plane) Unstage(context.Context, *fabric.Move) error { return p.did("unstage") }
 func (p *plane) Opened(context.Context, *fabric.Move) <-chan FirstFrame {
 	return p.frames
+}
+func (p *plane) Inherited(context.Context, *fabric.Move) <-chan struct{} {
+	return p.inherited
 }
 func (p *plane) Counted(context.Context, *fabric.Move) (Counts, error) {
 	if p.has("handoff") || p.has("stage") {

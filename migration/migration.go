@@ -58,6 +58,8 @@ type SourcePlane interface {
 	// Finish forgets what was kept for the move; afterwards only the records say what is forwarded. They say already how the
 	// move has ended, but this host may hear it after Finish was called.
 	Finish(ctx context.Context, move *fabric.Move) error
+	// Inherited is closed once the destination has taken over what the move's ports take along; never, when ctx ends before.
+	Inherited(ctx context.Context, move *fabric.Move) <-chan struct{}
 	// Counted is how many packets of the move's ports were relayed and lost for a move's sake. The runner takes the difference
 	// from a reading before the move.
 	Counted(ctx context.Context, move *fabric.Move) (Counts, error)
@@ -125,6 +127,8 @@ type Limits struct {
 	Stage time.Duration
 	// Copy: from then until the guest stops. 30 min; the guest runs all the while.
 	Copy time.Duration
+	// Inherit: from when frames go to the destination until it knows the ports' connections; then the guest goes on without. 50 ms.
+	Inherit time.Duration
 	// Switch: from the guest's stop until its state is sent. 10 s; the guest stands still.
 	Switch time.Duration
 	// Answer: from an order to the hypervisor until its effect; then it is given again. 2 s.
@@ -141,7 +145,7 @@ func (l Limits) For(move *fabric.Move) Limits {
 	for _, d := range []struct {
 		limit    *time.Duration
 		standard time.Duration
-	}{{&l.Stage, time.Minute}, {&l.Copy, 30 * time.Minute}, {&l.Switch, 10 * time.Second}, {&l.Answer, 2 * time.Second}, {&l.Relay, 30 * time.Second}} {
+	}{{&l.Stage, time.Minute}, {&l.Copy, 30 * time.Minute}, {&l.Switch, 10 * time.Second}, {&l.Inherit, 50 * time.Millisecond}, {&l.Answer, 2 * time.Second}, {&l.Relay, 30 * time.Second}} {
 		if *d.limit <= 0 {
 			*d.limit = d.standard
 		}

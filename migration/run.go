@@ -41,7 +41,7 @@ func RunSource(ctx context.Context, o Options, guest interface {
 	r := newRunner(o, Source)
 	r.guest, r.sender = guest, guest
 	r.plane = map[Do]func(context.Context, *fabric.Move) error{Handoff: plane.Handoff, Restore: plane.Restore, Finish: plane.Finish}
-	r.counted = plane.Counted
+	r.counted, r.inherited = plane.Counted, plane.Inherited
 	machine, known := guest.(interface{ Process() int })
 	if drainer, able := plane.(Drainer); able && known {
 		r.drain = func(ctx context.Context, m *fabric.Move) (Counts, error) {
@@ -81,7 +81,10 @@ type runner struct {
 	stage   func(context.Context, *fabric.Move) (Staged, error)
 	opened  func(context.Context, *fabric.Move) <-chan FirstFrame
 
+	inherited func(context.Context, *fabric.Move) <-chan struct{} // nil at the destination
+
 	frames  <-chan FirstFrame
+	all     <-chan struct{}
 	staging chan staged // the result of a Stage under way; nil when none is
 	abandon context.CancelFunc
 	records mailbox[*fabric.Move]
@@ -120,6 +123,9 @@ func (r *runner) run(ctx context.Context) (fabric.Phase, error) {
 	wg.Go(func() { r.follow(inner, id) })
 	if r.opened != nil {
 		r.frames = r.opened(inner, r.move)
+	}
+	if r.inherited != nil {
+		r.all = r.inherited(inner, r.move)
 	}
 	err := r.confirm(inner)
 	if err == nil {
@@ -216,6 +222,9 @@ func (r *runner) next(ctx context.Context) error {
 			r.move = e.Record
 		}
 		r.step(ctx, e)
+	case <-r.all:
+		r.all = nil
+		r.step(ctx, Event{Kind: Inherited})
 	case <-late:
 		r.step(ctx, Event{Kind: Clock})
 	}

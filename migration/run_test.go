@@ -23,7 +23,7 @@ type pair struct {
 func newPair(t *testing.T, prepare ...func(*pair)) *pair {
 	p := &pair{
 		book: newBook(), src: newGuest(qmp.Idle, qmp.Runs), dst: newGuest(qmp.Idle, qmp.Stops),
-		srcPlane: &plane{fails: map[string]error{}, earlier: Counts{Relayed: 5, Lost: 9}, counts: Counts{Relayed: 12, Lost: 10}},
+		srcPlane: &plane{fails: map[string]error{}, inherited: make(chan struct{}), earlier: Counts{Relayed: 5, Lost: 9}, counts: Counts{Relayed: 12, Lost: 10}},
 		plane:    &plane{fails: map[string]error{}, frames: make(chan FirstFrame, 1), counts: Counts{Lost: 2}},
 	}
 	p.plane.waiting = p.dst
@@ -87,6 +87,11 @@ func TestRunAWholeMove(t *testing.T) {
 		})
 		p.src.tell(qmp.Copying, qmp.Stops, qmp.Waiting)
 		p.at(t, fabric.MoveSwitched)
+		if p.src.was("continue") {
+			t.Fatalf("the switchover was allowed before the destination knew the port's connections: orders %v", p.src.orders)
+		}
+		close(p.srcPlane.inherited)
+		p.at(t, fabric.MoveSwitched)
 		if !p.src.was("continue") {
 			t.Fatalf("orders %v", p.src.orders)
 		}
@@ -122,11 +127,13 @@ func TestRunWithTheRecordsAway(t *testing.T) {
 		p := newPair(t)
 		p.at(t, fabric.MoveCopying)
 		p.book.setAway(true)
-		p.src.tell(qmp.Copying, qmp.Stops, qmp.Waiting, qmp.Completed)
+		p.src.tell(qmp.Copying, qmp.Stops, qmp.Waiting)
+		time.Sleep(50 * time.Millisecond) // for the destination, which never says that it knows the port's connections
 		synctest.Wait()
 		if !p.srcPlane.has("handoff") || !p.src.was("continue") {
 			t.Fatalf("the switchover waited for the records: plane %v, orders %v", p.srcPlane.done, p.src.orders)
 		}
+		p.src.tell(qmp.Completed)
 		p.dst.tell(qmp.Runs)
 		p.plane.frames <- FirstFrame{Port: "p", Time: time.Now()}
 		time.Sleep(time.Minute)

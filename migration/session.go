@@ -96,6 +96,8 @@ type Session struct {
 	// Ordered is true once this session has ordered the migration, Handed while the plane sends frames on, Cancelled once the
 	// hypervisor was told to give up, Lost once the machine has ended, Warned after the first of a state's two deadlines.
 	Ordered, Handed, Cancelled, Lost, Warned bool
+	// Inherited is true once the destination has what the ports take along, or is no longer waited for; Waits while it is.
+	Inherited, Waits bool
 	// Switched is true at the destination once the source has said that its guest stopped.
 	Switched bool
 
@@ -111,12 +113,13 @@ type Kind string
 
 // The kinds of events.
 const (
-	Saw    Kind = "saw"    // the record, as it is now
-	Told   Kind = "told"   // the hypervisor told something
-	Opened Kind = "opened" // the kernel let the guest's first frame pass at the destination
-	Done   Kind = "done"   // an action succeeded
-	Undone Kind = "undone" // an action failed for good
-	Clock  Kind = "clock"  // time has passed
+	Saw       Kind = "saw"       // the record, as it is now
+	Told      Kind = "told"      // the hypervisor told something
+	Opened    Kind = "opened"    // the kernel let the guest's first frame pass at the destination
+	Done      Kind = "done"      // an action succeeded
+	Undone    Kind = "undone"    // an action failed for good
+	Clock     Kind = "clock"     // time has passed
+	Inherited Kind = "inherited" // the destination has taken over what the ports take along
 )
 
 // Event is what a session learns. It may come twice, late, or not at all.

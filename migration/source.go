@@ -36,6 +36,8 @@ func (t *turn) source(e Event) {
 		t.sourceDone(e)
 	case Undone:
 		t.sourceUndone(e)
+	case Inherited:
+		t.inherited()
 	case Clock:
 		if t.due() {
 			t.sourceLate()
@@ -231,10 +233,29 @@ func (t *turn) ended(e Event) {
 	t.conclude()
 }
 
-// proceed lets the hypervisor switch over, once the frames go to the destination.
+// proceed lets the hypervisor switch over, once the frames go to the destination and it knows the ports' connections. That is
+// waited for as long as the guest hardly notices.
 func (t *turn) proceed() {
-	if t.State == Held && t.Migration == qmp.Waiting && t.Handed && !t.Cancelled && !t.Fault {
-		t.do(Continue)
+	if t.State != Held || t.Migration != qmp.Waiting || !t.Handed || t.Cancelled || t.Fault {
+		return
+	}
+	if !t.Inherited {
+		if !t.Waits {
+			t.Waits = true
+			t.expect(t.Limits.Inherit)
+		}
+		return
+	}
+	t.do(Continue)
+}
+
+// inherited: the destination has what the ports take along, or is no longer waited for.
+func (t *turn) inherited() {
+	t.Inherited = true
+	if t.State == Held && t.Waits {
+		t.Waits = false
+		t.expect(t.Limits.Switch)
+		t.proceed()
 	}
 }
 

@@ -81,7 +81,7 @@ func (t *turn) giveUp(reason string) {
 
 // cancel tells the hypervisor to give up, and to say so within the time for an answer.
 func (t *turn) cancel() {
-	t.Cancelled = true
+	t.Cancelled, t.Waits = true, false
 	t.do(Cancel)
 	t.expect(t.Limits.Answer)
 }
@@ -135,6 +135,10 @@ func (t *turn) sourceLate() {
 		}
 		t.cancel()
 	case Held:
+		if t.Waits {
+			t.inherited()
+			return
+		}
 		t.because(fmt.Sprintf("the guest stood still for %s", t.Limits.Switch))
 		t.cancel()
 	case Returning:

@@ -36,12 +36,18 @@ func (s *Server) portsHere(ctx context.Context, _ *struct{}) (*answer[api.List[f
 	return &answer[api.List[fabric.PortStatus]]{api.List[fabric.PortStatus]{Items: ports}}, err
 }
 
-// leftHere answers with what a port has left behind when it moved away.
-func (s *Server) leftHere(ctx context.Context, in *named) (*answer[api.Left], error) {
+// leftOf is a question for what a port takes along.
+type leftOf struct {
+	Name string `path:"name"`
+	Body api.LeftSince
+}
+
+// leftHere answers with what a port that moves away takes along.
+func (s *Server) leftHere(ctx context.Context, in *leftOf) (*answer[api.Left], error) {
 	if s.o.Plugs == nil {
 		return nil, absent("plug ports in")
 	}
-	left, err := s.o.Plugs.Left(ctx, fabric.PortID(in.Name))
+	left, err := s.o.Plugs.Left(ctx, fabric.PortID(in.Name), in.Body)
 	if err != nil {
 		return nil, about("port/"+in.Name, err)
 	}

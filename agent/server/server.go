@@ -43,8 +43,8 @@ type Plugs interface {
 	Detach(ctx context.Context, port fabric.PortID) error
 	// Ports are the ports attached here, with their counters.
 	Ports(ctx context.Context) ([]fabric.PortStatus, error)
-	// Left is what a port has left behind when it moved away; fabric.ErrNotFound when that is not known.
-	Left(ctx context.Context, port fabric.PortID) (api.Left, error)
+	// Left is what a port that moves away takes along; fabric.ErrNotFound when it does not move.
+	Left(ctx context.Context, port fabric.PortID, since api.LeftSince) (api.Left, error)
 }
 
 // Fleet is what this host knows of the others without asking them.

@@ -123,9 +123,9 @@ func (c *Client) Try(ctx context.Context, r api.TrialRequest) ([]api.TrialCheckR
 	return out.Items, err
 }
 
-// Left returns what a port has left behind on the host that is called when it moved away.
-func (c *Client) Left(ctx context.Context, port fabric.PortID) (l api.Left, err error) {
-	return l, c.call(ctx, http.MethodGet, "/v1/here/left/"+url.PathEscape(string(port)), nil, &l)
+// Left returns what a port that moves away from the host that is called takes along.
+func (c *Client) Left(ctx context.Context, port fabric.PortID, since api.LeftSince) (l api.Left, err error) {
+	return l, c.call(ctx, http.MethodPost, "/v1/here/left/"+url.PathEscape(string(port)), since, &l)
 }
 
 // Register tells a server host about the caller's host.
