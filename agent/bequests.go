@@ -183,7 +183,10 @@ func (a *Agent) leftNow(ctx context.Context, port fabric.PortID, mark datapath.M
 
 // handOver leaves a port's packets to the judgement of its new host, and answers with what has changed here since mark.
 func (a *Agent) handOver(ctx context.Context, port fabric.PortID, move fabric.MoveID, mark datapath.Mark) (api.Left, error) {
-	a.bequests.take(port, move)
+	a.bequests.take(port, move) // first: a guest waits for it
+	if err := a.keeper.handOver(ctx, port); err != nil {
+		return api.Left{}, err
+	}
 	left, err := a.leftNow(ctx, port, mark)
 	if errors.Is(err, fabric.ErrNotFound) {
 		err = nil // its device went with the machine: nothing has been judged since

@@ -70,7 +70,7 @@ func (h *heir) run(ctx context.Context) error {
 		case errors.Is(err, errLastPart):
 			return nil
 		case err != nil && !until.IsZero() && time.Now().After(until):
-			return err
+			return errors.Join(err, h.keeper.takeOver(ctx, h.port))
 		case err != nil:
 			pause(ctx, inheritAgain)
 		}
@@ -106,6 +106,9 @@ func (h *heir) next(ctx context.Context) error {
 		return err
 	}
 	if err := h.take(ctx, left); err != nil || !left.Stopped {
+		return err
+	}
+	if err := h.keeper.takeOver(ctx, h.port); err != nil {
 		return err
 	}
 	// From here on this host judges alone. What the source has judged since it packed the last part comes with its answer.

@@ -348,7 +348,7 @@ func (k *keeper) wanted() datapath.State {
 // plugged is the host's own knowledge, of devices that are there.
 func (k *keeper) plugged() plan.Local {
 	l := plan.Local{
-		VTEP: k.vtep, Handoffs: k.local.Handoffs, Staged: k.local.Staged,
+		VTEP: k.vtep, Handoffs: k.local.Handoffs, Staged: k.local.Staged, Expects: k.local.Expects,
 		Attachments: make(map[fabric.PortID]plan.Attachment, len(k.local.Attachments)),
 	}
 	l.NICs, l.Others, l.Unconfirmed = k.uplinks.fit, k.uplinks.others, k.uplinks.unconfirmed

@@ -21,6 +21,7 @@ type local struct {
 	Attachments map[fabric.PortID]attachment    `json:"attachments,omitempty"`
 	Handoffs    map[fabric.PortID]plan.Handoff  `json:"handoffs,omitempty"`
 	Staged      map[fabric.PortID]fabric.MoveID `json:"staged,omitempty"`
+	Expects     map[fabric.PortID]fabric.MoveID `json:"expects,omitempty"`
 	Moves       map[fabric.MoveID]incoming      `json:"moves,omitempty"`
 }
 
@@ -41,7 +42,7 @@ type attachment struct {
 // clone copies, so that a change can be prepared without being seen.
 func (l local) clone() local {
 	return local{
-		Attachments: cloneMap(l.Attachments), Handoffs: cloneMap(l.Handoffs), Staged: cloneMap(l.Staged), Moves: cloneMap(l.Moves),
+		Attachments: cloneMap(l.Attachments), Handoffs: cloneMap(l.Handoffs), Staged: cloneMap(l.Staged), Expects: cloneMap(l.Expects), Moves: cloneMap(l.Moves),
 	}
 }
 

@@ -111,6 +111,42 @@ func (k *keeper) leftovers(move *fabric.Move, process int) []migration.Leftovers
 	return all
 }
 
+// handOver leaves it to the port's new host to judge what it receives.
+func (k *keeper) handOver(ctx context.Context, port fabric.PortID) error {
+	return k.change(ctx, func(l *local) error {
+		if h, handed := l.Handoffs[port]; handed {
+			h.Judges = false
+			l.Handoffs[port] = h
+		}
+		return nil
+	})
+}
+
+// takeOver has this host judge what the ports receive.
+func (k *keeper) takeOver(ctx context.Context, ports ...fabric.PortID) error {
+	if !k.expects(ports) {
+		return nil
+	}
+	return k.change(ctx, func(l *local) error {
+		for _, port := range ports {
+			delete(l.Expects, port)
+		}
+		return nil
+	})
+}
+
+// expects reports whether another host judges what one of the ports receives.
+func (k *keeper) expects(ports []fabric.PortID) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, port := range ports {
+		if k.local.Expects[port] != "" {
+			return true
+		}
+	}
+	return false
+}
+
 func (l *local) forgetHandoffs(move *fabric.Move) error {
 	for _, port := range move.Spec.Ports {
 		delete(l.Handoffs, port)
@@ -132,10 +168,12 @@ func (k *keeper) handoff(ctx context.Context, ports []fabric.PortID, to fabric.H
 		if loc.Host != k.host {
 			continue // the records say already where the port is
 		}
-		next.Handoffs[port] = plan.Handoff{To: to, Epoch: loc.Epoch}
+		h, again := next.Handoffs[port]
+		h = plan.Handoff{To: to, Epoch: loc.Epoch, Judges: !again || h.Epoch != loc.Epoch || h.Judges}
+		next.Handoffs[port] = h
 		device := k.local.Attachments[port].Device
 		if p, there := k.have.Ports[device]; there && p.Name == port && p.Gate != datapath.Relay {
-			p.Gate = datapath.Relay
+			p.Gate, p.Handover = datapath.Relay, h.Judges && !p.Policy.IsZero()
 			shut[device] = p
 		}
 	}
@@ -211,7 +249,7 @@ func (p *destinationPlane) stage(ctx context.Context, move fabric.MoveID, answer
 			if _, err := l.plug(port, want, p.keeper.present); err != nil {
 				return fmt.Errorf("stage port %s on %s: %w", port, want.Device, err)
 			}
-			l.Staged[port] = move
+			l.Staged[port], l.Expects[port] = move, move
 		}
 		l.Moves[move] = waiting
 		return nil
@@ -260,6 +298,7 @@ func (p *destinationPlane) Unstage(ctx context.Context, move *fabric.Move) error
 		for _, port := range move.Spec.Ports {
 			if l.Staged[port] == id {
 				delete(l.Staged, port)
+				delete(l.Expects, port)
 				delete(l.Attachments, port)
 			}
 		}

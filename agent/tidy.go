@@ -21,6 +21,7 @@ func (k *keeper) tidy() {
 			continue
 		}
 		delete(next.Staged, port)
+		delete(next.Expects, port)
 		if loc.Host != k.host {
 			delete(next.Attachments, port)
 		}
@@ -64,5 +65,5 @@ func (k *keeper) concerns(port fabric.PortID) bool {
 // equal compares.
 func (l local) equal(other local) bool {
 	return maps.Equal(l.Attachments, other.Attachments) && maps.Equal(l.Handoffs, other.Handoffs) &&
-		maps.Equal(l.Staged, other.Staged) && maps.Equal(l.Moves, other.Moves)
+		maps.Equal(l.Staged, other.Staged) && maps.Equal(l.Expects, other.Expects) && maps.Equal(l.Moves, other.Moves)
 }

@@ -120,6 +120,9 @@ func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 	slot, gate, word := now.value.Slot, p.Gate, uint64(0)
 	if t != nil {
 		word = t.word()
+		if p.Handover {
+			word |= policyHandover
+		}
 	}
 	before, _ := d.shared.loadGate(slot)
 	if t != nil && t.value.Stateful != 0 {
@@ -132,6 +135,9 @@ func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 		case before == Staged && gate == Open, before == Open && d.shared.policyWord(slot) == 0:
 			d.shared.adoptFor(slot, adoptRunning)
 		}
+	}
+	if now := d.shared.policyWord(slot); word&policyHandover != 0 && now != 0 {
+		d.shared.setPolicyWord(slot, now|policyHandover) // before anything is sent on that the other host takes for judged
 	}
 	if gate != Staged { // which the guest's first frame opens anyway
 		d.closeFor(now, p)

@@ -112,7 +112,7 @@ func (d *Datapath) readPorts(s *State, digests map[uint32]policy.Digest) (map[ui
 		}
 		p.MACs = d.macsFromCore(c, macs[c.Slot])
 		if word := d.shared.policyWord(c.Slot); word != 0 {
-			p.Policy = missingTable
+			p.Policy, p.Handover = missingTable, word&policyHandover != 0
 			if digest, there := digests[uint32(word)]; there {
 				p.Policy = digest
 			}

@@ -20,6 +20,7 @@ const (
 	policyOut      = 1 << 32
 	policyIn       = 1 << 33
 	policyStateful = 1 << 34
+	policyHandover = 1 << 38
 	policyMeters   = 1 << 35 // one bit further for what the guest receives
 	policyRejects  = 1 << 37
 )

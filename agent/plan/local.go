@@ -25,6 +25,8 @@ type Local struct {
 	Handoffs map[fabric.PortID]Handoff
 	// Staged names, per port, the move this host has prepared itself to receive.
 	Staged map[fabric.PortID]fabric.MoveID
+	// Expects names, per port, the move whose source judges what the port receives until this host knows its connections.
+	Expects map[fabric.PortID]fabric.MoveID
 }
 
 // Attachment is a device of this host that carries a port.
@@ -38,4 +40,6 @@ type Attachment struct {
 type Handoff struct {
 	To    fabric.HostID `json:"to"`
 	Epoch fabric.Epoch  `json:"epoch"`
+	// Judges says that this host judges what the port receives, until the other knows its connections.
+	Judges bool `json:"judges,omitempty"`
 }

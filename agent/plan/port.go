@@ -72,6 +72,7 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	if entry.Policy = rules.table; !rules.known {
 		entry.Gate = datapath.Closed
 	}
+	entry.Handover = !entry.Policy.IsZero() && w.handover(name, entry.Gate)
 	return entry
 }
 
@@ -93,6 +94,17 @@ func (w *wanted) gate(name fabric.PortID) (datapath.Gate, fabric.Epoch) {
 		return datapath.Relay, loc.Epoch
 	}
 	return datapath.Closed, loc.Epoch
+}
+
+// handover reports whether the source of the port's move judges what it receives, here for the destination or there for this host.
+func (w *wanted) handover(name fabric.PortID, gate datapath.Gate) bool {
+	switch gate {
+	case datapath.Relay:
+		return w.local.Handoffs[name].Judges
+	case datapath.Staged:
+		return w.local.Expects[name] == w.local.Staged[name]
+	}
+	return false
 }
 
 // guards is the bit set of the guards in force. Where a switch has no subnet the fabric knows no addresses to hold a port

@@ -133,7 +133,7 @@ func (m *memory) Etcd(context.Context) (api.Etcd, error) {
 func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error) {
 	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
 }
-func (m *memory) Left(_ context.Context, port fabric.PortID) (api.Left, error) {
+func (m *memory) Left(_ context.Context, port fabric.PortID, _ api.LeftSince) (api.Left, error) {
 	return api.Left{}, fmt.Errorf("port %s has not moved away: %w", port, fabric.ErrNotFound)
 }
 

@@ -268,15 +268,22 @@ INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	return 0;
 }
 
-/* A frame out of a tunnel is for a guest that is plugged in here, and has not left. */
-INLINE int is_here(const struct fdb *to)
+/* A frame out of a tunnel is for a guest that is plugged in here, and has not left. What the host sends on that a staged one leaves
+ * was judged there, until this host knows the port's flows. */
+INLINE int is_here(const struct fdb *to, struct way *w, const struct arrival *a)
 {
 	const struct slot *s;
+	__u32 gate;
 
 	if (!(to->flags & FDB_LOCAL))
 		return 0;
 	s = likely(!to->peer) ? 0 : slot_of(to->slot);
-	return !s || (s->gate & GATE_MASK) != GATE_RELAY;
+	if (likely(!s))
+		return 1;
+	gate = s->gate & GATE_MASK;
+	if (gate == GATE_STAGED && (s->policy & POLICY_HANDOVER) && is_peer(to->peer, &a->from))
+		w->met |= WAY_JUDGED;
+	return gate != GATE_RELAY;
 }
 
 /* Why a frame out of a tunnel ends here. */
@@ -309,7 +316,10 @@ INLINE int relay(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 {
 	const struct peer *p = peer_of(to->peer);
 	__u32 port = to->slot;
+	int kept;
 
+	if (unlikely(is_judged_here(to)) && (kept = keep_back(skb, w, 0, port)) != LET_GO)
+		return kept;
 	if (!p || load_tunnel_key(skb, cfg, p, w->vni, 0, 0))
 		return drop(skb, w, STAGE_RELAY, p ? DROP_REDIRECT_FAILED : DROP_UNDERLAY_DOWN);
 	trace_peer(w, &p->vtep);

@@ -82,6 +82,41 @@ __attribute__((noinline)) int turn_away(struct __sk_buff *skb, struct way *w, __
 	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
 }
 
+enum { LET_GO = -1 };
+
+/* The rules of a port that has left for another host judge here what is sent on to it there. LET_GO, or what becomes of a frame
+ * that they keep from its guest. */
+__attribute__((noinline)) int keep_back(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
+{
+	const struct slot *s = slot_of(slot);
+	int reason;
+
+	if (!w || !s)
+		return DROP;
+	describe_once(skb, w, f);
+	reason = judge(w, slot, 1);
+	w->rule = reason ? w->rule : 0;
+	if (likely(!reason))
+		return LET_GO;
+	COUNT(w->slot, local);
+	COUNT(slot, offered);
+	count_drop(slot, TO_GUEST, reason);
+	TRACE_AT(s->out, w, STAGE_POLICY_IN, RESULT_DROP, reason);
+	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
+}
+
+/* Whether the station's port has left, and its new host takes this one's word for what its rules let pass: it does not know
+ * the port's flows yet. */
+INLINE int is_judged_here(const struct fdb *to)
+{
+	const struct slot *s;
+
+	if (!(to->flags & FDB_LOCAL))
+		return 0;
+	s = slot_of(to->slot);
+	return s && (s->gate & GATE_MASK) == GATE_RELAY && (s->policy & POLICY_HANDOVER);
+}
+
 /* A followed frame's hops name the generation of the port that it is for from here on. */
 INLINE void trace_generation(struct way *w, __u64 out)
 {
@@ -124,7 +159,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 	trace_generation(w, out);
 	if (unlikely(!reason && (s->policy & (POLICY_IN | LIMIT_IN | MIRROR_IN)))) {
 		describe_once(skb, w, f);
-		if (s->policy & POLICY_IN) {
+		if ((s->policy & POLICY_IN) && likely(!(w->met & WAY_JUDGED))) {
 			if ((reason = judge(w, slot, 1)))
 				return turn_away(skb, w, slot, reason);
 			TRACE_AT(out, w, STAGE_POLICY_IN, RESULT_PASS, 0);
@@ -143,7 +178,7 @@ INLINE int deliver(struct __sk_buff *skb, struct way *w, const struct config *cf
 		return DROP;
 	}
 	TRACE_AT(out, w, STAGE_PORT_OUT, RESULT_DELIVER, 0);
-	if ((out >> 32 & 0xff) != OUT_PEER || unlikely(w->leaving)) {
+	if ((out >> 32 & 0xff) != OUT_PEER || unlikely(w->met & WAY_LEAVING)) {
 		if (unlikely((out >> 32 & 0xff) == OUT_HOST) && readdress(skb, out))
 			return lose(slot);
 		return out_egress(skb, cfg, slot, out);

@@ -205,4 +205,14 @@ INLINE int to_remote(struct __sk_buff *skb, struct way *w, const struct frame *f
 	return likely(sent < BEYOND) ? sent : too_big(skb, w, f, sent - BEYOND);
 }
 
+/* The same, to a station that lives elsewhere, or has just left for there. */
+INLINE int send_after(struct __sk_buff *skb, struct way *w, struct frame *f, const struct fdb *to)
+{
+	int kept;
+
+	if (unlikely(is_judged_here(to)) && (kept = keep_back(skb, w, f, to->slot)) != LET_GO)
+		return kept;
+	return to_remote(skb, w, f, to->peer);
+}
+
 #endif

@@ -118,7 +118,7 @@ INLINE int enter(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 	clear_frame(f);
 	if ((reason = w->qinq ? parse_qinq(skb, f) : parse(skb, f)))
 		return drop(skb, w, STAGE_WIRE_IN, reason);
-	return to_remote(skb, w, f, to->peer);
+	return send_after(skb, w, f, to);
 }
 
 /* A group frame from the wire or the host: a copy for each guest here, and for each host that this one carries for. The frame
@@ -155,7 +155,7 @@ INLINE int spread(struct __sk_buff *skb, struct way *w, const struct uplink *u, 
 /* What is neither the core's own nor for the host alone: for a guest, or passed by. */
 INLINE int at_wire(struct __sk_buff *skb, const struct uplink *u, int leaving)
 {
-	struct way w = {.slot = u->slot, .vni = segment_of(skb, u), .leaving = leaving};
+	struct way w = {.slot = u->slot, .vni = segment_of(skb, u), .met = leaving ? WAY_LEAVING : 0};
 	const struct config *cfg = host();
 	struct ethernet eth;
 	const struct fdb *to;

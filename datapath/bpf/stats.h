@@ -6,6 +6,11 @@
 #include "stages.h"
 
 /* A frame under way, from the program that met it to its end. */
+enum {
+	WAY_LEAVING = 1 << 0,	/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
+	WAY_JUDGED = 1 << 1,	/* the rules about what its guest receives have judged it, on the host where the guest was before */
+};
+
 struct way {
 	__u32 slot;		/* where it came from: a port's slot, SLOT_UNDERLAY or SLOT_TUNNEL */
 	__u32 vni;
@@ -15,7 +20,7 @@ struct way {
 	__u32 unfit;		/* the reason why it cannot be judged, or 0 */
 	__u8 traced;		/* FOLLOWED, CAUGHT or 0 */
 	__u8 described;		/* this CPU's docket holds it (packet.h) */
-	__u8 leaving;		/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
+	__u8 met;		/* WAY_ */
 	__u8 qinq;		/* it has a tag that is payload (vlan.h), */
 	__u8 pushed;		/* and that of the port it is for */
 	__u8 tos;		/* of the outer header, beside ECN: the DSCP in the upper six bits */

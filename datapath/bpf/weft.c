@@ -166,7 +166,7 @@ INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cf
 		return drop(skb, w, STAGE_FDB, DROP_PVLAN);
 	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
 	if (is_elsewhere(e))
-		return to_remote(skb, w, f, e->peer);
+		return send_after(skb, w, f, e);
 	if (!(e->flags & FDB_LOCAL))
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
 	if (unlikely(f->l3_length > w->mtu && (f->ip != 4 || f->df)))
@@ -275,7 +275,7 @@ SEC("tcx/ingress") int ul_in(struct __sk_buff *skb)
 	to = station(w.vni, a.inner.dst);
 	if (unlikely(!to))
 		return has_uplink(w.vni) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
-	if (!is_here(to))
+	if (!is_here(to, &w, &a))
 		return is_relayed(to, &a) ? leave_to_kernel(skb, &w, cfg) : drop(skb, &w, STAGE_FDB_LOCAL, not_here(to));
 	if (unlikely(is_unanswerable(skb, to)))
 		return leave_to_kernel(skb, &w, cfg);
@@ -314,7 +314,7 @@ SEC("tcx/ingress") int vx_in(struct __sk_buff *skb)
 	to = station(w.vni, a.inner.dst);
 	if (unlikely(!to))
 		return has_uplink(w.vni) ? leave(skb, &w) : drop(skb, &w, STAGE_FDB_LOCAL, DROP_DST_UNKNOWN);
-	if (is_here(to)) {
+	if (is_here(to, &w, &a)) {
 		TRACE(skb, &w, STAGE_FDB_LOCAL, RESULT_HIT, 0);
 		COUNT(w.slot, local);
 		return deliver(skb, &w, cfg, 0, to->slot);
