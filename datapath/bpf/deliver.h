@@ -88,10 +88,9 @@ enum { LET_GO = -1 };
  * that they keep from its guest. */
 __attribute__((noinline)) int keep_back(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
 {
-	const struct slot *s = slot_of(slot);
 	int reason;
 
-	if (!w || !s)
+	if (!w)
 		return DROP;
 	describe_once(skb, w, f);
 	reason = judge(w, slot, 1);
@@ -100,9 +99,7 @@ __attribute__((noinline)) int keep_back(struct __sk_buff *skb, struct way *w, st
 		return LET_GO;
 	COUNT(w->slot, local);
 	COUNT(slot, offered);
-	count_drop(slot, TO_GUEST, reason);
-	TRACE_AT(s->out, w, STAGE_POLICY_IN, RESULT_DROP, reason);
-	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
+	return turn_away(skb, w, slot, reason);
 }
 
 /* Whether the station's port has left, and its new host takes this one's word for what its rules let pass: it does not know
