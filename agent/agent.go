@@ -63,6 +63,8 @@ type Agent struct {
 	// served is set while the services of internal switches run.
 	served atomic.Pointer[services.Keeper]
 	begun  time.Time
+	// integrating keeps two changes of libvirt apart.
+	integrating sync.Mutex
 
 	mu sync.Mutex
 	// newest is the latest snapshot from the store, held or not.
@@ -238,7 +240,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
-		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -42,6 +42,7 @@ type Config struct {
 	// Servers are API addresses of hosts that may write to etcd. A host without embedded etcd writes through them.
 	Servers []string `yaml:"servers"`
 	Hooks   Hooks    `yaml:"hooks"`
+	Libvirt Libvirt  `yaml:"libvirt"`
 	OTLP    OTLP     `yaml:"otlp"`
 	// Metrics is the loopback address that answers Prometheus; 127.0.0.1:9464 when empty, none when "off".
 	Metrics string `yaml:"metrics"`

@@ -50,6 +50,9 @@ func (c *Config) checkPaths(add func(path, format string, args ...any)) {
 	if t := c.TLS; t.CA == "" || t.Cert == "" || t.Key == "" {
 		add("tls", "needs ca, cert and key: the files of this host's certificate")
 	}
+	if h := c.Libvirt.Hooks; h != "" && !filepath.IsAbs(h) {
+		add("libvirt.hooks", "%q must be an absolute path", h)
+	}
 	if len(c.Hooks.Incoming) > 0 && c.Hooks.Incoming[0] == "" {
 		add("hooks.incoming", "the first element is the command to run, and is empty")
 	}

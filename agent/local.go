@@ -23,6 +23,8 @@ type local struct {
 	Staged      map[fabric.PortID]fabric.MoveID `json:"staged,omitempty"`
 	Expects     map[fabric.PortID]fabric.MoveID `json:"expects,omitempty"`
 	Moves       map[fabric.MoveID]incoming      `json:"moves,omitempty"`
+	// Libvirt is true once this host's libvirt was given what it needs to use the fabric.
+	Libvirt bool `json:"libvirt,omitempty"`
 }
 
 // incoming is a machine that waits here for the guest of a move.
@@ -43,6 +45,7 @@ type attachment struct {
 func (l local) clone() local {
 	return local{
 		Attachments: cloneMap(l.Attachments), Handoffs: cloneMap(l.Handoffs), Staged: cloneMap(l.Staged), Expects: cloneMap(l.Expects), Moves: cloneMap(l.Moves),
+		Libvirt: l.Libvirt,
 	}
 }
 

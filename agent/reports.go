@@ -55,6 +55,8 @@ func (l *ledger) ReportLocation(ctx context.Context, r api.LocationReport) (fabr
 		err = l.locations.Release(ctx, r.Port, r.Host, r.Epoch)
 	case api.Join:
 		return l.join(ctx, r.Host, r.Switch)
+	case api.Welcome:
+		return l.welcome(ctx, r)
 	case api.EndRelay:
 		err = l.locations.EndRelay(ctx, r.Port, r.Host)
 	default:

@@ -65,5 +65,5 @@ func (k *keeper) concerns(port fabric.PortID) bool {
 // equal compares.
 func (l local) equal(other local) bool {
 	return maps.Equal(l.Attachments, other.Attachments) && maps.Equal(l.Handoffs, other.Handoffs) &&
-		maps.Equal(l.Staged, other.Staged) && maps.Equal(l.Expects, other.Expects) && maps.Equal(l.Moves, other.Moves)
+		maps.Equal(l.Staged, other.Staged) && maps.Equal(l.Expects, other.Expects) && maps.Equal(l.Moves, other.Moves) && l.Libvirt == other.Libvirt
 }

@@ -82,6 +82,16 @@ func DetachPort() huma.Operation {
 	return operation("detach-port", http.MethodPost, "/v1/ports/{name}/detach", "ports", Local, "Take a port off its device on this host")
 }
 
+// CallHypervisor takes the word of a hypervisor's hook on the host that is asked.
+func CallHypervisor() huma.Operation {
+	return operation("hypervisor", http.MethodPost, "/v1/here/hypervisor", "ports", Local, "What the hypervisor of this host is about to do with a guest, or has done; refused when the fabric stands against it")
+}
+
+// IntegrateLibvirt makes libvirt of the host that is asked use the fabric.
+func IntegrateLibvirt() huma.Operation {
+	return operation("integrate-libvirt", http.MethodPost, "/v1/here/libvirt", "ports", Local, "Give this host's libvirt the hooks and networks that let its guests use the fabric, or take them away")
+}
+
 // PortsHere lists what is plugged in on the host that is asked.
 func PortsHere() huma.Operation {
 	return operation("ports-here", http.MethodGet, "/v1/here/ports", "ports", Read, "The ports that are plugged in on this host, with their counters")

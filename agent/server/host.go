@@ -17,6 +17,8 @@ func (s *Server) hostOperations() {
 	register(s, api.LeftHere(), s.leftHere)
 	register(s, api.AttachPort(), s.attach)
 	register(s, api.DetachPort(), s.detach)
+	register(s, api.CallHypervisor(), s.hypervisor)
+	register(s, api.IntegrateLibvirt(), s.integrate)
 }
 
 func (s *Server) version(context.Context, *struct{}) (*answer[api.Version], error) {
@@ -85,4 +87,27 @@ func (s *Server) detach(ctx context.Context, in *named) (*struct{}, error) {
 		return nil, about("port/"+in.Name, err)
 	}
 	return nil, nil
+}
+
+// hypervisor takes the word of a hook.
+func (s *Server) hypervisor(ctx context.Context, in *struct{ Body api.HypervisorCall }) (*struct{}, error) {
+	if s.o.Hypervisor == nil {
+		return nil, absent("take calls of a hypervisor")
+	}
+	if err := s.o.Hypervisor.Call(ctx, in.Body); err != nil {
+		return nil, about("vm/"+in.Body.VM, err)
+	}
+	return nil, nil
+}
+
+// integrate gives libvirt what it needs, or takes it away.
+func (s *Server) integrate(ctx context.Context, in *struct{ Body api.IntegrateRequest }) (*answer[api.Integration], error) {
+	if s.o.Hypervisor == nil {
+		return nil, absent("integrate libvirt")
+	}
+	done, err := s.o.Hypervisor.Integrate(ctx, in.Body)
+	if err != nil {
+		return nil, about("host/"+string(s.o.Self), err)
+	}
+	return &answer[api.Integration]{done}, nil
 }

@@ -95,6 +95,14 @@ type Host interface {
 	Confirm(ctx context.Context) (string, error)
 }
 
+// Hypervisor is what manages this host's guests.
+type Hypervisor interface {
+	// Call takes what a hook tells, and returns when the hypervisor may go on.
+	Call(ctx context.Context, c api.HypervisorCall) error
+	// Integrate gives libvirt what it needs, or takes it away.
+	Integrate(ctx context.Context, r api.IntegrateRequest) (api.Integration, error)
+}
+
 // Reports takes hosts' words about themselves; the server has checked that each speaks of itself.
 type Reports interface {
 	ReportHost(ctx context.Context, h *fabric.Host) error
@@ -128,6 +136,8 @@ type Options struct {
 	Trials   Trials
 	Host     Host
 	Reports  Reports
+	// Hypervisor is nil where guests are not managed by one that calls.
+	Hypervisor Hypervisor
 	// Metrics answers /metrics on the unix socket.
 	Metrics http.Handler
 	Logger  *slog.Logger

@@ -138,6 +138,17 @@ func (c *Client) ReportStatus(ctx context.Context, host fabric.HostID, s fabric.
 	return c.call(ctx, http.MethodPost, "/v1/report/status", api.StatusReport{Host: host, Status: s}, nil)
 }
 
+// CallHypervisor tells the agent what the hypervisor of its host does with a guest.
+func (c *Client) CallHypervisor(ctx context.Context, call api.HypervisorCall) error {
+	return c.call(ctx, http.MethodPost, "/v1/here/hypervisor", call, nil)
+}
+
+// IntegrateLibvirt makes libvirt of the agent's host use the fabric, or undoes that.
+func (c *Client) IntegrateLibvirt(ctx context.Context, r api.IntegrateRequest) (api.Integration, error) {
+	var i api.Integration
+	return i, c.call(ctx, http.MethodPost, "/v1/here/libvirt", r, &i)
+}
+
 // ReportLocation asks a server host for one compare-and-swap of a location, and returns the record after it.
 // fabric.ErrStaleEpoch or fabric.ErrConflict when somebody else was first.
 func (c *Client) ReportLocation(ctx context.Context, r api.LocationReport) (fabric.Location, error) {

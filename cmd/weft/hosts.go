@@ -17,7 +17,7 @@ import (
 
 // hostCommands are what acts on this machine rather than on the fabric.
 func (a *app) hostCommands() []*cobra.Command {
-	return []*cobra.Command{a.labCommand(), a.agentCommand()}
+	return []*cobra.Command{a.labCommand(), a.agentCommand(), a.integrateCommand(), a.hookCommand()}
 }
 
 // labCommand builds and uses several hosts on one machine.

@@ -174,7 +174,9 @@ func (l *Lab) agentConfig(host fabric.HostID) map[string]any {
 		"tls":      map[string]any{"ca": tls.CA, "cert": tls.Cert, "key": tls.Key},
 		"gossip":   map[string]any{"keyFile": l.gossipKey(), "label": "weft-lab-" + l.Name},
 		"etcd":     etcd,
-		"hooks":    map[string]any{"incoming": []string{l.Binary, "lab", "hook", "incoming", "--dir", l.Dir, "--host", string(host)}},
+		// Tests start a libvirt of the host's own there.
+		"libvirt": map[string]any{"uri": "qemu+unix:///system?socket=" + l.file(string(host), "libvirt", "run", "libvirt-sock"), "hooks": l.file(string(host), "libvirt", "etc", "hooks")},
+		"hooks":   map[string]any{"incoming": []string{l.Binary, "lab", "hook", "incoming", "--dir", l.Dir, "--host", string(host)}},
 	}
 	if embedded {
 		etcd["embedded"] = map[string]any{

@@ -17,6 +17,8 @@ var packages = map[string]string{
 	"ip":                 "iproute2",
 	"dpkg-deb":           "dpkg",
 	"apt-get":            "apt",
+	"libvirtd":           "libvirt-daemon libvirt-daemon-driver-qemu",
+	"virsh":              "libvirt-clients",
 	"xz":                 "xz-utils",
 }
 

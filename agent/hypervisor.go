@@ -1,0 +1,141 @@
+package agent
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weftnet/weft/agent/server"
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/datapath/nic"
+	"github.com/weftnet/weft/fabric"
+)
+
+var _ server.Hypervisor = (*Agent)(nil)
+
+// callTimeout is how long a hook may keep a hypervisor waiting; libvirt manages no other guest's start meanwhile.
+const callTimeout = 15 * time.Second
+
+// Call takes what the hypervisor's hook tells, and returns when the hypervisor may go on. NICs that are on no bridge of a switch
+// are none of the fabric's.
+func (a *Agent) Call(ctx context.Context, c api.HypervisorCall) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, callTimeout, fmt.Errorf("not done after %s", callTimeout))
+	defer cancel()
+	if !a.await(ctx, func() bool { return a.Latest() != nil }) {
+		return fmt.Errorf("%s %s: this host does not know the fabric's records yet: see 'weft status': %w", c.Act, c.VM, api.ErrUnavailable)
+	}
+	switch c.Act {
+	case api.GuestReceive:
+		return a.receive(ctx, c)
+	case api.GuestEnded:
+		return nil
+	}
+	act := map[api.HypervisorAct]func(context.Context, string, fabric.SwitchID, api.GuestNIC) error{
+		api.GuestPlug: a.welcome, api.GuestBegin: a.plugIn, api.GuestRelease: a.free, api.GuestUnplug: a.free,
+	}[c.Act]
+	if act == nil {
+		return fmt.Errorf("%q is nothing that a hypervisor does: %w", c.Act, fabric.ErrInvalid)
+	}
+	var all error
+	for _, n := range c.NICs {
+		if sw, ours := switchOf(a.Latest(), n); ours {
+			all = errors.Join(all, act(ctx, c.VM, sw, n))
+		}
+	}
+	return all
+}
+
+// switchOf is the switch whose façade the NIC is on, or whose name its network has when no bridge is named.
+func switchOf(snap *fabric.Snapshot, n api.GuestNIC) (fabric.SwitchID, bool) {
+	if n.Bridge == "" {
+		sw := fabric.SwitchID(n.Network)
+		return sw, snap.Switches[sw] != nil
+	}
+	for sw := range snap.Switches {
+		if nic.FacadeName(sw) == n.Bridge {
+			return sw, true
+		}
+	}
+	return "", false
+}
+
+// portWith is the port of the switch that has the MAC.
+func portWith(snap *fabric.Snapshot, sw fabric.SwitchID, mac fabric.MAC) *fabric.Port {
+	for _, p := range snap.Ports {
+		if p.Spec.Switch == sw && p.Spec.MAC == mac && !p.IsHost() {
+			return p
+		}
+	}
+	return nil
+}
+
+// welcome sees that the NIC has a port which it may be plugged into here; one is made where there is none.
+func (a *Agent) welcome(ctx context.Context, vm string, sw fabric.SwitchID, n api.GuestNIC) error {
+	port := portWith(a.Latest(), sw, n.MAC)
+	if port == nil {
+		report := api.LocationReport{Host: a.config.Host, Act: api.Welcome, Switch: sw, VM: vm, MAC: n.MAC, Profile: n.Profile}
+		if _, err := a.reports.ReportLocation(ctx, report); err != nil {
+			return fmt.Errorf("make a port of switch %s for %s (%s): %w", sw, vm, n.MAC, err)
+		}
+		if !a.await(ctx, func() bool { port = portWith(a.Latest(), sw, n.MAC); return port != nil }) {
+			return fmt.Errorf("make a port of switch %s for %s (%s): this host has not heard of it: %w", sw, vm, n.MAC, context.Cause(ctx))
+		}
+	}
+	return a.suits(ctx, port, vm, n)
+}
+
+// suits refuses a NIC that the port's record does not describe: whoever writes the guest's description may not give it more than the
+// record does, and a port is at one host.
+func (a *Agent) suits(ctx context.Context, port *fabric.Port, vm string, n api.GuestNIC) error {
+	name := fabric.PortID(port.Metadata.Name)
+	if owner := cmp.Or(port.Spec.VM, port.Metadata.Name); owner != vm {
+		return fmt.Errorf("port %s has the MAC %s and belongs to %s, not to %s: give the NIC another MAC, or delete the port: %w", name, n.MAC, owner, vm, fabric.ErrConflict)
+	}
+	if n.Profile != "" && n.Profile != port.Spec.Profile {
+		return fmt.Errorf("%s asks for profile %q, and its port %s has %q: name that as the portgroup or none, or change the port: weft set port %s --profile %s: %w",
+			vm, n.Profile, name, port.Spec.Profile, name, n.Profile, fabric.ErrConflict)
+	}
+	loc := a.holder(ctx, name)
+	if loc.Host == "" || loc.Host == a.config.Host || loc.Grant != nil && loc.Grant.To == a.config.Host {
+		return nil
+	}
+	return fmt.Errorf("host %s holds port %s of %s at epoch %d: migrate the guest, stop it there, or if that host is lost: weft port detach %s there: %w",
+		loc.Host, name, vm, loc.Epoch, name, fabric.ErrConflict)
+}
+
+// plugIn has the NIC's port in force on its device before the guest starts.
+func (a *Agent) plugIn(ctx context.Context, vm string, sw fabric.SwitchID, n api.GuestNIC) error {
+	if n.Device == "" {
+		return nil
+	}
+	if err := a.welcome(ctx, vm, sw, n); err != nil {
+		return err
+	}
+	port := fabric.PortID(portWith(a.Latest(), sw, n.MAC).Metadata.Name)
+	_, err := a.Attach(ctx, port, api.Attachment{Device: n.Device, Kind: api.Tap})
+	return err
+}
+
+// free lets other hosts hold the NIC's port. One that is moving is kept: late packets are sent on from here.
+func (a *Agent) free(ctx context.Context, _ string, sw fabric.SwitchID, n api.GuestNIC) error {
+	port := portWith(a.Latest(), sw, n.MAC)
+	if port == nil {
+		return nil
+	}
+	name := fabric.PortID(port.Metadata.Name)
+	if loc := a.Latest().Locations[name]; loc.Host != a.config.Host || loc.Grant != nil {
+		return nil
+	}
+	err := a.Detach(ctx, name)
+	if errors.Is(err, fabric.ErrConflict) {
+		return nil
+	}
+	return err
+}
+
+// receive begins the move of a guest that is about to be sent here.
+func (a *Agent) receive(ctx context.Context, c api.HypervisorCall) error {
+	return nil
+}
