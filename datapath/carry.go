@@ -14,7 +14,7 @@ import (
 
 // Flows of a port on their way to another host: flowsForm, then as many records as there are, in little-endian order.
 const (
-	flowsForm = "weft flows 1\n"
+	flowsForm = "weft flows 2\n"
 	// mostCarried is the most flows of one port (MAX_FLOWS in bpf/tables.h).
 	mostCarried = 16384
 )
@@ -32,8 +32,9 @@ type carriedKey struct {
 	Local, Remote [4]uint32
 	Lport, Rport  uint16
 	Proto         uint8
+	Segment       [3]uint8
 	State, Opener uint8
-	Zero          uint8
+	Zero          [2]uint8
 }
 
 type carriedSide struct {
@@ -69,7 +70,7 @@ func (d *Datapath) ExportFlows(ctx context.Context, port fabric.PortID, since Ma
 			return
 		}
 		c := carriedFlow{
-			Key: carriedKey{Local: k.Local.W, Remote: k.Remote.W, Lport: k.Lport, Rport: k.Rport, Proto: k.Proto, State: f.State, Opener: f.Opener},
+			Key: carriedKey{Local: k.Local.W, Remote: k.Remote.W, Lport: k.Lport, Rport: k.Rport, Proto: k.Proto, Segment: k.Segment, State: f.State, Opener: f.Opener},
 			Age: uint64(max(0, int64(now-f.Seen))), Rule: f.Rule, Idle: f.Idle, Sample: f.Sample,
 		}
 		for i, s := range f.Sides {
@@ -180,7 +181,7 @@ const (
 
 // toCore is the flow as the core holds it. It is of no table, so that its next packet has it judged.
 func (c *carriedFlow) toCore(now uint64, later time.Duration) (k coreFlowKey, f coreFlow) {
-	k.Local.W, k.Remote.W, k.Lport, k.Rport, k.Proto = c.Key.Local, c.Key.Remote, c.Key.Lport, c.Key.Rport, c.Key.Proto
+	k.Local.W, k.Remote.W, k.Lport, k.Rport, k.Proto, k.Segment = c.Key.Local, c.Key.Remote, c.Key.Lport, c.Key.Rport, c.Key.Proto, c.Key.Segment
 	f = coreFlow{Seen: now - c.Age - uint64(later), Rule: c.Rule, Idle: c.Idle, State: c.Key.State, Opener: c.Key.Opener, Sample: c.Sample}
 	for i, s := range c.Sides {
 		f.Sides[i].End, f.Sides[i].Ack, f.Sides[i].Sent, f.Sides[i].Acked, f.Sides[i].Fin = s.End, s.Ack, s.Sent, s.Acked, s.Fin

@@ -88,10 +88,10 @@ func TestFlowsOfAnotherFormAreRefusedWhole(t *testing.T) {
 		c[at] = with
 		return c
 	}
-	last := (len(carried) - len("weft flows 1\n")) / 2
+	last := (len(carried) - len("weft flows 2\n")) / 2
 	for claim, bad := range map[string][]byte{
-		"another form": damage(11, '2'), "half a flow": carried[:len(carried)-1], "only the beginning": carried[:5],
-		"a state that there is not": damage(len(carried)-last+37, 9), "an opener that there is not": damage(len(carried)-last+38, 2),
+		"another form": damage(11, '3'), "half a flow": carried[:len(carried)-1], "only the beginning": carried[:5],
+		"a state that there is not": damage(len(carried)-last+40, 9), "an opener that there is not": damage(len(carried)-last+41, 2),
 	} {
 		if n, err := h.ImportFlows(context.Background(), b.port.Name, bad, 0); n != 0 || !errors.Is(err, fabric.ErrInvalid) {
 			t.Errorf("%s: %d taken, %v", claim, n, err)

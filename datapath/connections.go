@@ -14,6 +14,8 @@ import (
 // Connection is a connection that a stateful rule has allowed at a port.
 type Connection struct {
 	Protocol uint8
+	// Segment is the VNI of the VLAN that a trunk's guest tags it with; 0 for all else.
+	Segment fabric.VNI
 	// Local is the guest's end, Remote the other: ports of TCP, UDP and SCTP, for ICMP echoes twice the identifier, else 0.
 	Local, Remote netip.AddrPort
 	// Opener is the direction of the packets of the side that opened it, seen from the guest.
@@ -38,7 +40,7 @@ func (d *Datapath) Connections(ctx context.Context, device string) (all []Connec
 	defer flows.Close()
 	var b batch[coreFlowKey, coreFlow]
 	err = each(flows, &b, func(k *coreFlowKey, f *coreFlow) {
-		c := Connection{Protocol: k.Proto, Opener: fabric.Out,
+		c := Connection{Protocol: k.Proto, Segment: fabric.VNI(k.Segment[0])<<16 | fabric.VNI(k.Segment[1])<<8 | fabric.VNI(k.Segment[2]), Opener: fabric.Out,
 			Local: netip.AddrPortFrom(fromCore(k.Local), k.Lport), Remote: netip.AddrPortFrom(fromCore(k.Remote), k.Rport)}
 		if f.Opener != 0 {
 			c.Opener = fabric.In

@@ -53,7 +53,8 @@ type coreComboKey struct {
 	_     structs.HostLayout
 	Shape uint32
 	In    uint32
-	Class [8]uint16
+	Class [9]uint16
+	Zero  uint16
 }
 
 type coreConfig struct {
@@ -126,28 +127,29 @@ type coreFlow struct {
 }
 
 type coreFlowKey struct {
-	_      structs.HostLayout
-	Local  coreAddress
-	Remote coreAddress
-	Lport  uint16
-	Rport  uint16
-	Proto  uint8
-	Zero   [3]uint8
+	_       structs.HostLayout
+	Local   coreAddress
+	Remote  coreAddress
+	Lport   uint16
+	Rport   uint16
+	Proto   uint8
+	Segment [3]uint8
 }
 
 type coreFragment struct {
-	_      structs.HostLayout
-	At     uint64
-	Src    coreAddress
-	Dst    coreAddress
-	Id     uint32
-	Proto  uint8
-	Zero   [3]uint8
-	Rule   uint64
-	Meter  uint64
-	Reason uint32
-	Sample uint32
-	Again  uint64
+	_       structs.HostLayout
+	At      uint64
+	Src     coreAddress
+	Dst     coreAddress
+	Id      uint32
+	Segment uint32
+	Rule    uint64
+	Meter   uint64
+	Reason  uint32
+	Sample  uint32
+	Proto   uint8
+	Zero    [7]uint8
+	Again   uint64
 }
 
 type coreFragmentKey struct {
@@ -294,10 +296,9 @@ type coreJudgement struct {
 	Asked    uint32
 	Side     struct {
 		_      structs.HostLayout
-		Dims   uint8
+		Dims   uint16
 		Blocks uint8
-		Meters uint8
-		Open   uint8
+		Flags  uint8
 	}
 	Ethertype uint16
 	_         [6]byte
@@ -305,6 +306,8 @@ type coreJudgement struct {
 	DstMac    uint64
 	Now       uint64
 	Turn      uint64
+	Segment   uint32
+	Zero      uint32
 	Src       coreAddress
 	Dst       coreAddress
 	Key       coreFlowKey
@@ -326,6 +329,7 @@ type coreJudgement struct {
 	_          [4]byte
 	Exact      coreExactKey
 	Combo      coreComboKey
+	_          [4]byte
 	Hit        coreHitKey
 	Vector     coreVectorKey
 	RuleKey    coreRuleKey
@@ -559,10 +563,9 @@ type coreTable struct {
 	Places uint32
 	Sides  [2]struct {
 		_      structs.HostLayout
-		Dims   uint8
+		Dims   uint16
 		Blocks uint8
-		Meters uint8
-		Open   uint8
+		Flags  uint8
 	}
 	Stateful     uint32
 	Rejects      uint32
@@ -623,7 +626,7 @@ type coreWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	coreMapCombosV1      = "combos_v1"
+	coreMapCombosV2      = "combos_v2"
 	coreMapConfigV1      = "config_v1"
 	coreMapDocket        = "docket"
 	coreMapDropsV1       = "drops_v1"
@@ -631,8 +634,8 @@ const (
 	coreMapExactsV1      = "exacts_v1"
 	coreMapExhibit       = "exhibit"
 	coreMapFdbV1         = "fdb_v1"
-	coreMapFlowsV1       = "flows_v1"
-	coreMapFragmentsV1   = "fragments_v1"
+	coreMapFlowsV2       = "flows_v2"
+	coreMapFragmentsV2   = "fragments_v2"
 	coreMapHeardV1       = "heard_v1"
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
@@ -654,7 +657,7 @@ const (
 	coreMapSinksV1       = "sinks_v1"
 	coreMapSlotsV1       = "slots_v1"
 	coreMapStatsV1       = "stats_v1"
-	coreMapTablesV1      = "tables_v1"
+	coreMapTablesV2      = "tables_v2"
 	coreMapTagsV1        = "tags_v1"
 	coreMapTrunksV1      = "trunks_v1"
 	coreMapUplinksV1     = "uplinks_v1"
@@ -733,7 +736,7 @@ type coreProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreMapSpecs struct {
-	CombosV1      *ebpf.MapSpec `ebpf:"combos_v1"`
+	CombosV2      *ebpf.MapSpec `ebpf:"combos_v2"`
 	ConfigV1      *ebpf.MapSpec `ebpf:"config_v1"`
 	Docket        *ebpf.MapSpec `ebpf:"docket"`
 	DropsV1       *ebpf.MapSpec `ebpf:"drops_v1"`
@@ -741,8 +744,8 @@ type coreMapSpecs struct {
 	ExactsV1      *ebpf.MapSpec `ebpf:"exacts_v1"`
 	Exhibit       *ebpf.MapSpec `ebpf:"exhibit"`
 	FdbV1         *ebpf.MapSpec `ebpf:"fdb_v1"`
-	FlowsV1       *ebpf.MapSpec `ebpf:"flows_v1"`
-	FragmentsV1   *ebpf.MapSpec `ebpf:"fragments_v1"`
+	FlowsV2       *ebpf.MapSpec `ebpf:"flows_v2"`
+	FragmentsV2   *ebpf.MapSpec `ebpf:"fragments_v2"`
 	HeardV1       *ebpf.MapSpec `ebpf:"heard_v1"`
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
@@ -764,7 +767,7 @@ type coreMapSpecs struct {
 	SinksV1       *ebpf.MapSpec `ebpf:"sinks_v1"`
 	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
-	TablesV1      *ebpf.MapSpec `ebpf:"tables_v1"`
+	TablesV2      *ebpf.MapSpec `ebpf:"tables_v2"`
 	TagsV1        *ebpf.MapSpec `ebpf:"tags_v1"`
 	TrunksV1      *ebpf.MapSpec `ebpf:"trunks_v1"`
 	UplinksV1     *ebpf.MapSpec `ebpf:"uplinks_v1"`
@@ -799,7 +802,7 @@ func (o *coreObjects) Close() error {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type coreMaps struct {
-	CombosV1      *ebpf.Map `ebpf:"combos_v1"`
+	CombosV2      *ebpf.Map `ebpf:"combos_v2"`
 	ConfigV1      *ebpf.Map `ebpf:"config_v1"`
 	Docket        *ebpf.Map `ebpf:"docket"`
 	DropsV1       *ebpf.Map `ebpf:"drops_v1"`
@@ -807,8 +810,8 @@ type coreMaps struct {
 	ExactsV1      *ebpf.Map `ebpf:"exacts_v1"`
 	Exhibit       *ebpf.Map `ebpf:"exhibit"`
 	FdbV1         *ebpf.Map `ebpf:"fdb_v1"`
-	FlowsV1       *ebpf.Map `ebpf:"flows_v1"`
-	FragmentsV1   *ebpf.Map `ebpf:"fragments_v1"`
+	FlowsV2       *ebpf.Map `ebpf:"flows_v2"`
+	FragmentsV2   *ebpf.Map `ebpf:"fragments_v2"`
 	HeardV1       *ebpf.Map `ebpf:"heard_v1"`
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
@@ -830,7 +833,7 @@ type coreMaps struct {
 	SinksV1       *ebpf.Map `ebpf:"sinks_v1"`
 	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
-	TablesV1      *ebpf.Map `ebpf:"tables_v1"`
+	TablesV2      *ebpf.Map `ebpf:"tables_v2"`
 	TagsV1        *ebpf.Map `ebpf:"tags_v1"`
 	TrunksV1      *ebpf.Map `ebpf:"trunks_v1"`
 	UplinksV1     *ebpf.Map `ebpf:"uplinks_v1"`
@@ -841,7 +844,7 @@ type coreMaps struct {
 
 func (m *coreMaps) Close() error {
 	return _CoreClose(
-		m.CombosV1,
+		m.CombosV2,
 		m.ConfigV1,
 		m.Docket,
 		m.DropsV1,
@@ -849,8 +852,8 @@ func (m *coreMaps) Close() error {
 		m.ExactsV1,
 		m.Exhibit,
 		m.FdbV1,
-		m.FlowsV1,
-		m.FragmentsV1,
+		m.FlowsV2,
+		m.FragmentsV2,
 		m.HeardV1,
 		m.HitsV1,
 		m.Letter,
@@ -872,7 +875,7 @@ func (m *coreMaps) Close() error {
 		m.SinksV1,
 		m.SlotsV1,
 		m.StatsV1,
-		m.TablesV1,
+		m.TablesV2,
 		m.TagsV1,
 		m.TrunksV1,
 		m.UplinksV1,

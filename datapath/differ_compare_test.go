@@ -103,7 +103,7 @@ func (d *differ) compareDelivery(w *trip, p *policy.Packet) {
 	if head == 0 {
 		return
 	}
-	peer, network := d.x.vteps[0].As4(), [3]byte{byte(vni >> 16), byte(vni >> 8), byte(vni & 0xff)}
+	peer, network := d.x.vteps[0].As4(), [3]byte{byte(w.vni >> 16), byte(w.vni >> 8), byte(w.vni)}
 	if [4]byte(w.left[30:34]) != peer || [3]byte(w.left[46:49]) != network {
 		d.fail(w, "into another tunnel: %x", w.left[:tunnelHead])
 	}

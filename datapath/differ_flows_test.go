@@ -108,7 +108,8 @@ func (g *guarded) ageFlows(d *differ, by time.Duration) {
 
 // keyOf is the core's key of a flow.
 func keyOf(f *policy.Flow) datapath.FlowKey {
-	k := datapath.FlowKey{Local: datapath.CoreAddress(f.Source), Remote: datapath.CoreAddress(f.Destination), Lport: f.SourcePort, Rport: f.DestinationPort, Proto: f.Protocol}
+	k := datapath.FlowKey{Local: datapath.CoreAddress(f.Source), Remote: datapath.CoreAddress(f.Destination), Lport: f.SourcePort, Rport: f.DestinationPort, Proto: f.Protocol,
+		Segment: [3]uint8{uint8(f.Segment >> 16), uint8(f.Segment >> 8), uint8(f.Segment)}}
 	if f.Direction == fabric.In {
 		k.Local, k.Remote, k.Lport, k.Rport = k.Remote, k.Local, k.Rport, k.Lport
 	}

@@ -14,6 +14,7 @@ type talk struct {
 	broken   bool // comes in fragments most of the time
 	fragment uint16
 	tcp      handshake
+	segment  int    // that its packets travel on, where both ends are on it
 	last     []byte // an IP packet of it, which ICMP errors quote
 }
 
@@ -42,6 +43,7 @@ func (u *universe) talk(numbers [2]int) *talk {
 			t.protocol = 59 - t.protocol
 		}
 	}
+	t.segment = pick(u, []int{0, 0, 1, 2})
 	t.tcp.begin(u)
 	return t
 }

@@ -126,7 +126,10 @@ func (u *universe) rule(n int) fabric.Rule {
 		r.EtherType = pick(u, []fabric.EtherType{0x0800, 0x86dd, 0x88b5})
 	}
 	if u.IntN(12) == 0 {
-		r.VNI = pick(u, []fabric.VNI{vni, vni + 1})
+		r.VNI = pick(u, []fabric.VNI{vni, vni + 1, vni + 2, untaggedVNI})
+	}
+	if u.IntN(12) == 0 {
+		r.VLAN = pick(u, append(segmentIDs[:], 30))
 	}
 	return r
 }

@@ -9,9 +9,10 @@ import (
 
 // trip is how a packet goes: from a guest's device or out of a tunnel, past the rules of both ends.
 type trip struct {
-	frame    []byte // as the sender sends it
-	src, dst int    // guests
-	group    bool   // it is for all guests but src
+	frame    []byte     // as the sender sends it
+	src, dst int        // guests
+	group    bool       // it is for all guests but src
+	vni      fabric.VNI // of the segment that it goes by
 	ran      uint32
 	left     []byte // what the program made of it
 	mark     uint32
@@ -40,6 +41,7 @@ func (d *differ) step(t *talk) {
 	if w.group {
 		to = pick(d.u, groups)
 	}
+	w.vni = d.wayOf(t, &w)
 	frame := d.u.appendFrame(d.buffer[:tunnelHead], t, from, to, t.ends[from].mac)
 	w.frame = frame[tunnelHead:]
 	if d.u.IntN(80) == 0 {
@@ -69,8 +71,13 @@ func (d *differ) send(w *trip, frame []byte) {
 	}
 	d.docket.Turn = 0
 	if w.src == remoteGuest {
+		frame[46], frame[47], frame[48] = byte(w.vni>>16), byte(w.vni>>8), byte(w.vni)
 		d.wrap(frame)
 		w.ran, w.left = d.run(d.tb, d.ul, d.devices[0], frame)
+	} else if tag := d.tagOf(w); tag != 0 {
+		d.runner.in.Control[0] = tag
+		w.ran, w.left = d.run(d.tb, d.tagging, d.devices[w.src], w.frame)
+		d.runner.in.Control[0] = 0
 	} else {
 		w.ran, w.left = d.run(d.tb, d.in, d.devices[w.src], w.frame)
 	}
@@ -82,6 +89,7 @@ func (d *differ) send(w *trip, frame []byte) {
 
 // ask asks the model about the packet at a port, and notes what that counts.
 func (d *differ) ask(w *trip, g *guarded, at fabric.Direction, p *policy.Packet) finding {
+	p.Segment = d.segmentAt(g, w.vni)
 	found := finding{direction: at, Verdict: d.model.Judge(g.id, at, *p, d.clock)}
 	d.seen[found.Reason]++
 	d.story.add(told{packet: *p, port: g.id, direction: at, want: found.Verdict})
@@ -153,7 +161,7 @@ func (d *differ) judgeCopies(w *trip, p *policy.Packet) {
 		last = d.ask(w, g, fabric.Out, p)
 	}
 	passes := last.passes()
-	for _, n := range d.members {
+	for _, n := range d.members[w.vni-vni] {
 		g := d.ports[n]
 		if !passes || n == w.src || g == nil || isNeighbor(p) {
 			continue

@@ -84,6 +84,7 @@ func (d *differ) episode(r *rand.Rand, number uint64) {
 		size := pick(d.u, sizes)
 		s := d.u.snapshot(size.rules)
 		d.u.rarities(s)
+		d.u.segments(s)
 		if size.rules == 10 && d.u.IntN(3) == 0 {
 			size.amends = 1
 			d.u.lengthen(s, 8300+d.u.IntN(4000))
@@ -147,7 +148,7 @@ func (d *differ) fail(w *trip, format string, args ...any) {
 	d.tb.Helper()
 	text := fmt.Sprintf(format, args...)
 	if w != nil {
-		text += fmt.Sprintf("\n%s from guest %d to %d, %d packets", hex.EncodeToString(w.frame), w.src, w.dst, w.packets)
+		text += fmt.Sprintf("\n%s from guest %d to %d by VNI %d, %d packets", hex.EncodeToString(w.frame), w.src, w.dst, w.vni, w.packets)
 	}
 	d.tb.Error(text + "\nafter:" + d.story.String())
 }

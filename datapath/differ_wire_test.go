@@ -124,7 +124,7 @@ func (v *wired) put(s *fabric.Snapshot) {
 	}
 	for _, h := range v.hosts { // fragments of before are not remembered by the new model
 		v.in = h.program(v.tb, "vp_in")
-		v.frags, v.flows = mapOf(v.tb, v.in, "fragments_v1"), mapOf(v.tb, v.in, "flows_v1")
+		v.frags, v.flows = mapOf(v.tb, v.in, "fragments_v2"), mapOf(v.tb, v.in, "flows_v2")
 		for _, g := range v.guarded {
 			if g.host == h {
 				g.openFlows(v.differ)
@@ -138,7 +138,7 @@ func (v *wired) put(s *fabric.Snapshot) {
 // play sends one frame.
 func (v *wired) play(t *talk) {
 	from := v.u.IntN(2)
-	w := trip{src: t.ends[from].number, dst: t.ends[1-from].number, group: v.u.IntN(16) == 0, packets: 1}
+	w := trip{src: t.ends[from].number, dst: t.ends[1-from].number, group: v.u.IntN(16) == 0, vni: vni, packets: 1}
 	to := mac(w.dst)
 	if w.group {
 		to = pick(v.u, groups)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
@@ -35,6 +34,7 @@ type differ struct {
 	h       *host
 	x       *wire
 	in, ul  *ebpf.Program // vp_in and ul_in
+	tagging *ebpf.Program // vp_in of frames with a tag
 	witness *datapath.Witness
 	docket  *datapath.Docket
 	frags   *ebpf.Map
@@ -43,9 +43,11 @@ type differ struct {
 	devices [4]uint32                 // by guest
 	ports   [remoteGuest + 1]*guarded // by guest; nil for those without rules
 	guarded []*guarded
-	slots   [4]uint32 // by guest
-	members []int     // guests, in the order in which they get copies of a group frame
-	under   fabric.MAC
+	slots   [4]uint32              // by guest
+	members [len(segmentIDs)][]int // guests by segment, in the order in which they get copies of a group frame
+	// onSegments are those that ports with rules are on beside their own.
+	onSegments map[datapath.SegmentKey]datapath.Segment
+	under      fabric.MAC
 
 	u        *universe
 	talks    [16]*talk
@@ -101,7 +103,8 @@ func newDiffer(t *testing.T) *differ {
 	}
 	t.Cleanup(func() { witness.Close() })
 	d.witness, d.in, d.ul, d.docket = witness, witness.Programs["vp_in"], witness.Programs["ul_in"], witness.Docket
-	d.frags, d.flows, d.under = mapOf(t, d.in, "fragments_v1"), mapOf(t, d.in, "flows_v1"), d.h.underlayMAC()
+	d.tagging = tagging(t, d.in)
+	d.frags, d.flows, d.under = mapOf(t, d.in, "fragments_v2"), mapOf(t, d.in, "flows_v2"), d.h.underlayMAC()
 	for i, device := range []string{"eth0", "tap1", "tap2", "tap3"} {
 		w.in(d.h.ns, func() error {
 			found, err := nic.Find(device)
@@ -110,6 +113,7 @@ func newDiffer(t *testing.T) *differ {
 			return err
 		})
 	}
+	d.joinAll()
 	d.settle()
 	return d
 }
@@ -140,15 +144,17 @@ func (d *differ) wrap(f []byte) {
 // replug takes the guarded ports out and puts them in again, open and without rules: the first rules that they get then adopt
 // connections.
 func (d *differ) replug() {
-	d.loose = 0
+	d.loose, d.onSegments = 0, nil
 	for _, g := range d.guarded {
 		key := datapath.FDBKey{VNI: vni, MAC: g.port.MAC}
 		g.port.Gate = datapath.Open
 		d.h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{g.device: {}}}})
+		g.port.Trunk = false
 		g.judge(d.tb, nil)
 		d.h.apply(datapath.Change{Put: datapath.State{FDB: map[datapath.FDBKey]datapath.FDB{key: {Device: g.device, Epoch: 1}}}})
 		g.hits, g.drops, g.copies = map[policy.RuleID]datapath.Hits{}, map[fabric.Direction]uint64{}, 0
 	}
+	d.joinAll()
 }
 
 // emptySnapshot is a fabric in which no port has rules.
@@ -174,8 +180,10 @@ func (d *differ) replace(s *fabric.Snapshot) {
 	}
 	for _, g := range d.guarded {
 		g.port.Policy, g.port.Gate, g.port.Guards = want.Ports[g.device].Policy, want.Ports[g.device].Gate, 0
+		g.port.Trunk = want.Ports[g.device].Trunk
 		c.Put.Ports[g.device] = g.port
 	}
+	d.resegment(want.Segments, &c)
 	d.h.apply(c)
 	if !judged || !d.judgesAll() {
 		d.age(31531 * time.Millisecond) // what is not judged is not remembered for later fragments either
@@ -189,14 +197,7 @@ func (d *differ) look() {
 	for n := 1; n <= 3; n++ {
 		d.slots[n] = d.h.SlotOf(fmt.Sprintf("tap%d", n))
 	}
-	members, err := d.h.Members(vni)
-	if err != nil {
-		d.tb.Fatal(err)
-	}
-	d.members = d.members[:0]
-	for _, slot := range members {
-		d.members = append(d.members, slices.Index(d.slots[:], slot))
-	}
+	d.lookAtMembers()
 	for _, g := range d.guarded {
 		g.slot = d.h.SlotOf(g.device)
 		g.openFlows(d)

@@ -28,7 +28,7 @@ const fragmentPlaces = 32
 // ensureFlows gives a slot its map of flows, which stays until the slot's port is removed.
 func (d *Datapath) ensureFlows(slot uint32) error {
 	var id ebpf.MapID
-	err := d.maps.FlowsV1.Lookup(slot, &id)
+	err := d.maps.FlowsV2.Lookup(slot, &id)
 	if err == nil {
 		return nil
 	}
@@ -39,12 +39,12 @@ func (d *Datapath) ensureFlows(slot uint32) error {
 	if err != nil {
 		return err
 	}
-	flows, err := ebpf.NewMap(spec.Maps["flows_v1"].InnerMap)
+	flows, err := ebpf.NewMap(spec.Maps["flows_v2"].InnerMap)
 	if err != nil {
 		return fmt.Errorf("make the flows of slot %d: %w", slot, err)
 	}
 	defer flows.Close()
-	if err := d.maps.FlowsV1.Put(slot, flows); err != nil {
+	if err := d.maps.FlowsV2.Put(slot, flows); err != nil {
 		return fmt.Errorf("put the flows of slot %d: %w", slot, err)
 	}
 	return nil
@@ -69,7 +69,7 @@ func (d *Datapath) prepareFlows() error {
 // flowsOf opens the map of a slot's flows; nil when it has none.
 func (d *Datapath) flowsOf(slot uint32) (*ebpf.Map, error) {
 	var id ebpf.MapID
-	err := d.maps.FlowsV1.Lookup(slot, &id)
+	err := d.maps.FlowsV2.Lookup(slot, &id)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
 		return nil, nil
 	}
@@ -85,7 +85,7 @@ func (d *Datapath) flowsOf(slot uint32) (*ebpf.Map, error) {
 
 // dropFlows takes the map of flows from a slot that no port has any more.
 func (d *Datapath) dropFlows(slot uint32) error {
-	if err := d.maps.FlowsV1.Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := d.maps.FlowsV2.Delete(slot); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("drop the flows of slot %d: %w", slot, err)
 	}
 	return nil
@@ -95,7 +95,7 @@ func (d *Datapath) dropFlows(slot uint32) error {
 func (d *Datapath) clearMemory(slot uint32) error {
 	for in := range uint8(2) {
 		for place := range uint8(fragmentPlaces) {
-			err := d.maps.FragmentsV1.Delete(coreFragmentKey{Slot: slot, In: in, Place: place})
+			err := d.maps.FragmentsV2.Delete(coreFragmentKey{Slot: slot, In: in, Place: place})
 			if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 				return fmt.Errorf("forget the fragments of slot %d: %w", slot, err)
 			}
@@ -115,13 +115,16 @@ func (d *Datapath) endFlows(slot uint32) error {
 }
 
 // judgeBy changes what a port is judged by, with one store; a port that is to pass less is closed before. Connections that were
-// under way before are adopted.
+// under way before are adopted by the first rules that open flows.
 func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 	slot, gate, word := now.value.Slot, p.Gate, uint64(0)
 	if t != nil {
 		word = t.word()
 		if p.Handover {
 			word |= policyHandover
+		}
+		if p.Trunk {
+			word |= policyTrunk
 		}
 	}
 	before, _ := d.shared.loadGate(slot)
@@ -132,7 +135,7 @@ func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 		switch {
 		case gate == Staged && before != Open:
 			d.shared.adoptFor(slot, adoptStaged)
-		case before == Staged && gate == Open, before == Open && d.shared.policyWord(slot) == 0:
+		case before == Staged && gate == Open, before == Open && d.shared.policyWord(slot)&policyStateful == 0:
 			d.shared.adoptFor(slot, adoptRunning)
 		}
 	}

@@ -49,7 +49,7 @@ func rulingOf(s *fabric.Snapshot, id fabric.PortID, d fabric.Direction) ruling {
 		done[name] = true
 		for weight := 65535; weight > 0; weight-- {
 			for _, r := range s.Policies[name].Spec.Rules {
-				if int(r.Weight) == weight && r.Direction == d && r.Action != fabric.Meter && (r.VNI == 0 || r.VNI == sw.Spec.VNI) {
+				if int(r.Weight) == weight && r.Direction == d && r.Action != fabric.Meter && (r.VNI == 0 || r.VNI == sw.Spec.VNI) && r.VLAN == 0 {
 					out.add(s, r)
 				}
 			}

@@ -279,6 +279,9 @@ func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
 			c.AddressesCount = uint8(i + 1)
 		}
 	}
+	if p.Trunk {
+		c.Guards |= guardTrunk
+	}
 	copy(c.Device[:], device)
 	copy(c.Name[:], p.Name)
 	return c
@@ -293,6 +296,7 @@ func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 	p.Gate, _ = d.shared.loadGate(c.Slot)
 	p.Limits, p.Priority = d.shared.limitsOf(c.Slot), priorityFromCore(c.Guards)
 	p.Mirrors = d.mirrorsOf(c.Slot)
+	p.Trunk = c.Guards&guardTrunk != 0
 	if c.home() != p.VNI {
 		p.Receives = c.home()
 	}

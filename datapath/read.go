@@ -85,7 +85,7 @@ func (d *Datapath) readTables(s *State) (map[uint32]policy.Digest, error) {
 	byID := make(map[uint32]policy.Digest, len(d.tables.byDigest))
 	var id uint32
 	var value coreTable
-	entries := d.maps.TablesV1.Iterate()
+	entries := d.maps.TablesV2.Iterate()
 	for entries.Next(&id, &value) {
 		byID[id] = value.Digest
 		s.Tables[value.Digest] = nil

@@ -24,6 +24,9 @@ type Segment struct {
 	QinQ bool
 }
 
+// guardTrunk is Port.Trunk among the bits of a port's guards, the same as in bpf/types.h.
+const guardTrunk = 1 << 15
+
 // wrongTag stands for a segment whose tag the kernel does not hold both ways.
 const wrongTag = 0xffff
 

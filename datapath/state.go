@@ -128,9 +128,11 @@ type Port struct {
 	VNI fabric.VNI
 	// Receives is the segment whose frames the guest receives first of all; 0: VNI.
 	Receives fabric.VNI
-	Kind     PortKind
-	Gate     Gate
-	MAC      fabric.MAC
+	// Trunk says that the guest tells segments apart by tags (Segment.Tag): rules, connections and fragments are of one of them.
+	Trunk bool
+	Kind  PortKind
+	Gate  Gate
+	MAC   fabric.MAC
 	// Addresses the guest may use as source, the first N are valid; the rest are zero.
 	Addresses [MaxPortAddresses]netip.Addr
 	Guards    GuardSet

@@ -23,6 +23,13 @@ const (
 	policyHandover = 1 << 38
 	policyMeters   = 1 << 35 // one bit further for what the guest receives
 	policyRejects  = 1 << 37
+	policyTrunk    = 1 << 39 // of the port, whatever table it has
+)
+
+// Bits of a table's side (SIDE_ in bpf/tables.h).
+const (
+	sideMeters = 1 << 0
+	sideOpen   = 1 << 1
 )
 
 // table is one table: its number and its entry in the kernel.
@@ -55,10 +62,10 @@ const slowest = time.Minute
 func (t *table) word() uint64 {
 	word := uint64(t.id)
 	for in, bit := range []uint64{policyOut, policyIn} {
-		if t.value.Stateful != 0 || t.value.Sides[in].Open == 0 {
+		if t.value.Stateful != 0 || t.value.Sides[in].Flags&sideOpen == 0 {
 			word |= bit
 		}
-		if t.value.Sides[in].Meters != 0 {
+		if t.value.Sides[in].Flags&sideMeters != 0 {
 			word |= policyMeters << in
 		}
 	}
@@ -78,7 +85,7 @@ func (d *Datapath) adoptTables() error {
 	lost := d.shared.config.Parts == 0
 	var id uint32
 	var value coreTable
-	entries := d.maps.TablesV1.Iterate()
+	entries := d.maps.TablesV2.Iterate()
 	for entries.Next(&id, &value) {
 		d.tables.add(&table{id, value})
 		known.add(id, &value)
@@ -156,7 +163,7 @@ func (d *Datapath) makeTable(digest policy.Digest, source *policy.Source) (err e
 	if err := d.writeRules(t.id, compiled); err != nil {
 		return err
 	}
-	if err := d.maps.TablesV1.Put(t.id, &t.value); err != nil {
+	if err := d.maps.TablesV2.Put(t.id, &t.value); err != nil {
 		return err
 	}
 	d.tables.add(t)
@@ -186,10 +193,10 @@ func newTable(digest policy.Digest, compiled *policy.Table) *table {
 		side.Dims = s.Dims
 		side.Blocks = uint8((len(s.Decides) + policy.BlockBits - 1) / policy.BlockBits)
 		if len(s.Meters) > 0 {
-			side.Meters = 1
+			side.Flags |= sideMeters
 		}
 		if s.IsOpen() {
-			side.Open = 1
+			side.Flags |= sideOpen
 		}
 		if s.Stateful() {
 			t.value.Stateful = 1
@@ -213,7 +220,7 @@ func (d *Datapath) releaseTables(digests map[policy.Digest]*policy.Source) error
 		if t == nil || named[t.id] {
 			continue
 		}
-		if err := d.maps.TablesV1.Delete(t.id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		if err := d.maps.TablesV2.Delete(t.id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			return fmt.Errorf("delete table %s: %w", digest, err)
 		}
 		delete(d.tables.byDigest, digest)

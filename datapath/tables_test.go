@@ -49,7 +49,7 @@ func TestATableThatSomebodyDeletesIsMadeAgain(t *testing.T) {
 	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
 	source := onlyAnswers()
 	b.judge(t, source)
-	tables := mapOf(t, h.program(t, "vp_in"), "tables_v1")
+	tables := mapOf(t, h.program(t, "vp_in"), "tables_v2")
 	var id uint32
 	if err := tables.NextKey(nil, &id); err != nil {
 		t.Fatal(err)

@@ -24,7 +24,9 @@ type skbContext struct {
 	Mark    uint32
 	_       [7]uint32
 	Ifindex uint32
-	_       [30]uint32
+	_       uint32
+	Control [5]uint32
+	_       [24]uint32
 	GsoSegs uint32
 	_       [2]uint32
 	GsoSize uint32

@@ -175,7 +175,7 @@ func TestTablesLeaveNothingBehind(t *testing.T) {
 		a.judge(t, nil)
 		h.apply(datapath.Change{Delete: datapath.State{Tables: map[policy.Digest]*policy.Source{source.Digest(): nil}}})
 	}
-	for _, name := range []string{"tables_v1", "places_v1", "services_v1", "exacts_v1", "vectors_v1", "rules_v1"} {
+	for _, name := range []string{"tables_v2", "places_v1", "services_v1", "exacts_v1", "vectors_v1", "rules_v1"} {
 		m := mapOf(t, program, name)
 		if key, err := m.NextKeyBytes(nil); err != nil || key != nil {
 			t.Errorf("%s holds % x: %v", name, bytes.Clone(key), err)
@@ -190,7 +190,7 @@ func TestPortsThatComeAndGoLeaveNoFlowsBehind(t *testing.T) {
 	a := w.tap(h, 1, 0)
 	a.judge(t, manyRules(3, true))
 	b := w.bareTap(h, 2, 0)
-	flows := mapOf(t, h.program(t, "vp_in"), "flows_v1")
+	flows := mapOf(t, h.program(t, "vp_in"), "flows_v2")
 	for n := range 8 {
 		w.plug(&b.station)
 		h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{b.device: {}}}})

@@ -20,7 +20,7 @@ func TestRulesAreReadInEveryForm(t *testing.T) {
 		`{name: https, weight: 200, direction: in, action: allow, protocol: tcp, local: {ports: [443, "8000-8080"]}, remote: {groups: [office], prefixes: []}, stateful: true, idle: 10m, log: {sample: 10}}`,
 		`{name: lldp, weight: 100, direction: out, action: deny, etherType: 0x88cc, local: {macs: [52:54:00:12:34:56]}}`,
 		`{name: profinet, weight: 99, direction: out, action: deny, etherType: 34962}`,
-		`{name: big, weight: 98, direction: out, action: reject, protocol: icmp, icmp: {type: 3, code: 4}, vni: 10001}`,
+		`{name: big, weight: 98, direction: out, action: reject, protocol: icmp, icmp: {type: 3, code: 4}, vlan: 4097, vni: 10001}`,
 		`{name: flags, weight: 97, direction: out, action: deny, protocol: "6", tcpFlags: {set: [syn], clear: [ack]}}`)
 	objects, err := Decode("p.yaml", []byte(text))
 	if err != nil {
@@ -95,6 +95,7 @@ func TestABadRuleIsRefusedByNameAndLine(t *testing.T) {
 		"a length":                    {`{name: b, weight: 2, direction: in, action: deny, etherType: 0x05ff}`, `is a length`},
 		"IP in another EtherType":     {`{name: b, weight: 2, direction: in, action: deny, etherType: 0x88cc, protocol: tcp}`, `0x88cc is not IP`},
 		"flows of another EtherType":  {`{name: b, weight: 2, direction: in, action: allow, etherType: 0x88cc, stateful: true}`, `only IP has connections`},
+		"VLAN 4095":                   {`{name: b, weight: 2, direction: in, action: deny, vlan: 4095}`, `a VLAN is 1 to 4094`},
 		"a VNI of 2^24":               {`{name: b, weight: 2, direction: in, action: deny, vni: 16777216}`, `does not fit`},
 		"a log of a meter":            {`{name: b, weight: 2, direction: in, action: meter, log: {}}`, `a meter decides none`},
 		"a field that is unknown":     {`{name: b, weight: 2, direction: in, action: deny, protocl: tcp}`, `did you mean "protocol"?`},

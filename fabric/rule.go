@@ -49,7 +49,10 @@ type Rule struct {
 	TCPFlags *TCPFlags `json:"tcpFlags,omitempty"`
 	// EtherType narrows to one type, 0x0600 to 0xffff; 0 means any. ARP is the guards' matter, not a rule's.
 	EtherType EtherType `json:"etherType,omitempty"`
-	// VNI narrows to ports of the switch with this VNI (Hyper-V: isolation id); 0 means any.
+	// VLAN narrows to frames of this VLAN of the port's switch, or of this isolation id; 0 means any. On a trunk it is the VLAN of a
+	// frame's tag, or the native one; elsewhere that which the port sends on.
+	VLAN VLANID `json:"vlan,omitempty"`
+	// VNI narrows in the same way, by the VNI of a switch or of one of its VLANs (Hyper-V: isolation id); 0 means any.
 	VNI VNI `json:"vni,omitempty"`
 	// Stateful makes an allowed packet open a flow, whose packets, replies and ICMP errors pass without another look at the
 	// rules until the policy changes or the flow has been idle. Only with action allow.
@@ -163,6 +166,9 @@ func (c *ruleCheck) all() {
 	c.etherType()
 	if r.VNI > MaxVNI {
 		c.add(".vni", "%d does not fit: a VNI is 1 to %d", r.VNI, MaxVNI)
+	}
+	if r.VLAN != 0 && !r.VLAN.valid() {
+		c.add(".vlan", "%d %s", r.VLAN, badVLAN)
 	}
 	c.state()
 	if r.Log != nil && r.Action == Meter {

@@ -156,8 +156,9 @@ func (u VLANUse) String() string {
 
 // Segments are the VNIs that a port sends and receives on.
 type Segments struct {
-	// Sends is the VNI of what the guest sends untagged.
+	// Sends is the VNI of what the guest sends untagged, and VLAN the switch's number of it, 0 for the untagged segment.
 	Sends VNI
+	VLAN  VLANID
 	// Receives is the VNI whose frames reach the guest untagged first of all: that of its primary VLAN in a private VLAN, else Sends.
 	Receives VNI
 	// Also are more VNIs whose frames reach the guest untagged.
@@ -213,13 +214,13 @@ func (s *Switch) Segments(v *VLAN) Segments {
 	if v == nil {
 		v = &VLAN{}
 	}
-	seg := Segments{QinQ: v.QinQ, Sends: s.VNIOf(v.Access), Known: true}
+	seg := Segments{QinQ: v.QinQ, Sends: s.VNIOf(v.Access), VLAN: v.Access, Known: true}
 	switch {
 	case v.Trunk != nil:
-		seg.Sends = s.VNIOf(v.Trunk.Native)
+		seg.Sends, seg.VLAN = s.VNIOf(v.Trunk.Native), v.Trunk.Native
 		seg.Tags = s.tags(v.Trunk)
 	case v.PVLAN != nil:
-		seg.Receives = s.VNIOf(v.PVLAN.Primary)
+		seg.Receives, seg.VLAN = s.VNIOf(v.PVLAN.Primary), v.PVLAN.Primary
 		s.private(v.PVLAN, &seg)
 		seg.Known = seg.Receives != 0
 	}
@@ -254,7 +255,7 @@ func (s *Switch) private(p *PVLAN, seg *Segments) {
 	}
 	seg.Sends = 0
 	if len(p.Secondary) == 1 {
-		seg.Sends = s.VNIOf(p.Secondary[0])
+		seg.Sends, seg.VLAN = s.VNIOf(p.Secondary[0]), p.Secondary[0]
 	}
 	if p.Mode == Community && seg.Sends != 0 {
 		seg.Also = []VNI{seg.Sends}

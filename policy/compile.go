@@ -17,8 +17,11 @@ type Source struct {
 	Policies []*fabric.Policy
 	// Default decides where no rule does: allow or deny; empty is allow.
 	Default fabric.Action
-	// VNI is that of the port's switch, for rules that ask for one.
-	VNI fabric.VNI
+	// VNI is that of the segment that the port sends on, and VLAN its number in the switch; Tags are the VNIs of a trunk's VLANs: for
+	// rules that ask for them.
+	VNI  fabric.VNI
+	VLAN fabric.VLANID
+	Tags map[fabric.VLANID]fabric.VNI
 	// Groups are the members of every group that the rules name, as they are on the port's switch.
 	Groups map[string][]netip.Prefix
 }

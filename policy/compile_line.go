@@ -41,6 +41,8 @@ type match struct {
 	set, clear   uint8
 	ether        fabric.EtherType
 	isExactEther bool
+	segment      fabric.VNI // of a trunk; 0: the one that its guest knows untagged
+	isOnSegment  bool       // asks for it
 }
 
 type end struct {
@@ -72,7 +74,7 @@ func (s *reader) lines(d fabric.Direction) (decides, meters []line) {
 	for _, p := range s.Policies {
 		rules := make([]*fabric.Rule, 0, len(p.Spec.Rules))
 		for i := range p.Spec.Rules {
-			if r := &p.Spec.Rules[i]; r.Direction == d && (r.VNI == 0 || r.VNI == s.VNI) {
+			if r := &p.Spec.Rules[i]; r.Direction == d {
 				rules = append(rules, r)
 			}
 		}
@@ -114,6 +116,9 @@ func outcomeOf(policy string, r *fabric.Rule) Outcome {
 // matchOf is the rule's match; false when it can match nothing.
 func (s *reader) matchOf(r *fabric.Rule) (m match, possible bool) {
 	m = match{ip: r.NeedsIP(), proto: -1, ether: r.EtherType, isExactEther: r.EtherType != 0}
+	if !s.place(&m, r) {
+		return m, false
+	}
 	if r.Protocol != "" {
 		n, err := fabric.ParseProtocol(r.Protocol)
 		if err != nil {
@@ -132,6 +137,24 @@ func (s *reader) matchOf(r *fabric.Rule) (m match, possible bool) {
 	}
 	m.transport = m.local.ports != nil || m.remote.ports != nil || m.icmp != nil || m.flags
 	return m, here && there && m.set&m.clear == 0
+}
+
+// place says which segment the rule asks for; false when the port is not on it. What all its frames are on need not be asked.
+func (s *Source) place(m *match, r *fabric.Rule) bool {
+	if r.VNI == 0 && r.VLAN == 0 {
+		return true
+	}
+	m.isOnSegment = len(s.Tags) > 0
+	if (r.VNI == 0 || r.VNI == s.VNI) && (r.VLAN == 0 || r.VLAN == s.VLAN) {
+		return true
+	}
+	for vlan, vni := range s.Tags {
+		if vni != s.VNI && (r.VNI == 0 || r.VNI == vni) && (r.VLAN == 0 || r.VLAN == vlan) {
+			m.segment = vni
+			return true
+		}
+	}
+	return false
 }
 
 // icmpSpan is the range of type<<8 | code that is asked for.
@@ -250,6 +273,7 @@ func (l *line) write(w io.Writer) {
 	b = binary.BigEndian.AppendUint32(b, l.Sample)
 	b = binary.BigEndian.AppendUint16(b, uint16(m.proto))
 	b = binary.BigEndian.AppendUint16(b, uint16(m.ether))
+	b = binary.BigEndian.AppendUint32(append(b, flag(m.isOnSegment)), uint32(m.segment))
 	for _, e := range []*end{&m.local, &m.remote} {
 		b = append(b, flag(e.prefixes != nil), flag(e.ports != nil), flag(e.macs != nil))
 		b = append(b, e.sum[:]...)

@@ -46,6 +46,7 @@ func compileSide(decides, meters []line) (Side, error) {
 		b.etherTypes,
 		func() error { return b.macs(DimRemoteMAC, func(m *match) []fabric.MAC { return m.remote.macs }) },
 		func() error { return b.macs(DimLocalMAC, func(m *match) []fabric.MAC { return m.local.macs }) },
+		b.segments,
 	} {
 		if err := compile(); err != nil {
 			return Side{}, err
@@ -186,6 +187,22 @@ func (b *builder) etherTypes() error {
 	}
 	slices.Sort(values)
 	return b.exacts(DimEther, slices.Compact(values), asks, func(m *match, v uint64) bool { return uint64(m.ether) == v })
+}
+
+// segments tells a trunk's segments apart, where rules ask for them.
+func (b *builder) segments() error {
+	asks := func(m *match) bool { return m.isOnSegment }
+	if !b.uses(DimSegment, asks) {
+		return nil
+	}
+	var values []uint64
+	for _, r := range b.rules {
+		if asks(&r.match) {
+			values = append(values, uint64(r.match.segment))
+		}
+	}
+	slices.Sort(values)
+	return b.exacts(DimSegment, slices.Compact(values), asks, func(m *match, v uint64) bool { return uint64(m.segment) == v })
 }
 
 // macs collects the rules by MAC: lists of many MACs would cost their product otherwise.

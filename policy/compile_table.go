@@ -25,7 +25,7 @@ type Side struct {
 	// Decides are the rules that decide, in the order of judgement, the default action last; Meters those that count.
 	Decides, Meters []Outcome
 	// Dims is the set of dimensions that the rules use, a bit 1<<Dim each.
-	Dims uint8
+	Dims uint16
 	// Vectors of all classes, save those without a rule.
 	Vectors []Vector
 	// Services are the classes of protocol and local port, and of the remote port; the longest match counts.
@@ -75,6 +75,7 @@ const (
 	DimEther                 // EtherType
 	DimRemoteMAC
 	DimLocalMAC
+	DimSegment // of a trunk: the VNI of the VLAN that its guest tags, else 0
 	dims
 )
 
@@ -109,7 +110,7 @@ type Service struct {
 	Class uint16
 }
 
-// Exact is the class of one value: TCP flags, an EtherType, or a MAC as a big-endian number.
+// Exact is the class of one value: TCP flags, an EtherType, a segment, or a MAC as a big-endian number.
 type Exact struct {
 	Dim   Dim
 	Value uint64
@@ -169,7 +170,7 @@ func (v *Vector) append(b []byte) []byte {
 }
 
 // sized writes how many elements follow.
-func sized(h hash.Hash, n int, more uint8) {
+func sized(h hash.Hash, n int, more uint16) {
 	binary.Write(h, binary.BigEndian, uint32(n))
-	h.Write([]byte{more})
+	binary.Write(h, binary.BigEndian, more)
 }

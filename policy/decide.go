@@ -67,7 +67,7 @@ func Decide(s *fabric.Snapshot, port fabric.PortID, d fabric.Direction, p Packet
 type list struct {
 	rules  []judge
 	action fabric.Action // the default
-	vni    fabric.VNI
+	on     fabric.Segments
 }
 
 // judge is a rule with what its groups stand for.
@@ -89,7 +89,7 @@ func listOf(s *fabric.Snapshot, id fabric.PortID) (list, bool) {
 	if !of.Known {
 		return list{}, false
 	}
-	l := list{vni: s.Segments(port).Sends, action: of.DefaultAction}
+	l := list{on: s.Segments(port), action: of.DefaultAction}
 	for _, name := range of.Policies {
 		pol := s.Policies[name]
 		if pol == nil || !l.add(s, pol) {
@@ -169,7 +169,7 @@ func (l list) decide(d fabric.Direction, p Packet) Verdict {
 // opensFlows reports whether there is a stateful rule that a packet can match.
 func (l list) opensFlows() bool {
 	return slices.ContainsFunc(l.rules, func(j judge) bool {
-		return j.Stateful && (j.VNI == 0 || j.VNI == l.vni) && !isEmpty(j.Local, j.local) && !isEmpty(j.Remote, j.remote)
+		return j.Stateful && l.canBeOn(&j.Rule) && !isEmpty(j.Local, j.local) && !isEmpty(j.Remote, j.remote)
 	})
 }
 
@@ -193,18 +193,47 @@ func (l list) first(d fabric.Direction, p Packet, meters bool) *judge {
 	}
 	for i := range l.rules {
 		j := &l.rules[i]
-		if j.Direction == d && (j.Action == fabric.Meter) == meters && j.matches(l.vni, &p) {
+		if j.Direction == d && (j.Action == fabric.Meter) == meters && j.isOn(l.segment(p.Segment)) && j.matches(&p) {
 			return j
 		}
 	}
 	return nil
 }
 
-// matches reports whether the packet, whose source is the VM's end, is all that the rule asks for (ADR 10, 3 and 4).
-func (j *judge) matches(vni fabric.VNI, p *Packet) bool {
-	if j.VNI != 0 && j.VNI != vni {
-		return false
+// segment is the VNI and the VLAN of a frame at the port, by what Packet.Segment says of it.
+func (l *list) segment(tagged fabric.VNI) (fabric.VNI, fabric.VLANID) {
+	if tagged == 0 || tagged == l.on.Sends {
+		return l.on.Sends, l.on.VLAN
 	}
+	for id, vni := range l.on.Tags {
+		if vni == tagged {
+			return vni, id
+		}
+	}
+	return tagged, 0
+}
+
+// canBeOn reports whether the port is on a segment that the rule asks for.
+func (l *list) canBeOn(r *fabric.Rule) bool {
+	j := judge{Rule: *r}
+	if j.isOn(l.segment(0)) {
+		return true
+	}
+	for _, vni := range l.on.Tags {
+		if j.isOn(l.segment(vni)) {
+			return true
+		}
+	}
+	return false
+}
+
+// isOn reports whether the rule asks for no other segment than this one.
+func (j *judge) isOn(vni fabric.VNI, vlan fabric.VLANID) bool {
+	return (j.VNI == 0 || j.VNI == vni) && (j.VLAN == 0 || j.VLAN == vlan)
+}
+
+// matches reports whether the packet, whose source is the VM's end, is all that the rule asks for (ADR 10, 3 and 4).
+func (j *judge) matches(p *Packet) bool {
 	if j.EtherType != 0 && j.EtherType != p.EtherType {
 		return false
 	}

@@ -241,13 +241,13 @@ func (v *vocabulary) narrowed(l *list, d fabric.Direction, local, remote *class)
 	if l == nil {
 		return list{action: fabric.Allow}
 	}
-	out := list{action: l.action, vni: l.vni}
+	out := list{action: l.action, on: l.on}
 	for i, ends := range v.ends[l] {
 		if !local.has(ends[0]) || !remote.has(ends[1]) {
 			continue
 		}
 		j := &l.rules[i]
-		if j.Direction == d && j.Action != fabric.Meter && (j.VNI == 0 || j.VNI == l.vni) && matchMAC(j.Local, local.mac) && matchMAC(j.Remote, remote.mac) {
+		if j.Direction == d && j.Action != fabric.Meter && l.canBeOn(&j.Rule) && matchMAC(j.Local, local.mac) && matchMAC(j.Remote, remote.mac) {
 			out.rules = append(out.rules, *j)
 		}
 	}

@@ -33,6 +33,7 @@ const (
 
 // Connection is what packets of one flow have in common, as the opener's packets show it.
 type Connection struct {
+	Segment                     fabric.VNI
 	Protocol                    uint8
 	Source, Destination         netip.Addr
 	SourcePort, DestinationPort uint16
@@ -49,7 +50,7 @@ func (c Connection) reverse() Connection {
 
 // connectionOf is the connection a packet could belong to; false for what belongs to none.
 func connectionOf(p Packet) (Connection, bool) {
-	c := Connection{Protocol: p.Protocol, Source: p.Source, Destination: p.Destination}
+	c := Connection{Segment: p.Segment, Protocol: p.Protocol, Source: p.Source, Destination: p.Destination}
 	switch {
 	case !p.HasIP() || p.Later || p.Group() || p.isNeighbor():
 		return c, false

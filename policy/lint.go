@@ -201,6 +201,8 @@ func (l *linter) neverHit(object string, r *boxed) bool {
 		why = "it matches only neighbour discovery (ICMPv6 133 to 137), which no rule judges"
 	case r.VNI != 0 && !l.hasVNI(r.VNI):
 		why = fmt.Sprintf("no switch or VLAN has VNI %d", r.VNI)
+	case r.VLAN != 0 && !l.hasVLAN(r.VLAN):
+		why = fmt.Sprintf("no switch has a VLAN %d", r.VLAN)
 	default:
 		return false
 	}
@@ -217,6 +219,15 @@ func (b *boxed) neighborOnly() bool {
 func (l *linter) hasVNI(v fabric.VNI) bool {
 	for _, s := range l.snapshot.Switches {
 		if s.Spec.VNI == v || slices.ContainsFunc(s.Spec.VLANs, func(one fabric.SwitchVLAN) bool { return one.VNI == v }) {
+			return true
+		}
+	}
+	return false
+}
+
+func (l *linter) hasVLAN(id fabric.VLANID) bool {
+	for _, s := range l.snapshot.Switches {
+		if s.VLAN(id) != nil {
 			return true
 		}
 	}

@@ -145,6 +145,7 @@ const (
 	axisICMP
 	axisFlags
 	axisVNI
+	axisVLAN
 	axisLocalMAC
 	axisRemoteMAC
 	axisRemote
@@ -169,7 +170,7 @@ const (
 func everything(f family) box {
 	b := box{
 		axisProtocol: numbers(0, 255), axisLater: numbers(0, 1), axisLocalPort: numbers(0, 65535), axisRemotePort: numbers(0, 65535),
-		axisICMP: numbers(0, 65535), axisFlags: numbers(0, 63), axisVNI: numbers(0, uint64(fabric.MaxVNI)),
+		axisICMP: numbers(0, 65535), axisFlags: numbers(0, 63), axisVNI: numbers(0, uint64(fabric.MaxVNI)), axisVLAN: numbers(0, uint64(fabric.MaxVNI)),
 		axisLocalMAC: numbers(0, 1<<48-1), axisRemoteMAC: numbers(0, 1<<48-1), axisLocal: {{key{}, key{^uint64(0), ^uint64(0)}}},
 	}
 	switch f {
@@ -193,6 +194,9 @@ func (j judge) boxOf(f family) (box, bool) {
 	narrow := func(axis int, set keys) { b[axis] = b[axis].and(joinedKeys(set)) }
 	if j.VNI != 0 {
 		narrow(axisVNI, numbers(uint64(j.VNI), uint64(j.VNI)))
+	}
+	if j.VLAN != 0 {
+		narrow(axisVLAN, numbers(uint64(j.VLAN), uint64(j.VLAN)))
 	}
 	if j.EtherType != 0 {
 		narrow(axisEtherType, numbers(uint64(j.EtherType), uint64(j.EtherType)))
@@ -299,7 +303,7 @@ func flagKeys(j judge) keys {
 // telling are the axes in the order in which they tell rules apart.
 var telling = [axes]int{
 	axisRemote, axisLocal, axisLocalPort, axisRemotePort, axisProtocol, axisEtherType, axisICMP, axisRemoteMAC, axisLocalMAC, axisFlags,
-	axisVNI, axisLater,
+	axisVNI, axisVLAN, axisLater,
 }
 
 // apart reports whether the ends of the sets show already that the boxes have no packet in common; most have none.

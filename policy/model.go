@@ -76,12 +76,13 @@ type residue struct {
 type fragment struct {
 	source, destination netip.Addr
 	protocol            uint8 // of IPv4 only
+	segment             fabric.VNI
 	id                  uint32
 }
 
 // fragmentOf is the packet that a fragment is of (RFC 791 section 3.2, RFC 8200 section 4.5).
 func fragmentOf(p Packet) fragment {
-	f := fragment{source: p.Source, destination: p.Destination, id: p.FragmentID}
+	f := fragment{source: p.Source, destination: p.Destination, segment: p.Segment, id: p.FragmentID}
 	if p.Source.Is4() {
 		f.protocol = p.Protocol
 	}
@@ -268,7 +269,7 @@ func (g generation) again(f *Flow, p Packet, from int) Verdict {
 
 // first is the packet that opened the flow as it would come now, with the MACs of the packet at hand.
 func (f *Flow) first(p Packet, from int) Packet {
-	o := Packet{SourceMAC: p.SourceMAC, DestinationMAC: p.DestinationMAC, EtherType: p.EtherType, Protocol: f.Protocol,
+	o := Packet{SourceMAC: p.SourceMAC, DestinationMAC: p.DestinationMAC, EtherType: p.EtherType, Segment: f.Segment, Protocol: f.Protocol,
 		Source: f.Source, Destination: f.Destination, SourcePort: f.SourcePort, DestinationPort: f.DestinationPort, Echo: f.Echo}
 	if from == 1 {
 		o.SourceMAC, o.DestinationMAC = p.DestinationMAC, p.SourceMAC
@@ -291,7 +292,7 @@ func (m *Model) related(g generation, port fabric.PortID, d fabric.Direction, p 
 		return RuleRef{}, false
 	}
 	q := *p.Quote
-	q.SourceMAC, q.DestinationMAC, q.EtherType = p.DestinationMAC, p.SourceMAC, p.EtherType
+	q.SourceMAC, q.DestinationMAC, q.EtherType, q.Segment = p.DestinationMAC, p.SourceMAC, p.EtherType, p.Segment
 	f, from := m.flowOf(port, opposite(d), q, now)
 	switch {
 	case f == nil:

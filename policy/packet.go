@@ -33,6 +33,9 @@ const (
 type Packet struct {
 	// SourceMAC and DestinationMAC are the frame's.
 	SourceMAC, DestinationMAC fabric.MAC
+	// Segment is the VNI of the VLAN that a trunk's guest has tagged the frame with, or receives it tagged with; 0 for what it knows
+	// untagged, and at all other ports. No frame says it (ADR 12).
+	Segment fabric.VNI
 	// EtherType is 0 in a frame that has a length in its place (IEEE 802.3).
 	EtherType fabric.EtherType
 	// Source and Destination are invalid unless the frame carries IP.

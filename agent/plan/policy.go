@@ -1,6 +1,8 @@
 package plan
 
 import (
+	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -13,7 +15,7 @@ import (
 type judged struct {
 	policies string // the names, joined by newlines
 	action   fabric.Action
-	vni      fabric.VNI
+	on       string // segments, as far as rules may ask for them
 	meters   string // their rules' names, joined by newlines
 }
 
@@ -25,9 +27,9 @@ type ruled struct {
 }
 
 // rules is what judges a port; its table is put on the list of those that are wanted.
-func (w *wanted) rules(of fabric.EffectiveSettings, vni fabric.VNI) ruled {
+func (w *wanted) rules(of fabric.EffectiveSettings, on fabric.Segments) ruled {
 	metering := fabric.Metering(of.Meters)
-	key := judged{strings.Join(of.Policies, "\n"), of.DefaultAction, vni, ""}
+	key := judged{strings.Join(of.Policies, "\n"), of.DefaultAction, segmentsKey(on), ""}
 	if metering != nil {
 		for _, r := range metering.Spec.Rules {
 			key.meters += r.Name + "\n"
@@ -35,7 +37,7 @@ func (w *wanted) rules(of fabric.EffectiveSettings, vni fabric.VNI) ruled {
 	}
 	r, done := w.judged[key]
 	if !done {
-		r = w.ruled(of, metering, vni)
+		r = w.ruled(of, metering, on)
 		w.judged[key] = r
 	}
 	r.known = r.known && of.Known
@@ -45,9 +47,21 @@ func (w *wanted) rules(of fabric.EffectiveSettings, vni fabric.VNI) ruled {
 	return r
 }
 
+// segmentsKey tells the segments of ports apart.
+func segmentsKey(on fabric.Segments) string {
+	key := make([]byte, 0, 16)
+	key = binary.BigEndian.AppendUint32(key, uint32(on.Sends))
+	key = binary.BigEndian.AppendUint32(key, uint32(on.VLAN))
+	for _, id := range slices.Sorted(maps.Keys(on.Tags)) {
+		key = binary.BigEndian.AppendUint32(key, uint32(id))
+		key = binary.BigEndian.AppendUint32(key, uint32(on.Tags[id]))
+	}
+	return string(key)
+}
+
 // ruled makes the table of a list.
-func (w *wanted) ruled(of fabric.EffectiveSettings, metering *fabric.Policy, vni fabric.VNI) (r ruled) {
-	source := &policy.Source{Default: of.DefaultAction, VNI: vni, Groups: map[string][]netip.Prefix{}}
+func (w *wanted) ruled(of fabric.EffectiveSettings, metering *fabric.Policy, on fabric.Segments) (r ruled) {
+	source := &policy.Source{Default: of.DefaultAction, VNI: on.Sends, VLAN: on.VLAN, Tags: on.Tags, Groups: map[string][]netip.Prefix{}}
 	r.known = true
 	if metering != nil { // first: a policy's meters count what these do not
 		source.Policies = append(source.Policies, metering)

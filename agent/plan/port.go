@@ -62,9 +62,10 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	}
 	copy(entry.Addresses[:], port.Spec.Addresses)
 	of := w.snap.Settings(port)
-	rules := w.rules(of, seg.Sends)
+	rules := w.rules(of, seg)
 	entry.Guards = guards(of.Guards, len(sw.SubnetsOf(of.VLAN.Home()))+len(port.Spec.Addresses) > 0)
 	entry.Generation = w.settings(port, sw, of.Profile, rules.revision)
+	entry.Trunk = len(seg.Tags) > 0
 	entry.Limits = limits(of)
 	entry.Priority = datapath.Priority{Trusted: of.Priority.Trusted, DSCP: of.Priority.DSCP}
 	w.macs(&entry, port, of)

@@ -78,6 +78,8 @@ __attribute__((noinline)) int find_classes(__u32 which)
 		j->combo.class[DIM_REMOTE_MAC] = exact_of(j, in, DIM_REMOTE_MAC, j->inward ? j->src_mac : j->dst_mac);
 	if (dims & 1 << DIM_LOCAL_MAC)
 		j->combo.class[DIM_LOCAL_MAC] = exact_of(j, in, DIM_LOCAL_MAC, j->inward ? j->dst_mac : j->src_mac);
+	if (dims & 1 << DIM_SEGMENT)
+		j->combo.class[DIM_SEGMENT] = exact_of(j, in, DIM_SEGMENT, j->segment);
 	return 0;
 }
 
@@ -91,14 +93,12 @@ __attribute__((noinline)) int search(__u32 which, __u32 block)
 
 	if (!j)
 		return NO_RULE;
-	__u32 in = j->asked, dims = j->side.dims;
-
 #pragma unroll
 	for (int dim = 0; dim < DIMS; dim++) {
 		vectors[dim] = vectors[DIM_SERVICE];
-		if (dim != DIM_SERVICE && !(dims & 1 << dim))
+		if (dim != DIM_SERVICE && !(j->side.dims & 1 << dim))
 			continue;
-		j->vector = (struct vector_key){.shape = j->shape, .class = j->combo.class[dim], .in_dim = in << 4 | dim, .block = block};
+		j->vector = (struct vector_key){.shape = j->shape, .class = j->combo.class[dim], .in_dim = j->asked << 4 | dim, .block = block};
 		v = bpf_map_lookup_elem(&vectors_v1, &j->vector);
 		if (!v || !(left &= v->summary))
 			return NO_RULE;
@@ -123,7 +123,7 @@ INLINE __u32 find_rules(struct judgement *j, __u32 which)
 	const struct combo *known;
 
 	find_classes(which);
-	known = bpf_map_lookup_elem(&combos_v1, &j->combo);
+	known = bpf_map_lookup_elem(&combos_v2, &j->combo);
 	if (likely(known))
 		return known->rule << 16 | known->meter;
 	j->combined = (struct combo){.rule = NO_RULE, .meter = NO_RULE};
@@ -135,9 +135,9 @@ INLINE __u32 find_rules(struct judgement *j, __u32 which)
 			break;
 		}
 	}
-	if (j->side.meters)
+	if (j->side.flags & SIDE_METERS)
 		j->combined.meter = search(which, MAX_BLOCKS);
-	bpf_map_update_elem(&combos_v1, &j->combo, &j->combined, BPF_ANY);
+	bpf_map_update_elem(&combos_v2, &j->combo, &j->combined, BPF_ANY);
 	return j->combined.rule << 16 | j->combined.meter;
 }
 

@@ -51,6 +51,8 @@ struct judgement {
 	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
 	__u64 now;		/* CLOCK_MONOTONIC_COARSE when its judgement began, in ns; every use is in seconds */
 	__u64 turn;		/* judgements on this CPU so far; read by the test */
+	__u32 segment;		/* VNI of the VLAN that a trunk's guest has tagged it with, or receives it tagged with; else 0 */
+	__u32 zero;
 	struct address src, dst;
 	struct flow_key key;	/* the ends, of the packet as of its connection */
 	struct quote quote;

@@ -29,7 +29,7 @@ __attribute__((noinline)) int ask_rules(__u32 which, __u32 in, __u32 only_meter)
 	const struct table *t;
 	const struct rule *r;
 
-	if (!j || !(t = bpf_map_lookup_elem(&tables_v1, &j->table)))
+	if (!j || !(t = bpf_map_lookup_elem(&tables_v2, &j->table)))
 		return DROP_POLICY_MISSING;
 	j->shape = t->shape;
 	j->places = t->places;
@@ -215,7 +215,7 @@ __attribute__((noinline)) int renew(__u32 slot, __u32 how, __u32 goes)
 		}
 		return goes;
 	}
-	if (!(flows = bpf_map_lookup_elem(&flows_v1, &slot)) || !(f = bpf_map_lookup_elem(flows, &j->key)))
+	if (!(flows = bpf_map_lookup_elem(&flows_v2, &slot)) || !(f = bpf_map_lookup_elem(flows, &j->key)))
 		return 0;
 	if (!goes) {
 		bpf_map_delete_elem(flows, &j->key);
@@ -265,7 +265,7 @@ INLINE int follow_by(struct judgement *j, struct flow *f, __u32 in, __u32 how)
 /* The flow of the port that the docket's key names. */
 INLINE struct flow *flow_of(__u32 slot, const struct judgement *j)
 {
-	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
+	void *flows = bpf_map_lookup_elem(&flows_v2, &slot);
 
 	return flows ? bpf_map_lookup_elem(flows, &j->key) : 0;
 }
@@ -316,7 +316,7 @@ __attribute__((noinline)) int set_quoted_ends(void)
 __attribute__((noinline)) int open_flow(__u32 slot, __u32 opener, __u32 state, __u32 from)
 {
 	struct judgement *j = judgement(PACKET);
-	void *flows = bpf_map_lookup_elem(&flows_v1, &slot);
+	void *flows = bpf_map_lookup_elem(&flows_v2, &slot);
 
 	if (!j || !flows)
 		return 0;

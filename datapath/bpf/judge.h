@@ -89,11 +89,22 @@ INLINE int is_exempt(const struct judgement *j)
 	return j->has_icmp && j->ip == 6 && !j->fragment && j->icmp_type >= ND_RS && j->icmp_type <= ND_REDIRECT;
 }
 
-/* Says which end is the guest's. */
-INLINE void face(struct judgement *j, __u32 slot, __u32 in)
+/* The segment of a trunk that a frame is on, where its guest knows it by a tag (ADR 12); 0 for the one that it knows untagged. A
+ * port that is no trunk has one network, though a private VLAN's has several VNIs. */
+INLINE __u32 tagged_segment(const struct way *w, const struct slot *s, __u64 word)
+{
+	return likely(!(word & POLICY_TRUNK)) || w->vni == s->out >> 40 ? 0 : w->vni;
+}
+
+/* Says which end is the guest's, and on which of its segments it is met. */
+INLINE void face(struct judgement *j, __u32 slot, __u32 in, __u32 segment)
 {
 	j->inward = in;
+	j->segment = segment;
 	set_own_ends(j);
+	j->key.segment[0] = segment >> 16;
+	j->key.segment[1] = segment >> 8;
+	j->key.segment[2] = segment;
 	j->rule = j->meter = 0;
 	j->stateful = 0;
 	j->sample = 0;
@@ -117,7 +128,7 @@ __attribute__((noinline)) int recall_first(void)
 	const struct fragment *at_place;
 	const volatile struct fragment *now;
 
-	if (!j || !(at_place = bpf_map_lookup_elem(&fragments_v1, &j->fragment_of)))
+	if (!j || !(at_place = bpf_map_lookup_elem(&fragments_v2, &j->fragment_of)))
 		return 0;
 	now = at_place;
 	__builtin_memcpy(&j->first, at_place, sizeof(j->first));
@@ -125,7 +136,7 @@ __attribute__((noinline)) int recall_first(void)
 	if (j->first.at != j->first.again || now->at != j->first.at || now->again != j->first.at)
 		return 0; /* another one was written meanwhile */
 	return elapsed(j->now, j->first.at) < FRAGMENTS_KEPT_S * SECOND && j->first.id == j->id && j->first.proto == common_proto(j) &&
-	       same_address(&j->first.src, &j->src) && same_address(&j->first.dst, &j->dst);
+	       j->first.segment == j->segment && same_address(&j->first.src, &j->src) && same_address(&j->first.dst, &j->dst);
 }
 
 /* Remembers what becomes of a first fragment. */
@@ -137,9 +148,9 @@ __attribute__((noinline)) int remember_first(__u32 reason)
 		return 0;
 	__u64 now = bpf_ktime_get_ns();
 
-	j->first = (struct fragment){.at = now, .again = now, .src = j->src, .dst = j->dst, .id = j->id, .proto = common_proto(j),
-				     .rule = j->rule, .meter = j->meter, .reason = reason, .sample = j->sample};
-	bpf_map_update_elem(&fragments_v1, &j->fragment_of, &j->first, BPF_ANY);
+	j->first = (struct fragment){.at = now, .again = now, .src = j->src, .dst = j->dst, .id = j->id, .segment = j->segment,
+				     .proto = common_proto(j), .rule = j->rule, .meter = j->meter, .reason = reason, .sample = j->sample};
+	bpf_map_update_elem(&fragments_v2, &j->fragment_of, &j->first, BPF_ANY);
 	return 0;
 }
 
@@ -204,7 +215,7 @@ INLINE int judge_by(struct way *w, __u32 slot, __u32 in, int flows)
 	if (!(word & (POLICY_OUT << in)))
 		return 0; /* its rules were taken away since the caller looked */
 	j->table = word;
-	face(j, slot, in);
+	face(j, slot, in, tagged_segment(w, s, word));
 	if (unlikely(j->later) && recall_first()) {
 		j->rule = j->first.rule;
 		j->meter = j->first.meter;

@@ -10,8 +10,9 @@
 #define POLICY_IN (1ULL << 33)		/* and what it receives; */
 #define POLICY_STATEFUL (1ULL << 34)	/* rules open flows; */
 #define POLICY_METERS (1ULL << 35)	/* meters count what it sends, and one bit further what it receives; */
-#define POLICY_REJECTS (1ULL << 37)	/* rules reject what it receives */
+#define POLICY_REJECTS (1ULL << 37)	/* rules reject what it receives; */
 #define POLICY_HANDOVER (1ULL << 38)	/* of a port that moves: the host that it leaves judges what it receives, for the other (ADR 22) */
+#define POLICY_TRUNK (1ULL << 39)	/* of a trunk: what is judged on one of its segments says nothing of another */
 /* And what the port is limited in (limits.h). */
 #define LIMIT_OUT (1ULL << 40)		/* the rate of what the guest sends, */
 #define LIMIT_IN (1ULL << 41)		/* of what it receives, */
@@ -46,6 +47,7 @@ enum {
 	DIM_ETHER,
 	DIM_REMOTE_MAC,
 	DIM_LOCAL_MAC,
+	DIM_SEGMENT,
 	DIMS,
 };
 
@@ -55,11 +57,15 @@ enum { KIND_FRAME, KIND_PACKET, KIND_TRANSPORT };
 /* What a rule does, as policy.Act has it. */
 enum { ACT_ALLOW = 1, ACT_DENY = 2, ACT_REJECT = 3 };
 
+enum {
+	SIDE_METERS = 1 << 0,	/* there are meters */
+	SIDE_OPEN = 1 << 1,	/* it lets everything pass: for the loader */
+};
+
 struct side {
-	__u8 dims;		/* a bit 1 << DIM_ for each that rules ask for */
+	__u16 dims;		/* a bit 1 << DIM_ for each that rules ask for */
 	__u8 blocks;		/* of deciding rules */
-	__u8 meters;		/* 1: there are any */
-	__u8 open;		/* 1: it lets everything pass */
+	__u8 flags;		/* SIDE_ */
 };
 
 struct table {
@@ -133,6 +139,7 @@ struct combo_key {
 	__u32 shape;
 	__u32 in;
 	__u16 class[DIMS];
+	__u16 zero;
 };
 
 struct combo {
@@ -157,7 +164,7 @@ struct flow_key {
 	struct address local, remote;
 	__u16 lport, rport;	/* of TCP, UDP, SCTP; twice the id of ICMP echoes; else 0 */
 	__u8 proto;
-	__u8 zero[3];
+	__u8 segment[3];	/* a trunk's, as struct judgement has it; the highest byte first */
 };
 
 /* What one side of a TCP connection has sent. */
@@ -196,11 +203,12 @@ struct fragment {
 	__u64 at;		/* CLOCK_MONOTONIC, in ns */
 	struct address src, dst;
 	__u32 id;
-	__u8 proto;		/* IPv4's */
-	__u8 zero[3];
+	__u32 segment;		/* of a trunk */
 	__u64 rule, meter;
 	__u32 reason;
 	__u32 sample;
+	__u8 proto;		/* IPv4's */
+	__u8 zero[7];
 	__u64 again;		/* the same as at */
 };
 
@@ -212,7 +220,7 @@ struct {
 	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct table);
-} tables_v1 SEC(".maps");
+} tables_v2 SEC(".maps");
 
 /* Key: addresses of one class. Value: the class.
  * Written by the loader. Read for packets of tables with rules about addresses. */
@@ -234,7 +242,7 @@ struct {
 	MAP_TYPE(value, __u32);
 } services_v1 SEC(".maps");
 
-/* Key: a value that rules ask for: TCP flags, EtherType, MAC. Value: the class.
+/* Key: a value that rules ask for: TCP flags, EtherType, MAC, segment. Value: the class.
  * Written by the loader. Read for packets of tables with rules about them. */
 struct {
 	MAP_UINT(type, BPF_MAP_TYPE_HASH);
@@ -271,7 +279,7 @@ struct {
 	MAP_UINT(max_entries, 65536);
 	MAP_TYPE(key, struct combo_key);
 	MAP_TYPE(value, struct combo);
-} combos_v1 SEC(".maps");
+} combos_v2 SEC(".maps");
 
 /* Key: a port's slot and a rule. Value: the packets it has decided or metered there, per CPU.
  * Written by judge, made at the first. Read by the loader. */
@@ -299,7 +307,7 @@ struct {
 	MAP_UINT(key_size, 4);
 	MAP_UINT(value_size, 4);
 	MAP_OF(struct flows);
-} flows_v1 SEC(".maps");
+} flows_v2 SEC(".maps");
 
 /* Key: a place of a port. Value: the verdict on the first fragment that came there last.
  * Written and read by judge. */
@@ -309,6 +317,6 @@ struct {
 	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct fragment_key);
 	MAP_TYPE(value, struct fragment);
-} fragments_v1 SEC(".maps");
+} fragments_v2 SEC(".maps");
 
 #endif

@@ -52,6 +52,7 @@ enum {
 	GUARD_TRUSTED = 1 << 9,	/* nor this: the guest's 802.1p priority counts, */
 	GUARD_DSCP = 1 << 10,	/* its packets' DSCP goes to the outer header */
 	GUARD_SPECIAL = 1 << 8 | GUARD_TRUSTED | GUARD_DSCP, /* all that special does */
+	GUARD_TRUNK = 1 << 15,	/* nor this: the port is a trunk, for the loader */
 	GUARD_SHARED = 1 << 8,	/* neither: another port of the same VM may use a MAC of this one's, or this one another's */
 	GUARD_L3 = GUARD_IP | GUARD_ARP | GUARD_DHCP_SERVER | GUARD_RA | GUARD_VXLAN, /* those that read beyond Ethernet */
 };

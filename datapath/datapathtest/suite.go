@@ -66,7 +66,7 @@ func (r Rig) sample() datapath.State {
 	source := &policy.Source{Default: fabric.Deny}
 	port.Policy = source.Digest()
 	port.MACs.Listed = [datapath.MaxPortMACs]datapath.StationMAC{{MAC: station(8).MAC}, {MAC: station(9).MAC, Sibling: true}}
-	port.MACs.Shared, port.Priority.DSCP = true, true
+	port.MACs.Shared, port.Priority.DSCP, port.Trunk = true, true, true
 	port.Limits.Out = datapath.Limit{Rate: 10e6, Burst: 1 << 20}
 	port.Limits.Storm[datapath.Multicast].Bits = datapath.Limit{Rate: 5e9, Burst: 1 << 23}
 	other := datapath.Port{Name: "db", Kind: datapath.Veth}

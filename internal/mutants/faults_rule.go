@@ -95,7 +95,7 @@ var ruleFaults = []fault{
 		new:   `__u64 bit = 63 - __builtin_clzll(word);`,
 		means: "of the rules that match the lightest decides"},
 	{name: "one dimension is not asked", file: "classify.h",
-		old:   `if (dim != DIM_SERVICE && !(dims & 1 << dim))`,
+		old:   `if (dim != DIM_SERVICE && !(j->side.dims & 1 << dim))`,
 		new:   `if (dim != DIM_SERVICE && !(dims & 1 << dim & ~(1 << DIM_LOCAL_MAC)))`,
 		means: "rules about the VM's MACs match every frame"},
 	{name: "the last dimension decides", file: "classify.h",
