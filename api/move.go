@@ -88,3 +88,24 @@ type LeftSince struct {
 	// Taken says that the last of it is in force at the destination, which judges the port's packets itself from now on.
 	Taken bool `json:"taken,omitempty"`
 }
+
+// Placement is a host that a VM can move to, or what stands against it.
+type Placement struct {
+	VM   string        `json:"vm"`
+	From fabric.HostID `json:"from"`
+	// To is empty where no host will do; Against then says what stands against the best.
+	To fabric.HostID `json:"to,omitempty"`
+	// Ports are those that the host holds already.
+	Ports   int        `json:"ports"`
+	Against []Obstacle `json:"against,omitempty"`
+}
+
+// Obstacle is a reason why a move would not go well.
+type Obstacle struct {
+	// Code is fixed: "host-unknown", "mtu-small"; Object is what it is about, as kind/name.
+	Code   string `json:"code"`
+	Object string `json:"object"`
+	// What is found, and the next step, as sentences.
+	What string `json:"what"`
+	Fix  string `json:"fix"`
+}

@@ -152,6 +152,11 @@ func AbortMove() huma.Operation {
 	return operation("abort-move", http.MethodDelete, "/v1/moves/{name}", "moves", Write, "Give a move up; refused once the guest has stopped")
 }
 
+// Placements says where VMs can go.
+func Placements() huma.Operation {
+	return operation("placements", http.MethodGet, "/v1/placements", "moves", Read, "Where a VM can move to, or where each VM of a host should go, and what stands against it")
+}
+
 // TracePacket follows one packet.
 func TracePacket() huma.Operation {
 	return operation("trace", http.MethodPost, "/v1/trace", "tracing", Probe, "Send a probe from a port and say where it went and why; it is caught before it reaches a guest")

@@ -20,6 +20,7 @@ func (s *Server) fleetOperations() {
 	register(s, api.GetInForce(), s.inForce)
 	register(s, api.StartMove(), s.startMove)
 	register(s, api.AbortMove(), s.abortMove)
+	register(s, api.Placements(), s.placements)
 }
 
 // status answers with the fabric on one page.

@@ -88,6 +88,25 @@ func (c *Client) AbortMove(ctx context.Context, id fabric.MoveID) (*fabric.Move,
 	return &m, c.call(ctx, http.MethodDelete, "/v1/moves/"+url.PathEscape(string(id)), nil, &m)
 }
 
+// Candidates says of each other host whether the VM can move there.
+func (c *Client) Candidates(ctx context.Context, vm string) ([]api.Placement, error) {
+	return c.placements(ctx, url.Values{"vm": {vm}})
+}
+
+// Evacuate says where each VM of a host should go; to names the hosts allowed, none is any.
+func (c *Client) Evacuate(ctx context.Context, from fabric.HostID, to []fabric.HostID) ([]api.Placement, error) {
+	q := url.Values{"from": {string(from)}}
+	for _, host := range to {
+		q.Add("to", string(host))
+	}
+	return c.placements(ctx, q)
+}
+
+func (c *Client) placements(ctx context.Context, q url.Values) ([]api.Placement, error) {
+	var l api.List[api.Placement]
+	return l.Items, c.call(ctx, http.MethodGet, "/v1/placements?"+q.Encode(), nil, &l)
+}
+
 // Trace sends a probe from a port and says where it went and why.
 func (c *Client) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, error) {
 	var p tracing.Path

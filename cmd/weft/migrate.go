@@ -24,7 +24,7 @@ func (a *app) migrateCommand() *cobra.Command {
 		Use: "migrate VM --to HOST", Short: "Move a VM to another host while it runs", Args: exactly("VM"),
 		Long: "Move a VM to another host while it runs. The command returns when the guest runs there and every live host sends\n" +
 			"its packets there; the old host sends late packets on for a while longer, which --settled waits for.",
-		Example:           "  weft migrate web-1 --to h3\n  weft migrate web-1 --to h3 --plan",
+		Example:           "  weft migrate web-1 --to h3\n  weft migrate web-1 --to h3 --plan\n  weft migrate web-1 --plan",
 		ValidArgsFunction: a.completeNames("port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -33,19 +33,22 @@ func (a *app) migrateCommand() *cobra.Command {
 			if relay < 0 || relay > time.Hour {
 				return usage(cmd, "--relay %s: a host sends late packets on for up to 1h", relay)
 			}
+			if to == "" {
+				return a.candidates(cmd.Context(), args[0])
+			}
 			r.VM, r.To, r.RelaySeconds = args[0], fabric.HostID(to), relay.Seconds()
 			return a.traced(cmd, func(ctx context.Context) error { return a.migrate(ctx, r, settled) })
 		},
 	}
 	f := cmd.Flags()
 	f.StringVar(&to, "to", "", "host to move it to")
-	f.BoolVar(&r.DryRun, "plan", false, "check that it can be moved and say how, and move nothing")
+	f.BoolVar(&r.DryRun, "plan", false, "check that it can be moved and say how, and move nothing; without --to, of each host whether it could run there")
 	f.DurationVar(&relay, "relay", 0, fmt.Sprintf("how long the old host sends late packets on; 0 is the fabric's default, %s", fabric.DefaultRelay))
 	f.BoolVar(&a.wait, "wait", true, "wait until the guest runs at its new host and every live host knows")
 	f.BoolVar(&a.wait, "watch", true, "the same as --wait: show each phase")
 	f.BoolVar(&settled, "settled", false, "wait until late packets are no longer sent on, for the final figures")
 	a.timeoutFlag(cmd, 10*time.Minute)
-	need(cmd, "to", "h3")
+	needOne(cmd, "to", "plan", "h3")
 	_ = cmd.RegisterFlagCompletionFunc("to", a.completeNames("host"))
 	return cmd
 }
