@@ -96,7 +96,7 @@ var ruleFaults = []fault{
 		means: "of the rules that match the lightest decides"},
 	{name: "one dimension is not asked", file: "classify.h",
 		old:   `if (dim != DIM_SERVICE && !(j->side.dims & 1 << dim))`,
-		new:   `if (dim != DIM_SERVICE && !(dims & 1 << dim & ~(1 << DIM_LOCAL_MAC)))`,
+		new:   `if (dim != DIM_SERVICE && !(j->side.dims & 1 << dim & ~(1 << DIM_LOCAL_MAC)))`,
 		means: "rules about the VM's MACs match every frame"},
 	{name: "the last dimension decides", file: "classify.h",
 		old:   `word &= vectors[dim]->words[at];`,
