@@ -139,3 +139,46 @@ func TestAPortStandsInForItsSibling(t *testing.T) {
 	}
 	b.expectDrop(tracing.ReasonGuardSrcMAC, ether(mac(3), mac(1), typeIPv4, ip{protocol: protoUDP}.packet(address4(2), address4(3), udp(1, 2, data))))
 }
+
+// TestAPortStandsInForItsSiblingOnEverySegmentThatItHears has two ports of a VM send with one MAC in turn: on a private VLAN, where
+// what is for a station does not come by the segment that it sends on, and by a trunk's tag.
+func TestAPortStandsInForItsSiblingOnEverySegmentThatItHears(t *testing.T) {
+	for claim, c := range map[string]struct {
+		team, peer string
+		tags       []uint16
+	}{
+		"isolated":              {"isolated:primary=100,secondary=101", "promiscuous:primary=100,secondary=101/102", nil},
+		"community":             {"community:primary=100,secondary=102", "promiscuous:primary=100,secondary=101/102", nil},
+		"in its own community":  {"community:primary=100,secondary=102", "community:primary=100,secondary=102", nil},
+		"by the tag of a trunk": {"trunk:native=0,allowed=10", "10", []uint16{10}},
+	} {
+		t.Run(claim, func(t *testing.T) {
+			e := newEstate(t, fabric.SwitchVLAN{ID: 10}, fabric.SwitchVLAN{ID: 100}, fabric.SwitchVLAN{ID: 101, Primary: 100, Mode: fabric.Isolated},
+				fabric.SwitchVLAN{ID: 102, Primary: 100, Mode: fabric.Community})
+			team := []*tapGuest{e.port(0, "one", c.team), e.port(0, "two", c.team)}
+			peers := []*tapGuest{e.port(0, "here", c.peer), e.port(1, "there", c.peer)}
+			yes := true
+			for _, g := range team {
+				e.snap.Ports[g.port.Name].Spec.VM = "vm"
+				e.snap.Ports[g.port.Name].Spec.MACs = &fabric.MACs{Sibling: &yes}
+			}
+			e.plan()
+			one, port := team[0].port.MAC, e.snap.Ports["one"].Spec
+			for _, at := range []*tapGuest{team[1], team[0], team[1]} {
+				for i, peer := range peers {
+					there := e.snap.Ports[peer.port.Name].Spec.Addresses[0]
+					hello := ether(peer.port.MAC, one, typeIPv4, ip{protocol: protoUDP}.packet(port.Addresses[0], there, udp(1, 2, data)))
+					at.send(tagged(hello, c.tags...))
+					peer.gets(t, hello)
+					back := ether(one, peer.port.MAC, typeIPv4, ip{protocol: protoUDP}.packet(there, port.Addresses[0], udp(2, 1, data)))
+					peer.send(back)
+					at.gets(t, tagged(back, c.tags...))
+					if i == 0 {
+						e.plan() // which is to leave it there
+					}
+				}
+			}
+			e.quiet()
+		})
+	}
+}

@@ -72,18 +72,39 @@ func Changes(want, have datapath.State) []datapath.Change {
 // sends with: the kernel knows which of them did last.
 func stoodIn(want, have datapath.State) map[datapath.FDBKey]datapath.FDB {
 	stations := want.FDB
+	var on map[string][]fabric.VNI
 	for device, p := range want.Ports {
+		if have.Ports[device].Name != p.Name {
+			continue
+		}
 		for _, s := range p.MACs.Listed {
-			key := datapath.FDBKey{VNI: p.VNI, MAC: s.MAC}
-			next, wanted := want.FDB[key]
-			if now := have.FDB[key]; !s.Sibling || !wanted || next.Device == "" || now.Device != device || have.Ports[device].Name != p.Name {
+			if !s.Sibling {
 				continue
 			}
-			next.Device = device
-			stations = with(stations, map[datapath.FDBKey]datapath.FDB{key: next}, nil)
+			if on == nil {
+				on = segmentsOf(want)
+			}
+			for _, vni := range append([]fabric.VNI{p.VNI, p.Receives}, on[device]...) {
+				key := datapath.FDBKey{VNI: vni, MAC: s.MAC}
+				next, wanted := want.FDB[key]
+				if now := have.FDB[key]; !wanted || next.Device == "" || now.Device != device {
+					continue
+				}
+				next.Device = device
+				stations = with(stations, map[datapath.FDBKey]datapath.FDB{key: next}, nil)
+			}
 		}
 	}
 	return stations
+}
+
+// segmentsOf are the segments that ports are on beside their own, by device.
+func segmentsOf(s datapath.State) map[string][]fabric.VNI {
+	on := map[string][]fabric.VNI{}
+	for key := range s.Segments {
+		on[key.Device] = append(on[key.Device], key.VNI)
+	}
+	return on
 }
 
 // settled is what is wanted of the ports, given what the kernel has decided by itself.

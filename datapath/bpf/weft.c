@@ -71,9 +71,9 @@ __attribute__((noinline)) int open_staged(struct __sk_buff *skb, __u32 id)
 	return 0;
 }
 
-/* A port of a VM whose ports may use each other's MACs sends with one: from here on it is there that the station is. It is kept by
- * the loader, until another of them sends with it. A MAC that is spoofed takes nobody's place. */
-__attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct frame *f, const struct port *port)
+/* A port of a VM whose ports may use each other's MACs sends with one: from here on it is there that the station is on a segment. It is
+ * kept by the loader, until another of them sends with it. A MAC that is spoofed takes nobody's place. */
+__attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct frame *f, const struct port *port, __u32 vni)
 {
 	struct fdb_key key;
 	const struct fdb *e;
@@ -83,7 +83,7 @@ __attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct
 		return 0;
 	if (!same_mac(f->eth.src, port->mac) && is_other_mac(w->slot, mac_number(f->eth.src)) != MAC_SIBLING)
 		return 0;
-	key = (struct fdb_key){.vni = w->vni};
+	key = (struct fdb_key){.vni = vni};
 	__builtin_memcpy(key.mac, f->eth.src, 6);
 	e = bpf_map_lookup_elem(&fdb_v1, &key);
 	if (!e || !(e->flags & FDB_LOCAL) || e->slot == w->slot)
@@ -114,8 +114,11 @@ __attribute__((noinline)) int special(struct __sk_buff *skb, struct way *w, stru
 	if (!w || !f || !port)
 		return 0;
 	asked = port->guards;
-	if ((asked & GUARD_SHARED) && w->traced != CAUGHT)
-		claim(skb, w, f, port);
+	if ((asked & GUARD_SHARED) && w->traced != CAUGHT) {
+		claim(skb, w, f, port, w->vni);
+		if (port->home != w->vni && !w->tag) /* a private VLAN: what is for it comes by the primary */
+			claim(skb, w, f, port, port->home);
+	}
 	w->tos = asked & GUARD_TRUSTED ? (skb->priority & 7) << 5 : 0;
 	if ((asked & GUARD_DSCP) && f->ip)
 		w->tos = dscp_of(skb, f);
