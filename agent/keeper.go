@@ -61,6 +61,9 @@ type keeper struct {
 	want    *datapath.State
 	present map[string]int
 	uplinks uplinks
+	// ended are the mirrors whose time is over, copying those that copy here; nil before the first round.
+	ended   map[string]bool
+	copying map[fabric.VNI]string
 	have    datapath.State
 	// inForce is the revision of the newest snapshot that was read back as wanted.
 	inForce fabric.Revision
@@ -102,6 +105,7 @@ func (k *keeper) look() error {
 	if !sameDevices(present, k.present) {
 		k.present, k.want = present, nil
 	}
+	k.endMirrors(time.Now())
 	return k.lookAtNICs(time.Now())
 }
 
@@ -280,6 +284,7 @@ func (k *keeper) round(ctx context.Context) {
 		k.inForce, k.failure = k.snap.Revision, nil
 		have := k.have
 		k.want = &have // what was read is what is wanted: one of the two is enough
+		k.tellMirrors()
 	}
 	k.transitions()
 }
@@ -351,6 +356,7 @@ func (k *keeper) plugged() plan.Local {
 		VTEP: k.vtep, Handoffs: k.local.Handoffs, Staged: k.local.Staged, Expects: k.local.Expects,
 		Attachments: make(map[fabric.PortID]plan.Attachment, len(k.local.Attachments)),
 	}
+	l.Ended = k.ended
 	l.NICs, l.Others, l.Unconfirmed = k.uplinks.fit, k.uplinks.others, k.uplinks.unconfirmed
 	for name, a := range k.local.Attachments {
 		if k.present[a.Device] != 0 {

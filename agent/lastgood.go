@@ -118,6 +118,7 @@ func writeSnapshot(w io.Writer, s *fabric.Snapshot) error {
 		func() error { return writeObjects(e, fabric.KindProfile, s.Profiles) },
 		func() error { return writeObjects(e, fabric.KindGroup, s.Groups) },
 		func() error { return writeObjects(e, fabric.KindPolicy, s.Policies) },
+		func() error { return writeObjects(e, fabric.KindMirror, s.Mirrors) },
 		func() error { return writeObjects(e, fabric.KindMove, s.Moves) },
 	} {
 		if err := write(); err != nil {
@@ -150,7 +151,7 @@ func readSnapshot(r io.Reader) (*fabric.Snapshot, error) {
 	s := &fabric.Snapshot{
 		Hosts: map[fabric.HostID]*fabric.Host{}, Switches: map[fabric.SwitchID]*fabric.Switch{}, Ports: map[fabric.PortID]*fabric.Port{},
 		Profiles: map[string]*fabric.Profile{}, Groups: map[string]*fabric.Group{}, Moves: map[fabric.MoveID]*fabric.Move{},
-		Policies: map[string]*fabric.Policy{}, Locations: map[fabric.PortID]fabric.Location{},
+		Policies: map[string]*fabric.Policy{}, Mirrors: map[string]*fabric.Mirror{}, Locations: map[fabric.PortID]fabric.Location{},
 	}
 	d := json.NewDecoder(bufio.NewReader(r))
 	var head line
@@ -202,6 +203,8 @@ func (l line) into(s *fabric.Snapshot) error {
 		s.Groups[o.Metadata.Name] = o
 	case *fabric.Policy:
 		s.Policies[o.Metadata.Name] = o
+	case *fabric.Mirror:
+		s.Mirrors[o.Metadata.Name] = o
 	case *fabric.Move:
 		s.Moves[fabric.MoveID(o.Metadata.Name)] = o
 	}

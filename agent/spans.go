@@ -71,6 +71,9 @@ func causesOf(before, after *fabric.Snapshot) []string {
 	for _, o := range after.Groups {
 		note(o.Metadata.Revision, o.Metadata.Trace)
 	}
+	for _, o := range after.Mirrors {
+		note(o.Metadata.Revision, o.Metadata.Trace)
+	}
 	for _, o := range after.Moves {
 		note(o.Metadata.Revision, o.Metadata.Trace)
 	}

@@ -45,6 +45,7 @@ func Resources() []Resource {
 		{Kind: fabric.KindProfile, Singular: "profile", Plural: "profiles", Settable: true},
 		{Kind: fabric.KindSwitch, Singular: "switch", Plural: "switches", Short: []string{"sw"}, Settable: true},
 		{Kind: fabric.KindPort, Singular: "port", Plural: "ports", Short: []string{"p"}, Settable: true},
+		{Kind: fabric.KindMirror, Singular: "mirror", Plural: "mirrors", Settable: true},
 		{Kind: fabric.KindMove, Singular: "move", Plural: "moves", Short: []string{"migrations"}},
 	}
 }

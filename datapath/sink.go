@@ -17,6 +17,9 @@ func (s Sink) Check(vni fabric.VNI) error {
 	return nil
 }
 
+// ListenDevice is the device on which the copies of the mirror of that name are seen: wm-NAME, shortened where it is too long.
+func ListenDevice(mirror string) string { return nic.SinkName(mirror) }
+
 // putSink lets the copies of a mirror end here. What they ended at before gets none from then on.
 func (d *Datapath) putSink(vni fabric.VNI, s Sink) error {
 	if err := s.Check(vni); err != nil {

@@ -3,7 +3,7 @@
 # objects. Says what it does, does nothing when all is there.
 set -eu
 case "${1:-}" in
-lab) want="iproute2:ip nftables:nft iputils-ping:ping iperf3:iperf3 qemu-system-x86:qemu-system-x86_64 busybox-static:busybox isc-dhcp-client:dhclient bind9-dnsutils:dig ndisc6:rdisc6 systemd:/lib/systemd/systemd-networkd libvirt-daemon:libvirtd libvirt-daemon-driver-qemu:/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so libvirt-clients:virsh" ;;
+lab) want="iproute2:ip nftables:nft iputils-ping:ping iperf3:iperf3 qemu-system-x86:qemu-system-x86_64 busybox-static:busybox isc-dhcp-client:dhclient tcpdump:tcpdump bind9-dnsutils:dig ndisc6:rdisc6 systemd:/lib/systemd/systemd-networkd libvirt-daemon:libvirtd libvirt-daemon-driver-qemu:/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so libvirt-clients:virsh" ;;
 # The compiler's version is fixed: the committed objects must be reproducible to the byte.
 generate) want="clang-19:clang-19 llvm-19:llvm-strip-19 libbpf-dev:/usr/include/bpf/bpf_helpers.h" ;;
 *) echo "usage: deps.sh lab|generate" >&2; exit 2 ;;

@@ -1,5 +1,5 @@
 // Package fabric names everything a fleet's virtual switches are made of: hosts, switches, ports, profiles, policies, groups,
-// moves and events, with their validation and defaults. The same struct is the YAML document, the API body and the etcd
+// mirrors, moves and events, with their validation and defaults. The same struct is the YAML document, the API body and the etcd
 // value, so there is one spelling of every field. The package does no I/O.
 package fabric
 
@@ -108,6 +108,7 @@ const (
 	KindProfile Kind = "Profile"
 	KindGroup   Kind = "Group"
 	KindPolicy  Kind = "Policy"
+	KindMirror  Kind = "Mirror"
 	KindMove    Kind = "Move"
 )
 

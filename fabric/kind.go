@@ -8,7 +8,7 @@ import (
 // Kinds lists every kind of this release in the order in which they may refer to one another: an object refers only to
 // kinds before its own.
 func Kinds() []Kind {
-	return []Kind{KindGroup, KindPolicy, KindProfile, KindHost, KindSwitch, KindPort, KindMove}
+	return []Kind{KindGroup, KindPolicy, KindProfile, KindHost, KindSwitch, KindPort, KindMirror, KindMove}
 }
 
 // New returns an empty object of the kind with its head filled, or ErrInvalid with the nearest kind's name.
@@ -27,6 +27,8 @@ func New(k Kind) (Object, error) {
 		o = new(Policy)
 	case KindGroup:
 		o = new(Group)
+	case KindMirror:
+		o = new(Mirror)
 	case KindMove:
 		o = new(Move)
 	default:

@@ -16,6 +16,7 @@ type Snapshot struct {
 	Profiles  map[string]*Profile
 	Groups    map[string]*Group
 	Policies  map[string]*Policy
+	Mirrors   map[string]*Mirror
 	Moves     map[MoveID]*Move
 	Locations map[PortID]Location
 }

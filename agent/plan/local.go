@@ -21,6 +21,8 @@ type Local struct {
 	Others map[fabric.HostID]map[string]bool
 	// Unconfirmed are the switches whose time to be confirmed has passed.
 	Unconfirmed map[fabric.SwitchID]bool
+	// Ended are the mirrors whose time is over.
+	Ended map[string]bool
 	// Handoffs are the ports whose guest has stopped here for a move.
 	Handoffs map[fabric.PortID]Handoff
 	// Staged names, per port, the move this host has prepared itself to receive.

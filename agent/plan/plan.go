@@ -20,8 +20,8 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.Sta
 	w.peers()
 	w.networks()
 	w.state.Segments = map[datapath.SegmentKey]datapath.Segment{}
-	w.state.Mirrors, w.state.Sinks = map[fabric.VNI]datapath.Mirror{}, map[fabric.VNI]datapath.Sink{}
 	w.uplinks()
+	w.mirrors()
 	w.ports()
 	w.stations()
 	w.gateways()
@@ -44,6 +44,8 @@ type wanted struct {
 	// judged is what the lists of the ports so far come to, grouped the members of the groups.
 	judged  map[judged]ruled
 	grouped map[string][]netip.Prefix
+	// copied are the mirrors that copy at a port here.
+	copied []*fabric.Mirror
 	// byVM are the ports of each VM, once somebody has asked for them.
 	byVM map[string][]*fabric.Port
 }

@@ -69,6 +69,7 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	entry.Limits = limits(of)
 	entry.Priority = datapath.Priority{Trusted: of.Priority.Trusted, DSCP: of.Priority.DSCP}
 	w.macs(&entry, port, of)
+	entry.Mirrors = w.copiers(port)
 	entry.Gate, entry.Epoch = w.gate(name)
 	if entry.Policy = rules.table; !rules.known {
 		entry.Gate = datapath.Closed

@@ -44,6 +44,7 @@ func (s *Server) objectOperations() {
 	kind(s, fabric.KindProfile, func(v *view) []fabric.Profile { return sorted(v.snap.Profiles) })
 	kind(s, fabric.KindGroup, func(v *view) []fabric.Group { return sorted(v.snap.Groups) })
 	kind(s, fabric.KindPolicy, func(v *view) []fabric.Policy { return sorted(v.snap.Policies) })
+	kind(s, fabric.KindMirror, func(v *view) []fabric.Mirror { return v.mirrors() })
 	kind(s, fabric.KindMove, func(v *view) []fabric.Move { return v.moves() })
 	register(s, api.ApplyObjects(), s.apply)
 	register(s, api.Confirm(), s.confirm)

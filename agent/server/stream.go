@@ -80,6 +80,7 @@ func objects(snap *fabric.Snapshot) []fabric.Object {
 	add(pointers(sorted(snap.Hosts)))
 	add(pointers(sorted(snap.Switches)))
 	add(pointers(sorted(snap.Ports)))
+	add(pointers(sorted(snap.Mirrors)))
 	add(pointers(sorted(snap.Moves)))
 	return out
 }

@@ -225,6 +225,7 @@ func (v *view) objects(kinds []fabric.Kind) []fabric.Object {
 		{fabric.KindHost, func() []fabric.Object { return pointers(v.hosts()) }},
 		{fabric.KindSwitch, func() []fabric.Object { return pointers(v.switches()) }},
 		{fabric.KindPort, func() []fabric.Object { return pointers(v.ports()) }},
+		{fabric.KindMirror, func() []fabric.Object { return pointers(v.mirrors()) }},
 		{fabric.KindMove, func() []fabric.Object { return pointers(v.moves()) }},
 	} {
 		if len(kinds) == 0 || slices.Contains(kinds, of.kind) {

@@ -28,6 +28,8 @@ func columns(kind fabric.Kind, wide bool) []string {
 		narrow, more = []string{"NAME", "IN", "OUT", "STATEFUL"}, []string{"GROUPS"}
 	case fabric.KindGroup:
 		narrow = []string{"NAME", "PORTS", "CIDRS"}
+	case fabric.KindMirror:
+		narrow, more = []string{"NAME", "STATE", "PORTS", "DIRECTION", "SINK", "LEFT"}, []string{"VNI", "SEEN", "COPIED", "GIVEN", "BYTES", "LOST"}
 	case fabric.KindMove:
 		narrow, more = []string{"NAME", "VM", "FROM", "TO", "PHASE", "PAUSE", "GAP", "LOST"}, []string{"EPOCH", "RELAYED", "DUPLICATED", "FLOWS", "TRACE"}
 	}
@@ -60,6 +62,8 @@ func row(o fabric.Object, wide bool) []string {
 		narrow, more = policyRow(o)
 	case *fabric.Group:
 		narrow = []string{o.Metadata.Name, labels(o.Spec.Ports), join(o.Spec.CIDRs)}
+	case *fabric.Mirror:
+		narrow, more = mirrorRow(o)
 	case *fabric.Move:
 		narrow, more = moveRow(o)
 	}

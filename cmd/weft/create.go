@@ -13,10 +13,10 @@ import (
 
 // createCommand makes objects from flags.
 func (a *app) createCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "create KIND NAME", Short: "Create a switch, port, profile, policy or group", Args: a.noSuchKind, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd := &cobra.Command{Use: "create KIND NAME", Short: "Create a switch, port, profile, policy, group or mirror", Args: a.noSuchKind, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	var dryRun bool
 	cmd.PersistentFlags().BoolVar(&dryRun, "plan", false, "say what would be created, and create nothing")
-	for _, sub := range []*cobra.Command{a.createSwitch(&dryRun), a.createPort(&dryRun), a.createProfile(&dryRun), a.createPolicy(&dryRun), a.createGroup(&dryRun)} {
+	for _, sub := range []*cobra.Command{a.createSwitch(&dryRun), a.createPort(&dryRun), a.createProfile(&dryRun), a.createPolicy(&dryRun), a.createGroup(&dryRun), a.createMirror(&dryRun)} {
 		cmd.AddCommand(a.waitFlags(a.confirmFlag(sub)))
 	}
 	return cmd
@@ -27,7 +27,7 @@ func (a *app) noSuchKind(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return usage(cmd, "there is no kind %q that can be created; the kinds are switch, port, profile, policy, group", args[0])
+	return usage(cmd, "there is no kind %q that can be created; the kinds are switch, port, profile, policy, group, mirror", args[0])
 }
 
 // build runs a create command: fill the object from the flags, then create it.

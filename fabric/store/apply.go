@@ -226,6 +226,10 @@ func rank(o fabric.Object) int {
 		if o.Spec.VNI == 0 {
 			r++
 		}
+	case *fabric.Mirror:
+		if o.Spec.VNI == 0 {
+			r++
+		}
 	case *fabric.Port:
 		if o.Spec.Addresses == nil || o.Spec.MAC.IsZero() {
 			r++
@@ -249,6 +253,8 @@ func (a *applying) one(o fabric.Object) (Outcome, error) {
 		err = a.host(o, as[*fabric.Host](before))
 	case *fabric.Switch:
 		err = a.sw(o, as[*fabric.Switch](before))
+	case *fabric.Mirror:
+		err = a.mirror(o, as[*fabric.Mirror](before))
 	case *fabric.Port:
 		err = a.port(o, as[*fabric.Port](before))
 	}

@@ -75,6 +75,8 @@ func (d *deleting) one(kind fabric.Kind, name string) error {
 		err = d.policy(name)
 	case *fabric.Group:
 		err = d.group(name)
+	case *fabric.Mirror:
+		err = d.remove(indexVNI(o.Spec.VNI))
 	case *fabric.Move:
 		err = d.move(o)
 	}

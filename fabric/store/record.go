@@ -56,6 +56,8 @@ func clone(o fabric.Object) (fabric.Object, error) {
 		c.Status = fabric.SwitchStatus{}
 	case *fabric.Port:
 		c.Status = fabric.PortStatus{}
+	case *fabric.Mirror:
+		c.Status = fabric.MirrorStatus{}
 	}
 	return c, nil
 }

@@ -71,8 +71,8 @@ func emptySnapshot() *fabric.Snapshot {
 	return &fabric.Snapshot{
 		Hosts: map[fabric.HostID]*fabric.Host{}, Switches: map[fabric.SwitchID]*fabric.Switch{},
 		Ports: map[fabric.PortID]*fabric.Port{}, Profiles: map[string]*fabric.Profile{}, Groups: map[string]*fabric.Group{},
-		Policies: map[string]*fabric.Policy{},
-		Moves:    map[fabric.MoveID]*fabric.Move{}, Locations: map[fabric.PortID]fabric.Location{},
+		Policies: map[string]*fabric.Policy{}, Mirrors: map[string]*fabric.Mirror{},
+		Moves: map[fabric.MoveID]*fabric.Move{}, Locations: map[fabric.PortID]fabric.Location{},
 	}
 }
 
@@ -94,6 +94,9 @@ func objectsOf(s *fabric.Snapshot) []fabric.Object {
 		all = append(all, o)
 	}
 	for _, o := range s.Policies {
+		all = append(all, o)
+	}
+	for _, o := range s.Mirrors {
 		all = append(all, o)
 	}
 	for _, o := range s.Moves {
@@ -192,7 +195,7 @@ func (t *table) note(a anchor) {
 // edit is a snapshot in the making; each map is copied before its first change.
 type edit struct {
 	fabric.Snapshot
-	copied [8]bool
+	copied [9]bool
 	words  map[string]string // the table's
 }
 
@@ -244,6 +247,8 @@ func (e *edit) put(r record) error {
 		own(e, 5, &e.Groups)[p.name] = o
 	case *fabric.Policy:
 		own(e, 7, &e.Policies)[p.name] = o
+	case *fabric.Mirror:
+		own(e, 8, &e.Mirrors)[p.name] = o
 	case *fabric.Move:
 		own(e, 6, &e.Moves)[fabric.MoveID(p.name)] = o
 	}
@@ -297,6 +302,8 @@ func (e *edit) remove(k string) {
 		delete(own(e, 5, &e.Groups), p.name)
 	case fabric.KindPolicy:
 		delete(own(e, 7, &e.Policies), p.name)
+	case fabric.KindMirror:
+		delete(own(e, 8, &e.Mirrors), p.name)
 	case fabric.KindMove:
 		delete(own(e, 6, &e.Moves), fabric.MoveID(p.name))
 	}

@@ -105,13 +105,14 @@ func TestKeysAreReadAsTheyAreWritten(t *testing.T) {
 		locationKey("blue", "a"):           {location: true, sw: "blue", name: "a"},
 		key(fabric.KindSwitch, "blue"):     {kind: fabric.KindSwitch, name: "blue"},
 		key(fabric.KindMove, "m1"):         {kind: fabric.KindMove, name: "m1"},
+		key(fabric.KindMirror, "ids"):      {kind: fabric.KindMirror, name: "ids"},
 		key(fabric.KindProfile, "default"): {kind: fabric.KindProfile, name: "default"},
 	} {
 		if got, ok := parse(k); !ok || got != want {
 			t.Errorf("%s became %+v", k, got)
 		}
 	}
-	for _, k := range []string{prefix, prefix + "port/a", prefix + "port/a/b/c", prefix + "mirror/x", prefix + "host/", prefix + "host/a/b", incarnationKey, "elsewhere"} {
+	for _, k := range []string{prefix, prefix + "port/a", prefix + "port/a/b/c", prefix + "router/x", prefix + "host/", prefix + "host/a/b", incarnationKey, "elsewhere"} {
 		if got, ok := parse(k); ok {
 			t.Errorf("%s became %+v", k, got)
 		}
