@@ -36,6 +36,7 @@ func TestLintFindsWhatIsNotMeant(t *testing.T) {
 		"ICMP of another family":   {"  - {name: a, weight: 2, direction: out, action: allow, protocol: icmpv6, icmp: {type: 128}, remote: {prefixes: [10.0.0.0/8]}}", []string{"never-hit a families"}},
 		"neighbour discovery":      {"  - {name: a, weight: 2, direction: in, action: deny, protocol: icmpv6, icmp: {type: 135}}", []string{"never-hit a neighbour"}},
 		"a VNI of no switch":       {"  - {name: a, weight: 2, direction: in, action: deny, vni: 5}", []string{"never-hit a VNI"}},
+		"a VLAN of no switch":      {"  - {name: a, weight: 2, direction: in, action: deny, vlan: 5}", []string{"never-hit a VLAN"}},
 		"everybody to everything":  {"  - {name: a, weight: 2, direction: in, action: allow}", []string{"over-broad a every"}},
 		"everybody to many ports":  {"  - {name: a, weight: 2, direction: in, action: allow, protocol: tcp, local: {ports: [1024-65535]}, remote: {prefixes: [0.0.0.0/0]}}", []string{"over-broad a 64512"}},
 		"a second meter":           {"  - {name: a, weight: 2, direction: in, action: meter}\n  - {name: b, weight: 1, direction: in, action: meter, protocol: tcp}", []string{"contradicted b counted"}},
