@@ -25,6 +25,7 @@ import (
 	"github.com/weftnet/weft/fabric/identity"
 	"github.com/weftnet/weft/fabric/members"
 	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/migration/libvirt"
 	"github.com/weftnet/weft/tracing"
 	"github.com/weftnet/weft/tracing/export"
 )
@@ -61,8 +62,9 @@ type Agent struct {
 	news    *news
 	closers []func() error
 	// served is set while the services of internal switches run.
-	served atomic.Pointer[services.Keeper]
-	begun  time.Time
+	served  atomic.Pointer[services.Keeper]
+	begun   time.Time
+	libvirt *libvirt.Monitor
 	// integrating keeps two changes of libvirt apart.
 	integrating sync.Mutex
 
@@ -226,7 +228,7 @@ func (a *Agent) openProber(context.Context) error {
 		latest: a.Latest, device: a.keeper.attachment, sessions: map[uint64]*session{},
 	}
 	a.closeLater(a.prober.Close)
-	a.arrivals = &destinationPlane{Agent: a}
+	a.arrivals, a.libvirt = &destinationPlane{Agent: a}, libvirt.NewMonitor(a.config.libvirt(), a.log)
 	a.trials = trial.New(a)
 	a.closeLater(a.trials.Close)
 	if a.config.Server() {
@@ -240,7 +242,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
-		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

@@ -111,7 +111,12 @@ func (a *Agent) adopt(ctx context.Context, snap *fabric.Snapshot, sw fabric.Swit
 		if plugged.Veth {
 			kind = api.Veth
 		}
-		_, err := a.Attach(ctx, port, api.Attachment{Device: device, Kind: kind})
+		var err error
+		if move := a.arriving(port); move != "" {
+			err = a.arrivals.plugArriving(ctx, port, device, move)
+		} else {
+			_, err = a.Attach(ctx, port, api.Attachment{Device: device, Kind: kind})
+		}
 		a.trouble("adopt "+device, err)
 		if err == nil {
 			a.emit(a.event("port.adopted", "port/"+string(port), fmt.Sprintf("Port %s was plugged in on host %s as %s, found on bridge %s.", port, a.config.Host, device, f.Bridge)))

@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/weftnet/weft/agent/server"
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/location"
 )
 
 var _ server.Hypervisor = (*Agent)(nil)
@@ -30,6 +32,7 @@ func (a *Agent) Call(ctx context.Context, c api.HypervisorCall) error {
 	case api.GuestReceive:
 		return a.receive(ctx, c)
 	case api.GuestEnded:
+		a.libvirt.Ended(c.VM)
 		return nil
 	}
 	act := map[api.HypervisorAct]func(context.Context, string, fabric.SwitchID, api.GuestNIC) error{
@@ -114,6 +117,12 @@ func (a *Agent) plugIn(ctx context.Context, vm string, sw fabric.SwitchID, n api
 		return err
 	}
 	port := fabric.PortID(portWith(a.Latest(), sw, n.MAC).Metadata.Name)
+	if move := a.arriving(port); move != "" {
+		if err := a.arrivals.plugArriving(ctx, port, n.Device, move); err != nil {
+			return err
+		}
+		return a.awaitCopy(ctx, move)
+	}
 	_, err := a.Attach(ctx, port, api.Attachment{Device: n.Device, Kind: api.Tap})
 	return err
 }
@@ -135,7 +144,76 @@ func (a *Agent) free(ctx context.Context, _ string, sw fabric.SwitchID, n api.Gu
 	return err
 }
 
-// receive begins the move of a guest that is about to be sent here.
+// receive begins the move of a guest that is about to be sent here. A guest none of whose ports is held anywhere has nothing to move.
 func (a *Agent) receive(ctx context.Context, c api.HypervisorCall) error {
+	snap := a.Latest()
+	ports := location.MovingPorts(snap, c.VM)
+	held := slices.ContainsFunc(ports, func(p fabric.PortID) bool { return snap.Locations[p].Host != "" })
+	if !held {
+		return nil
+	}
+	for _, name := range ports {
+		p := snap.Ports[name]
+		described := slices.ContainsFunc(c.NICs, func(n api.GuestNIC) bool {
+			sw, ours := switchOf(snap, n)
+			return ours && sw == p.Spec.Switch && n.MAC == p.Spec.MAC
+		})
+		if !described {
+			return fmt.Errorf("%s is to be sent here without the NIC of its port %s (%s on switch %s), which host %s holds: see that the switch is known to libvirt on both hosts ('weft integrate libvirt'), or detach the port: %w",
+				c.VM, name, p.Spec.MAC, p.Spec.Switch, snap.Locations[name].Host, fabric.ErrConflict)
+		}
+	}
+	loc, err := a.reports.ReportLocation(ctx, api.LocationReport{Host: a.config.Host, Act: api.Receive, VM: c.VM})
+	if err != nil {
+		return err
+	}
+	if !a.await(ctx, func() bool { return a.Latest().Moves[loc.Grant.Move] != nil }) {
+		return fmt.Errorf("move %s of %s: this host has not heard of it: %w", loc.Grant.Move, c.VM, context.Cause(ctx))
+	}
 	return nil
+}
+
+// arriving is the move by which libvirt brings the port's guest here; empty when none does.
+func (a *Agent) arriving(port fabric.PortID) fabric.MoveID {
+	snap := a.Latest()
+	if g := snap.Locations[port].Grant; g != nil && g.To == a.config.Host {
+		if m := snap.Moves[g.Move]; m != nil && m.Spec.Driver == fabric.DriverLibvirt {
+			return g.Move
+		}
+	}
+	return ""
+}
+
+// awaitCopy waits until the source knows that the guest's memory will be copied: only then does it send frames on the moment the
+// guest stops. It waits only after the last of the guest's devices.
+func (a *Agent) awaitCopy(ctx context.Context, id fabric.MoveID) error {
+	var move *fabric.Move
+	done := a.await(ctx, func() bool {
+		move = a.Latest().Moves[id]
+		if move == nil || move.Status.Fault != "" || location.Over(move.Status.Phase) {
+			return true
+		}
+		return move.Status.Phase != fabric.MoveGranted && move.Status.Phase != fabric.MoveStaged || !a.keeper.staged(move)
+	})
+	switch {
+	case move == nil:
+		return fmt.Errorf("move %s has been forgotten: %w", id, fabric.ErrNotFound)
+	case !done:
+		return fmt.Errorf("move %s of %s is %s: host %s does not go on: see its log: %w", id, move.Spec.VM, move.Status.Phase, move.Spec.From, context.Cause(ctx))
+	case move.Status.Fault != "" || location.Over(move.Status.Phase):
+		return fmt.Errorf("move %s of %s was given up: %s: %w", id, move.Spec.VM, cmp.Or(move.Status.Reason, move.Status.Fault), fabric.ErrConflict)
+	}
+	return nil
+}
+
+// staged reports whether all of the move's ports have their devices here.
+func (k *keeper) staged(move *fabric.Move) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, port := range move.Spec.Ports {
+		if k.local.Staged[port] != fabric.MoveID(move.Metadata.Name) {
+			return false
+		}
+	}
+	return true
 }

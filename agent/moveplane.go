@@ -15,6 +15,7 @@ import (
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/migration"
+	"github.com/weftnet/weft/migration/libvirt"
 	"github.com/weftnet/weft/migration/qmp"
 	"github.com/weftnet/weft/tracing"
 )
@@ -199,10 +200,15 @@ type destinationPlane struct {
 	mu sync.Mutex
 	// guests are the machines that wait here, by move.
 	guests map[fabric.MoveID]*qmp.Guest
+	// visitors are those that libvirt brings.
+	visitors map[fabric.MoveID]*libvirt.Guest
 }
 
 // Stage has a machine started that waits for the guest, and stages its ports.
 func (p *destinationPlane) Stage(ctx context.Context, move *fabric.Move) (migration.Staged, error) {
+	if move.Spec.Driver == fabric.DriverLibvirt {
+		return p.awaitArriving(ctx, move)
+	}
 	id := fabric.MoveID(move.Metadata.Name)
 	waiting, there := p.keeper.incoming(id)
 	if !there {
@@ -214,6 +220,14 @@ func (p *destinationPlane) Stage(ctx context.Context, move *fabric.Move) (migrat
 			return migration.Staged{}, err
 		}
 	}
+	if err := p.awaitStaged(ctx, move); err != nil {
+		return migration.Staged{}, err
+	}
+	return migration.Staged{Incoming: waiting.URI, Guest: p.guest(id, waiting)}, nil
+}
+
+// awaitStaged waits until the move's ports are in force here.
+func (p *destinationPlane) awaitStaged(ctx context.Context, move *fabric.Move) error {
 	for _, port := range move.Spec.Ports {
 		var status fabric.PortStatus
 		done := p.await(ctx, func() bool {
@@ -221,10 +235,10 @@ func (p *destinationPlane) Stage(ctx context.Context, move *fabric.Move) (migrat
 			return status.State == fabric.PortStaged || status.State == fabric.PortActive
 		})
 		if !done {
-			return migration.Staged{}, fmt.Errorf("stage port %s: it is %s (%s): %w", port, status.State, status.Reason, context.Cause(ctx))
+			return fmt.Errorf("stage port %s: it is %s (%s): %w", port, status.State, status.Reason, context.Cause(ctx))
 		}
 	}
-	return migration.Staged{Incoming: waiting.URI, Guest: p.guest(id, waiting)}, nil
+	return nil
 }
 
 // stage plugs in what the hook has prepared.
@@ -284,7 +298,12 @@ func (p *destinationPlane) letGo(move fabric.MoveID) {
 	p.mu.Lock()
 	g := p.guests[move]
 	delete(p.guests, move)
+	visitor := p.visitors[move]
+	delete(p.visitors, move)
 	p.mu.Unlock()
+	if visitor != nil {
+		_ = visitor.Close()
+	}
 	if g != nil {
 		_ = g.Close() // the machine runs on; there is nothing to lose
 	}

@@ -156,6 +156,11 @@ func (m *movers) run(ctx context.Context, role migration.Role, move *fabric.Move
 		defer m.arrivals.letGo(fabric.MoveID(move.Metadata.Name))
 		return migration.RunDestination(ctx, o, m.arrivals)
 	}
+	if move.Spec.Driver == fabric.DriverLibvirt {
+		guest := m.libvirt.Watch(move.Spec.VM, false)
+		defer guest.Close()
+		return migration.RunSource(ctx, o, guest, sourcePlane{m.Agent})
+	}
 	socket := m.monitor(move)
 	if socket == "" && (move.Status.Phase == fabric.MoveGranted || move.Status.Phase == fabric.MoveStaged) {
 		return m.refuse(ctx, move)

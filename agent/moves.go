@@ -25,6 +25,10 @@ type starter struct {
 
 // Start grants a move, unless something stands against it.
 func (s *starter) Start(ctx context.Context, r api.MoveRequest) (*fabric.Move, error) {
+	return s.start(ctx, r, "")
+}
+
+func (s *starter) start(ctx context.Context, r api.MoveRequest, driver fabric.MoveDriver) (*fabric.Move, error) {
 	snap, err := s.store.Snapshot(ctx)
 	if err != nil {
 		return nil, err
@@ -48,7 +52,7 @@ func (s *starter) Start(ctx context.Context, r api.MoveRequest) (*fabric.Move, e
 	move := &fabric.Move{
 		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindMove},
 		Metadata: fabric.Metadata{Name: "m-" + strings.ToLower(rand.Text()[:10]), Trace: export.Traceparent(ctx)},
-		Spec:     fabric.MoveSpec{VM: vm, To: r.To, RelaySeconds: r.RelaySeconds},
+		Spec:     fabric.MoveSpec{VM: vm, To: r.To, Driver: driver, RelaySeconds: r.RelaySeconds},
 		Status:   fabric.MoveStatus{At: map[fabric.Phase]time.Time{fabric.MoveGranted: now}},
 	}
 	var records location.Store = s.store

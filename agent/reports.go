@@ -57,6 +57,8 @@ func (l *ledger) ReportLocation(ctx context.Context, r api.LocationReport) (fabr
 		return l.join(ctx, r.Host, r.Switch)
 	case api.Welcome:
 		return l.welcome(ctx, r)
+	case api.Receive:
+		return l.receive(ctx, r)
 	case api.EndRelay:
 		err = l.locations.EndRelay(ctx, r.Port, r.Host)
 	default:

@@ -59,3 +59,16 @@ func portNames(vm string, mac fabric.MAC) []string {
 	}
 	return []string{clean, fmt.Sprintf("%s-%x", clean, mac[3:])}
 }
+
+// receive begins the move of a guest that its hypervisor is about to send to the host. Such a move never has a guest sent: it takes
+// ports along with one that is, so that no host gets another's guest by asking for it.
+func (l *ledger) receive(ctx context.Context, r api.LocationReport) (fabric.Location, error) {
+	s := &starter{store: l.store}
+	move, err := s.start(ctx, api.MoveRequest{VM: r.VM, To: r.Host}, fabric.DriverLibvirt)
+	if err != nil {
+		return fabric.Location{}, err
+	}
+	port := move.Spec.Ports[0]
+	grant := &fabric.Grant{Move: fabric.MoveID(move.Metadata.Name), To: move.Spec.To, Epoch: move.Status.Epoch, Rollback: move.Status.Epoch + 1}
+	return fabric.Location{Port: port, Host: move.Spec.From, Epoch: move.Status.Epoch - 1, Grant: grant}, nil
+}

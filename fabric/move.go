@@ -37,11 +37,19 @@ type MoveSpec struct {
 	Ports []PortID `json:"ports"`
 	From  HostID   `json:"from"`
 	To    HostID   `json:"to"`
+	// Driver is libvirt when libvirt sends the guest and weft takes its network along; empty when weft has it sent.
+	Driver MoveDriver `json:"driver,omitempty"`
 	// Abort asks both hosts to give the move up; it is honoured until the guest's state has left the source.
 	Abort bool `json:"abort,omitempty"`
 	// RelaySeconds is how long the source sends late packets on after the switchover; 0 means DefaultRelay.
 	RelaySeconds float64 `json:"relaySeconds,omitempty"`
 }
+
+// MoveDriver is who has the guest sent.
+type MoveDriver string
+
+// DriverLibvirt: libvirt has been told to migrate the guest.
+const DriverLibvirt MoveDriver = "libvirt"
 
 // MoveStatus is written by the two hosts of the move, each by compare-and-swap.
 type MoveStatus struct {
@@ -106,6 +114,9 @@ func (m *Move) Validate() error {
 	}
 	for i, p := range m.Spec.Ports {
 		checkRef(&f, fmt.Sprintf("spec.ports[%d]", i), string(p), true)
+	}
+	if d := m.Spec.Driver; d != "" && d != DriverLibvirt {
+		f.add("spec.driver", "%s is no driver of moves: write libvirt, or leave it out", quote(string(d)))
 	}
 	checkRef(&f, "spec.from", string(m.Spec.From), true)
 	checkRef(&f, "spec.to", string(m.Spec.To), true)

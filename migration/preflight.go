@@ -28,7 +28,7 @@ func (f Finding) String() string {
 // Preflight says what stands against moving a VM to a host, before anything is written or started; nothing means go.
 // Statuses are those that the hosts report themselves; a host without one is not heard of.
 func Preflight(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostStatus, vm string, to fabric.HostID) []Finding {
-	p := &preflight{snap: snap, statuses: statuses, vm: vm, to: to, ports: location.PortsOf(snap, vm)}
+	p := &preflight{snap: snap, statuses: statuses, vm: vm, to: to, ports: location.MovingPorts(snap, vm)}
 	if own := snap.Ports[fabric.PortID(vm)]; len(p.ports) == 0 && own != nil && own.IsHost() {
 		p.find("host-port", "port/"+vm, fmt.Sprintf("it is the port of host %s itself, which does not move", own.Spec.Host), "Name a VM.")
 	} else if len(p.ports) == 0 {

@@ -51,7 +51,8 @@ func TestPreflight(t *testing.T) {
 		{"it is moving already", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Locations["a-0"] = fabric.Location{Host: "h1", Grant: &fabric.Grant{Move: "m", To: "h2"}}
 		}, "a", "h2", "move-running"},
-		{"a port is not held", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { delete(s.Locations, "a-1") }, "a", "h2", "port-not-held"},
+		{"no port is held", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { clear(s.Locations) }, "a", "h2", "port-not-held port-not-held"},
+		{"a port that is not plugged in needs no move", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { delete(s.Locations, "a-1") }, "a", "h2", ""},
 		{"the ports are on two hosts", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Locations["a-1"] = fabric.Location{Host: "h3"}
 		}, "a", "h2", "ports-apart"},

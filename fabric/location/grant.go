@@ -54,7 +54,7 @@ func complete(s *fabric.Snapshot, move *fabric.Move) (*fabric.Move, error) {
 	m := clone(move)
 	m.TypeMeta = fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindMove}
 	m.Metadata.Revision = 0
-	m.Spec.Ports = PortsOf(s, m.Spec.VM)
+	m.Spec.Ports = MovingPorts(s, m.Spec.VM)
 	if p := s.Ports[fabric.PortID(m.Spec.VM)]; len(m.Spec.Ports) == 0 && p != nil && p.IsHost() {
 		return nil, fmt.Errorf("%s is the port of host %s itself, and stays there: name a VM: %w", m.Spec.VM, p.Spec.Host, fabric.ErrInvalid)
 	}

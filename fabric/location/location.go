@@ -195,6 +195,17 @@ func Machine(p *fabric.Port) string {
 	return p.Metadata.Name
 }
 
+// MovingPorts are the ports that a machine takes along when it moves: those that a host holds. One that is held nowhere is not plugged in,
+// and needs no move. A machine none of whose ports is held has them all, to say what is missing.
+func MovingPorts(s *fabric.Snapshot, vm string) []fabric.PortID {
+	all := PortsOf(s, vm)
+	held := slices.DeleteFunc(slices.Clone(all), func(p fabric.PortID) bool { return s.Locations[p].Host == "" })
+	if len(held) == 0 {
+		return all
+	}
+	return held
+}
+
 // PortsOf are the ports of a machine, in the order of their names; a host's own port is no machine's.
 func PortsOf(s *fabric.Snapshot, vm string) []fabric.PortID {
 	var ports []fabric.PortID

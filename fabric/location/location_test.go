@@ -3,6 +3,7 @@ package location_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -145,16 +146,36 @@ func TestGrantRefusesPortsOnTwoHosts(t *testing.T) {
 	if err := l.Release(t.Context(), "a-1", "h1", 1); err != nil {
 		t.Fatal(err)
 	}
-	_, err := l.Grant(t.Context(), move("a", "h3"))
-	refused(t, err, fabric.ErrConflict, "no host holds port a-1", "start the VM")
 	if _, err := l.Claim(t.Context(), "a-1", "h2"); err != nil {
 		t.Fatal(err)
 	}
-	_, err = l.Grant(t.Context(), move("a", "h3"))
+	_, err := l.Grant(t.Context(), move("a", "h3"))
 	refused(t, err, fabric.ErrConflict, "from one host")
 	if len(m.snap.Moves) != 0 {
 		t.Error("a refused grant left a move")
 	}
+}
+
+func TestAPortThatIsNotPluggedInStaysBehind(t *testing.T) {
+	l, _ := world(t)
+	if err := l.Release(t.Context(), "a-1", "h1", 1); err != nil {
+		t.Fatal(err)
+	}
+	m, err := l.Grant(t.Context(), move("a", "h3"))
+	if err != nil || !slices.Equal(m.Spec.Ports, []fabric.PortID{"a-0"}) {
+		t.Fatalf("%+v, %v: want a move of a-0 alone", m, err)
+	}
+}
+
+func TestGrantRefusesAGuestThatDoesNotRun(t *testing.T) {
+	l, _ := world(t)
+	for _, port := range []fabric.PortID{"a-0", "a-1"} {
+		if err := l.Release(t.Context(), port, "h1", 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err := l.Grant(t.Context(), move("a", "h3"))
+	refused(t, err, fabric.ErrConflict, "no host holds port a-0", "start the VM")
 }
 
 func TestCommitMovesAllPortsAtOnce(t *testing.T) {

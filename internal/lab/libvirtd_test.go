@@ -205,22 +205,24 @@ func domain(t *testing.T, name string, nics ...string) string {
 	return path
 }
 
-// onNetwork and onBridge are the two ways in which a guest names a switch.
+// onNetwork is a NIC that names a switch, and as its portgroup a profile.
 func onNetwork(mac, portgroup string) string {
 	return fmt.Sprintf("<interface type='network'><mac address='%s'/><source network='blue' portgroup='%s'/><model type='virtio'/></interface>", mac, portgroup)
 }
 
-func onBridge(mac string) string {
-	return fmt.Sprintf("<interface type='bridge'><mac address='%s'/><source bridge='sw-blue'/><model type='virtio'/></interface>", mac)
+// prepare makes the directory of a guest's console.
+func (d *daemon) prepare(t *testing.T, name string) {
+	t.Helper()
+	if err := os.MkdirAll(d.dir("lib/"+name), 0o755); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // boot starts a domain and waits until its guest is up.
 func (d *daemon) boot(t *testing.T, name, path string) {
 	t.Helper()
 	d.virsh(t, "define", path)
-	if err := os.MkdirAll(d.dir("lib/"+name), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	d.prepare(t, name)
 	d.virsh(t, "start", name)
 	eventually(t, "guest "+name+" has booted", func() bool {
 		text, _ := os.ReadFile(d.dir("lib/" + name + ".log"))

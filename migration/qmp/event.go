@@ -45,8 +45,8 @@ var kinds = map[string]Kind{
 	"completed": Completed, "failed": Failed, "cancelled": Cancelled,
 }
 
-// eventOf translates a notice; false when it does not matter.
-func eventOf(n Notice) (Event, bool) {
+// EventOf translates a notice; false when it does not matter.
+func EventOf(n Notice) (Event, bool) {
 	e := Event{Time: n.Time}
 	if e.Time.IsZero() {
 		e.Time = time.Now()

@@ -219,7 +219,7 @@ func (g *Guest) dial(ctx context.Context) (*Client, error) {
 	limited, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	client, err := Dial(limited, g.path, func(n Notice) {
-		if e, matters := eventOf(n); matters {
+		if e, matters := EventOf(n); matters {
 			g.tell(ctx, e)
 		}
 	})

@@ -88,7 +88,7 @@ func FuzzDecode(f *testing.F) {
 				t.Fatalf("%q decodes to %d kinds", line, set)
 			}
 			if m.notice != nil {
-				eventOf(*m.notice)
+				EventOf(*m.notice)
 			}
 		}
 	})
