@@ -21,6 +21,11 @@ func (a *Agent) Ports(ctx context.Context) ([]fabric.PortStatus, error) {
 		return nil, err
 	}
 	ports := counted(a.Status().Ports, counters)
+	for i := range ports {
+		if at, attached := a.keeper.attachment(ports[i].Name); attached && at.Kind == datapath.Tap {
+			ports[i].QueueDrops = queueDrops(at.Device)
+		}
+	}
 	if len(hits) == 0 {
 		return ports, nil
 	}

@@ -139,7 +139,7 @@ func (p *prober) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, 
 	if snap == nil {
 		return nil, fmt.Errorf("trace from port %s: the wanted state is not known here yet: %w", r.Source, api.ErrUnavailable)
 	}
-	o, err := p.plan(snap, r)
+	o, err := p.plan(snap, r, packet.Probe{Nonce: packet.NewNonce()})
 	if err != nil {
 		return nil, fmt.Errorf("trace from port %s to %s: %w", r.Source, r.Destination, err)
 	}
@@ -154,15 +154,15 @@ func (p *prober) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, 
 	return path, nil
 }
 
-// plan says what to send where.
-func (p *prober) plan(snap *fabric.Snapshot, r api.TraceRequest) (tracing.ProbeOptions, error) {
+// plan says what to send where; of the probe the nonce is given, and what is not as in a first packet.
+func (p *prober) plan(snap *fabric.Snapshot, r api.TraceRequest, probe packet.Probe) (tracing.ProbeOptions, error) {
 	source := snap.Ports[r.Source]
 	from := snap.Locations[r.Source].Host
 	if source == nil || from == "" {
 		return tracing.ProbeOptions{}, fmt.Errorf("it is plugged in nowhere: %w", fabric.ErrConflict)
 	}
 	o := tracing.ProbeOptions{From: from, Port: r.Source, VTEPs: map[netip.Addr]fabric.HostID{}, Timeout: time.Duration(r.TimeoutSeconds * float64(time.Second))}
-	probe := packet.Probe{Protocol: packet.Protocol(r.Protocol), SourceMAC: source.Spec.MAC, DestinationPort: r.Port, Nonce: packet.NewNonce(), Size: r.Size}
+	probe.Protocol, probe.SourceMAC, probe.DestinationPort, probe.Size = packet.Protocol(r.Protocol), source.Spec.MAC, r.Port, r.Size
 	if err := aim(&probe, &o, snap, source, r); err != nil {
 		return o, err
 	}

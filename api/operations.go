@@ -162,6 +162,11 @@ func TracePacket() huma.Operation {
 	return operation("trace", http.MethodPost, "/v1/trace", "tracing", Probe, "Send a probe from a port and say where it went and why; it is caught before it reaches a guest")
 }
 
+// WhyNot finds out what keeps packets from coming through.
+func WhyNot() huma.Operation {
+	return operation("why", http.MethodPost, "/v1/why", "tracing", Probe, "Say why packets of one kind do not come through from a port, or that they do: model, probes, drops and how far the hosts are in one answer")
+}
+
 // ReportHost, ReportStatus, ReportLocation and ReportMove are a host's words about itself.
 func ReportHost() huma.Operation {
 	return operation("report-host", http.MethodPost, "/v1/report/register", "reports", Report, "A host registers itself")

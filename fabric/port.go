@@ -63,6 +63,8 @@ type PortStatus struct {
 	TxPackets uint64            `json:"txPackets,omitempty"`
 	TxBytes   uint64            `json:"txBytes,omitempty"`
 	Drops     map[string]uint64 `json:"drops,omitzero"` // by reason name
+	// QueueDrops are packets for the guest that its device had no room for, because the guest did not take them: of a tap alone.
+	QueueDrops uint64 `json:"queueDrops,omitempty"`
 	// MarkedOut and MarkedIn are packets from the guest and to it that were told to slow down (ECN) near the port's rate.
 	MarkedOut uint64 `json:"markedOut,omitempty"`
 	MarkedIn  uint64 `json:"markedIn,omitempty"`

@@ -98,7 +98,7 @@ func (v *view) counted(host fabric.HostID, ports []fabric.PortStatus) {
 		}
 		q := &st.Ports[i]
 		q.RxPackets, q.RxBytes, q.TxPackets, q.TxBytes, q.Drops, q.Relayed = p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes, p.Drops, p.Relayed
-		q.Rules, q.MarkedOut, q.MarkedIn = p.Rules, p.MarkedOut, p.MarkedIn
+		q.Rules, q.MarkedOut, q.MarkedIn, q.QueueDrops = p.Rules, p.MarkedOut, p.MarkedIn, p.QueueDrops
 	}
 	v.statuses[host] = st
 }

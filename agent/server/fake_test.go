@@ -171,6 +171,10 @@ func (m *memory) Events(ctx context.Context, after uint64, follow bool, each fun
 func (m *memory) Trace(_ context.Context, r api.TraceRequest) (*tracing.Path, error) {
 	return &tracing.Path{Verdict: tracing.Delivered, Mode: tracing.ModeProbe, Label: 1 << 63, Hops: []tracing.Step{}}, nil
 }
+func (m *memory) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Examination, error) {
+	p, err := m.Trace(ctx, r)
+	return &tracing.Examination{Source: r.Source, Destination: r.Destination, From: "h1", Probe: p}, err
+}
 func (m *memory) Arm(_ context.Context, s tracing.Session) error {
 	if s.Label != 1<<63 {
 		return fmt.Errorf("label %d: %w", s.Label, fabric.ErrInvalid)

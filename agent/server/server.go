@@ -66,6 +66,8 @@ type Moves interface {
 type Prober interface {
 	// Trace follows one probe through the fabric, wherever its port is.
 	Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, error)
+	// Examine finds out all that probes and the model can say about the way; the server adds what the hosts have counted.
+	Examine(ctx context.Context, r api.TraceRequest) (*tracing.Examination, error)
 	// Arm, Inject, Hops and Disarm act on this host only; see tracing.Fabric. Inject refuses a frame that no armed session
 	// will catch, or a host's certificate would be a way to speak for any guest.
 	Arm(ctx context.Context, s tracing.Session) error

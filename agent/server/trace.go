@@ -11,6 +11,7 @@ import (
 
 func (s *Server) traceOperations() {
 	register(s, api.TracePacket(), s.tracePacket)
+	register(s, api.WhyNot(), s.why)
 	register(s, api.ArmProbe(), s.arm)
 	register(s, api.InjectProbe(), s.inject)
 	register(s, api.CollectProbe(), s.hops)

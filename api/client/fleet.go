@@ -113,6 +113,12 @@ func (c *Client) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, 
 	return &p, c.call(ctx, http.MethodPost, "/v1/trace", r, &p)
 }
 
+// Why finds out why packets of one kind do not come through from a port.
+func (c *Client) Why(ctx context.Context, r api.TraceRequest) (*tracing.Examination, error) {
+	var x tracing.Examination
+	return &x, c.call(ctx, http.MethodPost, "/v1/why", r, &x)
+}
+
 // Arm makes the host that is called record a session; see tracing.Fabric.
 func (c *Client) Arm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/arm", s, nil)

@@ -65,10 +65,7 @@ func (a *app) trace(ctx context.Context, r api.TraceRequest) error {
 
 // printPath shows a packet's way, a line a stage.
 func (a *app) printPath(r api.TraceRequest, p *tracing.Path) {
-	target := r.Protocol
-	if r.Port != 0 {
-		target = fmt.Sprintf("%s/%d", r.Protocol, r.Port)
-	}
+	target := targetOf(r)
 	if p.Mode == tracing.ModeExplain {
 		fmt.Fprintf(a.out, "explain  %s → %s  %s  at revision %d\n", r.Source, r.Destination, target, p.Generation)
 	} else {

@@ -21,9 +21,9 @@ type Protocol string
 
 // The protocols of probes. ICMP is ICMPv6 where the addresses are IPv6.
 const (
-	TCP  Protocol = "tcp"  // a SYN
+	TCP  Protocol = "tcp"  // a SYN, or the SYN with ACK that answers it
 	UDP  Protocol = "udp"  // a datagram of 24 bytes
-	ICMP Protocol = "icmp" // an echo request
+	ICMP Protocol = "icmp" // an echo request, or a reply
 	ARP  Protocol = "arp"  // a request for the destination's MAC, IPv4 only
 )
 
@@ -48,7 +48,9 @@ type Probe struct {
 	// SourcePort is drawn from the nonce, 49152 to 65535, when 0; DestinationPort is 1 to 65535 with TCP and UDP, else ignored.
 	SourcePort, DestinationPort uint16
 	Nonce                       Nonce
-	// Size is the length of the IP packet in bytes, of UDP and ICMP only; 0 is the shortest. Zeros pad the payload.
+	// Reply makes it the answer to the probe with the same nonce whose ports are these the other way round.
+	Reply bool
+	// Size is the length of the IP packet in bytes, of all but ARP; 0 is the shortest. Zeros pad the payload; a SYN has data then.
 	Size int
 }
 
@@ -88,8 +90,8 @@ func (p *Probe) check() error {
 		problem = "the destination's MAC is missing"
 	case (p.Protocol == TCP || p.Protocol == UDP) && p.DestinationPort == 0:
 		problem = "the destination port is missing"
-	case p.Size != 0 && p.Protocol != UDP && p.Protocol != ICMP:
-		problem = "only udp and icmp probes have a size"
+	case p.Size != 0 && p.Protocol == ARP:
+		problem = "arp probes have no size"
 	case p.Size != 0 && (p.Size < p.least() || p.Size > maxSize):
 		problem = fmt.Sprintf("a size of %d bytes cannot be: it is %d to %d", p.Size, p.least(), maxSize)
 	}
@@ -160,11 +162,17 @@ func (p *Probe) ipv6() *layers.IPv6 {
 // maxSize is the longest IPv4 packet, in bytes.
 const maxSize = 65535
 
-// least is the length of the shortest UDP or ICMP probe as an IP packet, in bytes; UDP's header is as long as an echo's.
+// synSize is the length of a SYN's header with its options, in bytes.
+const synSize = 20 + 4 + 2 + 1 + 3 + 2
+
+// least is the length of the shortest probe as an IP packet, in bytes; UDP's header is as long as an echo's.
 func (p *Probe) least() int {
 	header := 20
 	if p.Source.Is6() {
 		header = 40
+	}
+	if p.Protocol == TCP {
+		return header + synSize
 	}
 	return header + 8 + len(p.Nonce) + len(marker)
 }
@@ -176,26 +184,32 @@ func (p *Probe) transport(ip gopacket.NetworkLayer) ([]gopacket.SerializableLaye
 	id, seq := binary.BigEndian.Uint16(p.Nonce[8:]), binary.BigEndian.Uint16(p.Nonce[10:])
 	switch {
 	case p.Protocol == TCP:
-		return p.syn(ip)
+		return p.syn(ip, padding)
 	case p.Protocol == UDP:
 		udp := &layers.UDP{SrcPort: layers.UDPPort(p.SourcePort), DstPort: layers.UDPPort(p.DestinationPort)}
 		return []gopacket.SerializableLayer{udp, payload}, udp.SetNetworkLayerForChecksum(ip)
 	case p.Protocol == ICMP && p.Source.Is4():
 		echo := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoRequest, 0), Id: id, Seq: seq}
+		if p.Reply {
+			echo.TypeCode = layers.CreateICMPv4TypeCode(layers.ICMPv4TypeEchoReply, 0)
+		}
 		return []gopacket.SerializableLayer{echo, payload}, nil
 	case p.Protocol == ICMP:
 		icmp := &layers.ICMPv6{TypeCode: layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoRequest, 0)}
 		echo := &layers.ICMPv6Echo{Identifier: id, SeqNumber: seq}
+		if p.Reply {
+			icmp.TypeCode = layers.CreateICMPv6TypeCode(layers.ICMPv6TypeEchoReply, 0)
+		}
 		return []gopacket.SerializableLayer{icmp, echo, payload}, icmp.SetNetworkLayerForChecksum(ip)
 	}
 	return nil, fmt.Errorf("%q is not tcp, udp, icmp or arp: %w", p.Protocol, fabric.ErrInvalid)
 }
 
-// syn is a SYN as Linux sends it. Its acknowledgement number is not 0, which RFC 9293 section 3.1 leaves undefined
+// syn is a SYN as Linux sends it, or the answer to one. Its acknowledgement number is not 0, which RFC 9293 section 3.1 leaves undefined
 // without the ACK flag and no stack does: so no guest's SYN has the label of a probe's.
-func (p *Probe) syn(ip gopacket.NetworkLayer) ([]gopacket.SerializableLayer, error) {
+func (p *Probe) syn(ip gopacket.NetworkLayer, data []byte) ([]gopacket.SerializableLayer, error) {
 	tcp := &layers.TCP{
-		SrcPort: layers.TCPPort(p.SourcePort), DstPort: layers.TCPPort(p.DestinationPort), SYN: true, Window: 64240,
+		SrcPort: layers.TCPPort(p.SourcePort), DstPort: layers.TCPPort(p.DestinationPort), SYN: true, ACK: p.Reply, Window: 64240,
 		Seq: binary.BigEndian.Uint32(p.Nonce[0:]), Ack: binary.BigEndian.Uint32(p.Nonce[4:]) | 1,
 		Options: []layers.TCPOption{
 			{OptionType: layers.TCPOptionKindMSS, OptionLength: 4, OptionData: []byte{0x05, 0x50}},
@@ -205,5 +219,8 @@ func (p *Probe) syn(ip gopacket.NetworkLayer) ([]gopacket.SerializableLayer, err
 			{OptionType: layers.TCPOptionKindNop}, {OptionType: layers.TCPOptionKindNop},
 		},
 	}
-	return []gopacket.SerializableLayer{tcp}, tcp.SetNetworkLayerForChecksum(ip)
+	if p.Reply { // it acknowledges the SYN that the same nonce makes, or a window check would not know it
+		tcp.Seq, tcp.Ack = tcp.Ack, tcp.Seq+1
+	}
+	return []gopacket.SerializableLayer{tcp, gopacket.Payload(data)}, tcp.SetNetworkLayerForChecksum(ip)
 }

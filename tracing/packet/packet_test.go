@@ -36,6 +36,42 @@ func sized(p Probe, size int) Probe {
 	return p
 }
 
+func answer(p Protocol, from, to string) Probe {
+	a := probe(p, from, to)
+	a.Reply = true
+	return a
+}
+
+func TestAnAnswerAcknowledgesItsProbe(t *testing.T) {
+	syn, err := Craft(probe(TCP, "10.10.0.11", "10.10.0.12"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack, err := Craft(answer(TCP, "10.10.0.12", "10.10.0.11"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent, acknowledged := binary.BigEndian.Uint32(syn[38:]), binary.BigEndian.Uint32(ack[42:]); acknowledged != sent+1 {
+		t.Errorf("acknowledges %d of a SYN of %d", acknowledged, sent)
+	}
+	if flags := ack[47]; flags != 0x12 {
+		t.Errorf("flags %#x, want SYN and ACK", flags)
+	}
+	for family, at := range map[string]int{"10.10.0.1": 34, "fd00::1": 54} {
+		request, err := Craft(probe(ICMP, family+"1", family+"2"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := Craft(answer(ICMP, family+"2", family+"1"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if request[at] == reply[at] || string(request[at+4:at+8]) != string(reply[at+4:at+8]) {
+			t.Errorf("%s: request %x, reply %x", family, request[at:at+8], reply[at:at+8])
+		}
+	}
+}
+
 func TestCraftedFramesAreWhatTheySay(t *testing.T) {
 	for claim, test := range map[string]struct {
 		probe Probe
@@ -53,6 +89,11 @@ func TestCraftedFramesAreWhatTheySay(t *testing.T) {
 		"icmp6 of a size":  {sized(probe(ICMP, "fd00::11", "fd00::12"), 1450), "icmp fd00::11 > fd00::12, 1464 bytes", true},
 		"the shortest":     {sized(probe(ICMP, "10.10.0.11", "10.10.0.12"), 52), "icmp 10.10.0.11 > 10.10.0.12, 66 bytes", true},
 		"the longest":      {sized(probe(ICMP, "10.10.0.11", "10.10.0.12"), 65535), "icmp 10.10.0.11 > 10.10.0.12, 65549 bytes", true},
+		"tcp of a size":    {sized(probe(TCP, "10.10.0.11", "10.10.0.12"), 1450), "tcp 10.10.0.11:53008 > 10.10.0.12:443 S, 1464 bytes", false},
+		"the shortest tcp": {sized(probe(TCP, "10.10.0.11", "10.10.0.12"), 52), "tcp 10.10.0.11:53008 > 10.10.0.12:443 S, 66 bytes", false},
+		"an answer of tcp": {answer(TCP, "10.10.0.12", "10.10.0.11"), "tcp 10.10.0.12:53008 > 10.10.0.11:443 SA, 66 bytes", false},
+		"an echo reply":    {answer(ICMP, "10.10.0.12", "10.10.0.11"), "icmp 10.10.0.12 > 10.10.0.11, 66 bytes", true},
+		"an echo6 reply":   {answer(ICMP, "fd00::12", "fd00::11"), "icmp fd00::12 > fd00::11, 86 bytes", true},
 		"mapped addresses": {probe(UDP, "::ffff:10.10.0.11", "10.10.0.12"), "udp 10.10.0.11:53008 > 10.10.0.12:443, 66 bytes", true},
 	} {
 		t.Run(claim, func(t *testing.T) {
@@ -160,7 +201,7 @@ func TestProbesThatCannotBe(t *testing.T) {
 		"ARP for an IPv6 address": func(p *Probe) { *p = probe(ARP, "fd00::1", "fd00::2") },
 		"too short":               func(p *Probe) { *p = sized(probe(ICMP, "10.10.0.11", "10.10.0.12"), 51) },
 		"too long":                func(p *Probe) { *p = sized(probe(UDP, "10.10.0.11", "10.10.0.12"), 65536) },
-		"a size of TCP":           func(p *Probe) { p.Size = 100 },
+		"a size of ARP":           func(p *Probe) { *p = sized(probe(ARP, "10.10.0.11", "10.10.0.12"), 100) },
 		"no source MAC":           func(p *Probe) { p.SourceMAC = fabric.MAC{} },
 	} {
 		t.Run(claim, func(t *testing.T) {

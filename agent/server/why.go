@@ -1,0 +1,235 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
+
+// why says why packets of one kind do not come through from a port, or that they do.
+func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (*answer[*tracing.Examination], error) {
+	if s.o.Prober == nil {
+		return nil, absent("trace packets")
+	}
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := in.Body
+	r.Source = v.snap.Named(r.Source, fabric.PortID(r.Destination))
+	r.Destination = string(v.snap.Named(fabric.PortID(r.Destination), r.Source))
+	if err := traceable(v, r); err != nil {
+		return nil, err
+	}
+	ends := v.ends(r)
+	before := s.dropsAt(ctx, v, ends)
+	x, err := s.o.Prober.Examine(ctx, r)
+	if err != nil {
+		return nil, about("port/"+string(r.Source), err)
+	}
+	x.Drops = since(before, s.dropsAt(ctx, v, ends))
+	x.Reach = v.reachOf(r, x)
+	x.Notes = v.notes(ends)
+	x.Notes = append(x.Notes, full(before, s.queuesAt(v, ends))...)
+	x.Diagnose(v.changeOf)
+	return &answer[*tracing.Examination]{x}, nil
+}
+
+// ends are the ports of a request: the source, and the destination or the port that has its address.
+func (v *view) ends(r api.TraceRequest) []fabric.PortID {
+	ends := []fabric.PortID{r.Source}
+	if address, is := r.Address(); is {
+		for _, id := range slices.Sorted(maps.Keys(v.snap.Ports)) {
+			p := v.snap.Ports[id]
+			if p.Spec.Switch == v.snap.Ports[r.Source].Spec.Switch && slices.Contains(p.Spec.Addresses, address) {
+				return append(ends, id)
+			}
+		}
+		return ends
+	}
+	return append(ends, fabric.PortID(r.Destination))
+}
+
+// counts are what two ports have dropped, and what their devices had no room for, at one moment.
+type counts struct {
+	drops  []tracing.Drop
+	queues map[fabric.PortID]uint64
+}
+
+// dropsAt asks the hosts of the ends.
+func (s *Server) dropsAt(ctx context.Context, v *view, ends []fabric.PortID) counts {
+	for _, end := range ends {
+		s.count(ctx, v, end)
+	}
+	return s.queuesAt(v, ends)
+}
+
+// queuesAt reads what was counted last.
+func (s *Server) queuesAt(v *view, ends []fabric.PortID) counts {
+	c := counts{queues: map[fabric.PortID]uint64{}}
+	seen := v.seen()
+	for _, end := range ends {
+		st := v.portStatus(v.snap.Ports[end], seen)
+		c.queues[end] = st.QueueDrops
+		for _, name := range slices.Sorted(maps.Keys(st.Drops)) {
+			if reason, err := tracing.ParseReason(name); err == nil && st.Drops[name] > 0 {
+				c.drops = append(c.drops, tracing.Drop{Host: st.Host, Port: end, Reason: reason, Packets: st.Drops[name]})
+			}
+		}
+	}
+	return c
+}
+
+// since says of the later drops how many came after the earlier ones.
+func since(before, after counts) []tracing.Drop {
+	for i := range after.drops {
+		d := &after.drops[i]
+		d.Now = d.Packets
+		for _, b := range before.drops {
+			if b.Host == d.Host && b.Port == d.Port && b.Reason == d.Reason {
+				d.Now = d.Packets - min(d.Packets, b.Packets)
+			}
+		}
+	}
+	slices.SortStableFunc(after.drops, func(a, b tracing.Drop) int {
+		switch {
+		case a.Now > b.Now:
+			return -1
+		case a.Now < b.Now:
+			return 1
+		}
+		return 0
+	})
+	return after.drops
+}
+
+// full are the guests that do not take their packets.
+func full(before, after counts) (out []tracing.Cause) {
+	for _, port := range slices.Sorted(maps.Keys(after.queues)) {
+		if n := after.queues[port]; n > before.queues[port] {
+			out = append(out, tracing.Cause{
+				Fault: tracing.FaultQueueFull, Port: port, Stage: tracing.StagePortOut,
+				Message: fmt.Sprintf("The guest of port %s does not take its packets: its device had no room for %d while this was asked (%d in all).", port, n-before.queues[port], n),
+				Next:    "look at the guest: it hangs, or has too little CPU for its traffic",
+			})
+		}
+	}
+	return out
+}
+
+// reachOf says how far the hosts of the two ends are with what the records say of the ports.
+func (v *view) reachOf(r api.TraceRequest, x *tracing.Examination) []tracing.Reach {
+	wanted, newest := fabric.Revision(0), (*tracing.Change)(nil)
+	for _, object := range v.about(r) {
+		if c := v.changeOf(object); c != nil && c.Revision > wanted {
+			wanted, newest = c.Revision, c
+		}
+	}
+	var out []tracing.Reach
+	for _, host := range slices.Compact([]fabric.HostID{x.From, x.To}) {
+		if host == "" {
+			continue
+		}
+		st, reports := v.statuses[host]
+		out = append(out, tracing.Reach{Host: host, Generation: st.Generation, Wanted: wanted, Change: newest, Reports: reports})
+	}
+	return out
+}
+
+// about are the records that say something of the two ports, as kind/name.
+func (v *view) about(r api.TraceRequest) (out []string) {
+	for _, end := range v.ends(r) {
+		p := v.snap.Ports[end]
+		settings := v.snap.Settings(p)
+		out = append(out, "port/"+string(end), "location/"+string(end), "switch/"+string(p.Spec.Switch), "profile/"+settings.Profile)
+		for _, name := range settings.Policies {
+			out = append(out, "policy/"+name)
+			for _, group := range groupsOf(v.snap.Policies[name]) {
+				out = append(out, "group/"+group)
+			}
+		}
+	}
+	return out
+}
+
+// groupsOf are the groups that a policy's rules speak of.
+func groupsOf(p *fabric.Policy) (out []string) {
+	if p == nil {
+		return nil
+	}
+	for _, r := range p.Spec.Rules {
+		for _, e := range []*fabric.End{r.Local, r.Remote} {
+			if e != nil {
+				out = append(out, e.Groups...)
+			}
+		}
+	}
+	return out
+}
+
+// changeOf is the operation that wrote a record; nil when there is no such record.
+func (v *view) changeOf(object string) *tracing.Change {
+	kind, name, _ := strings.Cut(object, "/")
+	var meta *fabric.Metadata
+	switch kind {
+	case "port":
+		if o := v.snap.Ports[fabric.PortID(name)]; o != nil {
+			meta = &o.Metadata
+		}
+	case "switch":
+		if o := v.snap.Switches[fabric.SwitchID(name)]; o != nil {
+			meta = &o.Metadata
+		}
+	case "profile":
+		if o := v.snap.Profiles[name]; o != nil {
+			meta = &o.Metadata
+		}
+	case "policy":
+		if o := v.snap.Policies[name]; o != nil {
+			meta = &o.Metadata
+		}
+	case "group":
+		if o := v.snap.Groups[name]; o != nil {
+			meta = &o.Metadata
+		}
+	case "location":
+		if l, there := v.snap.Locations[fabric.PortID(name)]; there {
+			meta = &fabric.Metadata{Revision: l.Revision, Trace: l.Trace}
+		}
+	}
+	if meta == nil {
+		return nil
+	}
+	return &tracing.Change{Object: object, Revision: meta.Revision, Trace: meta.Trace}
+}
+
+// notes are what keeps packets away from the two ports by their hosts' own word.
+func (v *view) notes(ends []fabric.PortID) (out []tracing.Cause) {
+	seen := v.seen()
+	hosts := map[fabric.HostID]bool{}
+	for _, end := range ends {
+		p := *v.snap.Ports[end]
+		p.Status = v.portStatus(&p, seen)
+		for _, problem := range portProblems(&p) {
+			out = append(out, tracing.Cause{Fault: tracing.FaultPort, Host: p.Status.Host, Port: end, Stage: tracing.StagePortIn, Message: "Port " + string(end) + " is " + problem.Message + ".", Next: problem.Next, Change: v.changeOf("location/" + string(end))})
+		}
+		hosts[p.Status.Host] = true
+	}
+	all := v.hosts()
+	for i := range all {
+		id := fabric.HostID(all[i].Metadata.Name)
+		if !hosts[id] {
+			continue
+		}
+		for _, problem := range hostProblems(&all[i], v) {
+			out = append(out, tracing.Cause{Fault: "host_problem", Host: id, Message: "Host " + string(id) + ": " + problem.Message + ".", Next: problem.Next})
+		}
+	}
+	return out
+}

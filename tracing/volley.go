@@ -1,0 +1,104 @@
+package tracing
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// Volley is many copies of one probe: how many of them arrived, and where the others ended.
+type Volley struct {
+	// Way is There or Back, From and To the hosts of its ends.
+	Way  string        `json:"way"`
+	From fabric.HostID `json:"from"`
+	To   fabric.HostID `json:"to"`
+
+	Sent    int `json:"sent"`
+	Arrived int `json:"arrived"`
+	// Dropped are those with a reason, Lost those that left From and did not come in at To.
+	Dropped int `json:"dropped,omitempty"`
+	Lost    int `json:"lost,omitempty"`
+	// Unseen are those of which records are missing: nothing is said about them.
+	Unseen int `json:"unseen,omitempty"`
+}
+
+const (
+	// atOnce is how many probes are sent before the hosts are asked: less than what a ring of the kernel holds.
+	atOnce = 50
+	// quietFor is how long the records must stay as they are until the missing ones are held for lost.
+	quietFor = 60 * time.Millisecond
+)
+
+// Fire sends a probe n times and counts what the hosts of its two ends saw; o is as in Probe, with To. A volley between ports of
+// one host loses nothing on a wire. The error is that of Probe.
+func Fire(ctx context.Context, f Fabric, o ProbeOptions, n int) (v Volley, err error) {
+	v = Volley{From: o.From, To: o.To}
+	if len(o.Frame) == 0 || o.Session.Label == 0 || o.Session.ID == 0 || o.To == "" {
+		return v, fmt.Errorf("send a volley from port %s on %s: a frame that has a label, a session number and a destination are needed: %w", o.Port, o.From, fabric.ErrInvalid)
+	}
+	o.Hosts = nil
+	o.fill()
+	run := probe{fabric: f, o: o, hops: map[fabric.HostID][]Hop{}, missing: map[fabric.HostID]Missing{}}
+	defer run.disarm(ctx)
+	if err := run.arm(ctx); err != nil {
+		return v, err
+	}
+	for v.Sent < n {
+		for range min(atOnce, n-v.Sent) {
+			if err := f.Inject(ctx, o.From, o.Port, o.Frame); err != nil {
+				return v, fmt.Errorf("inject probe %d of %d at port %s on %s: %w", v.Sent+1, n, o.Port, o.From, err)
+			}
+			v.Sent++
+		}
+		run.settle(ctx, &v)
+	}
+	return v, nil
+}
+
+// settle collects until every probe is accounted for, or the records have not changed for a while.
+func (p *probe) settle(ctx context.Context, v *Volley) {
+	ctx, cancel := context.WithTimeout(ctx, p.o.Timeout)
+	defer cancel()
+	seen := -1
+	for since := time.Now(); ; {
+		p.gather(ctx)
+		hops := p.count(v)
+		if v.Arrived+v.Dropped >= v.Sent {
+			return
+		}
+		if hops != seen {
+			seen, since = hops, time.Now()
+		}
+		if time.Since(since) > quietFor || !sleep(ctx, firstPause) {
+			return
+		}
+	}
+}
+
+// count fills in the volley by what was seen so far, and returns how many records there are.
+func (p *probe) count(v *Volley) (hops int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	v.Arrived, v.Dropped = 0, 0
+	left, came := 0, 0
+	for host, all := range p.hops {
+		hops += len(all)
+		for _, h := range all {
+			switch {
+			case h.Arrives():
+				v.Arrived++
+			case h.Ends():
+				v.Dropped++
+			case h.Stage == StageUnderlayOut && host == v.From:
+				left++
+			case h.Stage == StageUnderlayIn && host == v.To:
+				came++
+			}
+		}
+	}
+	v.Lost = min(max(0, left-came), v.Sent-min(v.Sent, v.Arrived+v.Dropped))
+	v.Unseen = v.Sent - min(v.Sent, v.Arrived+v.Dropped+v.Lost)
+	return hops
+}

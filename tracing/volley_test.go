@@ -1,0 +1,84 @@
+package tracing
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+
+	"github.com/weftnet/weft/fabric"
+)
+
+// lossy is a way between two hosts on which things happen to some of the frames, counted from 1.
+type lossy struct {
+	fleet
+	lose, drop, forget int // every n-th; 0 for none
+	sent               int
+	seen               map[fabric.HostID][]Hop
+}
+
+func (l *lossy) Inject(_ context.Context, host fabric.HostID, _ fabric.PortID, _ []byte) error {
+	l.sent++
+	every := func(n int) bool { return n > 0 && l.sent%n == 0 }
+	add := func(host fabric.HostID, stage Stage, result Result, reason Reason) {
+		l.seen[host] = append(l.seen[host], Hop{Host: host, Stage: stage, Result: result, Reason: reason})
+	}
+	if every(l.forget) {
+		return nil
+	}
+	add(host, StageUnderlayOut, ResultPass, 0)
+	if every(l.lose) {
+		return nil
+	}
+	add("h2", StageUnderlayIn, ResultPass, 0)
+	if every(l.drop) {
+		add("h2", StagePolicyIn, ResultDrop, ReasonRateLimited)
+		return nil
+	}
+	add("h2", StagePortOut, ResultCaught, ReasonProbeCaught)
+	return nil
+}
+
+func (l *lossy) Hops(_ context.Context, host fabric.HostID, _ Session) ([]Hop, error) {
+	return l.seen[host], nil
+}
+
+func TestAVolleyCountsWhatBecameOfEachProbe(t *testing.T) {
+	for claim, c := range map[string]struct {
+		way                           *lossy
+		arrived, dropped, lost, hides int
+	}{
+		"all arrive":            {&lossy{}, 120, 0, 0, 0},
+		"one in ten is lost":    {&lossy{lose: 10}, 108, 0, 12, 0},
+		"one in ten is dropped": {&lossy{drop: 10}, 108, 12, 0, 0},
+		// A record that is missing says nothing of the wire.
+		"records are missing": {&lossy{forget: 10}, 108, 0, 0, 12},
+	} {
+		t.Run(claim, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c.way.seen = map[fabric.HostID][]Hop{}
+				v, err := Fire(t.Context(), c.way, options(), 120)
+				if err != nil || v.Sent != 120 || v.Arrived != c.arrived || v.Dropped != c.dropped || v.Lost != c.lost || v.Unseen != c.hides {
+					t.Errorf("%+v, %v", v, err)
+				}
+				if len(c.way.sessions) != 0 {
+					t.Errorf("armed still: %v", c.way.sessions)
+				}
+			})
+		})
+	}
+}
+
+func TestAVolleyIsSentOnlyWhereItIsCaught(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lossy{fleet: fleet{armed: map[fabric.HostID]error{"h2": errHangs}}, seen: map[fabric.HostID][]Hop{}}
+		if _, err := Fire(t.Context(), l, options(), 10); !errors.Is(err, ErrNotArmed) || l.sent != 0 {
+			t.Errorf("%d sent, %v", l.sent, err)
+		}
+		o := options()
+		o.To = ""
+		if _, err := Fire(t.Context(), l, o, 10); !errors.Is(err, fabric.ErrInvalid) {
+			t.Errorf("without a destination: %v", err)
+		}
+	})
+}
