@@ -21,19 +21,21 @@ type bequests struct {
 	mu sync.Mutex
 	// packed is the last part of each port whose guest has stopped.
 	packed map[fabric.PortID]bequest
+	// told is the mark of the last answer about each port while its guest ran.
+	told map[fabric.PortID]datapath.Mark
 	// taken names, per port, the move by which the last part has arrived.
 	taken map[fabric.PortID]fabric.MoveID
 }
 
-// bequest is what a port had when its guest stopped: all of it, until mark, at that time.
+// bequest is what a port had when its guest stopped: what has met a packet from one mark to the other, read at that time.
 type bequest struct {
 	api.Left
-	mark datapath.Mark
-	at   time.Time
+	from, mark datapath.Mark
+	at         time.Time
 }
 
 func newBequests() *bequests {
-	return &bequests{changed: newNews(), packed: map[fabric.PortID]bequest{}, taken: map[fabric.PortID]fabric.MoveID{}}
+	return &bequests{changed: newNews(), packed: map[fabric.PortID]bequest{}, told: map[fabric.PortID]datapath.Mark{}, taken: map[fabric.PortID]fabric.MoveID{}}
 }
 
 // begin forgets what earlier moves of the ports have left, and everything about ports that there are no more.
@@ -50,6 +52,7 @@ func (b *bequests) begin(ports []fabric.PortID, snap *fabric.Snapshot) {
 	for port := range b.packed {
 		if snap.Ports[port] == nil {
 			delete(b.packed, port)
+			delete(b.told, port)
 			delete(b.taken, port)
 		}
 	}
@@ -76,7 +79,7 @@ func (b *bequests) since(port fabric.PortID, mark datapath.Mark) (api.Left, bool
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	q, packed := b.packed[port]
-	if !packed {
+	if !packed || mark < q.from {
 		return api.Left{}, false
 	}
 	q.Flows = datapath.FlowsSince(q.Flows, q.mark, mark)
@@ -109,26 +112,57 @@ func (a *Agent) leave(ctx context.Context, move *fabric.Move) {
 	}()
 }
 
-// pack reads what is to be taken along.
+// tell notes up to where a destination has been told, and toldOf reads it.
+func (b *bequests) tell(port fabric.PortID, mark datapath.Mark) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.told[port] = mark
+}
+
+func (b *bequests) toldOf(port fabric.PortID) datapath.Mark {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.told[port]
+}
+
+// pack reads what is to be taken along: first what a destination that has asked before still lacks, because its guest waits for
+// that; then everything, for one that asks anew.
 func (a *Agent) pack(ctx context.Context, move *fabric.Move) error {
 	hits, failed := a.machine.RuleHits(ctx)
 	names := a.rules.of(a.Latest())
-	for _, port := range move.Spec.Ports {
-		q := bequest{at: time.Now()}
-		var err, err2 error
-		q.Flows, q.mark, err = a.machine.ExportFlows(ctx, port, 0)
-		used, err2 := a.machine.ExportBacklog(ctx, port)
-		if err = errors.Join(err, err2); err != nil {
-			failed = errors.Join(failed, err)
-			continue
+	for _, all := range []bool{false, true} {
+		for _, port := range move.Spec.Ports {
+			q := bequest{at: time.Now()}
+			if q.from = a.bequests.toldOf(port); all {
+				if q.from == 0 {
+					continue // that was all of it already
+				}
+				q.from = 0
+			}
+			q.Stopped, q.Rules = true, append([]fabric.RuleHits{}, named(hits[port], names)...)
+			if err := a.read(ctx, port, &q); err != nil {
+				failed = errors.Join(failed, err)
+				continue
+			}
+			a.bequests.pack(port, q)
 		}
-		q.Stopped, q.Rules = true, append([]fabric.RuleHits{}, named(hits[port], names)...)
-		for _, long := range used {
-			q.BacklogNs = append(q.BacklogNs, int64(long))
-		}
-		a.bequests.pack(port, q)
 	}
 	return failed
+}
+
+// read fills a bequest in with the port's flows and what is used up of its limits.
+func (a *Agent) read(ctx context.Context, port fabric.PortID, q *bequest) (err error) {
+	if q.Flows, q.mark, err = a.machine.ExportFlows(ctx, port, q.from); err != nil {
+		return err
+	}
+	used, err := a.machine.ExportBacklog(ctx, port)
+	if err != nil {
+		return err
+	}
+	for _, long := range used {
+		q.BacklogNs = append(q.BacklogNs, int64(long))
+	}
+	return nil
 }
 
 // Left is what a port that moves away takes along; see server.Plugs. While its guest runs here that is what is new since the mark.
@@ -178,6 +212,9 @@ func (a *Agent) departure(port fabric.PortID) fabric.MoveID {
 // leftNow is what is new since mark, read now.
 func (a *Agent) leftNow(ctx context.Context, port fabric.PortID, mark datapath.Mark) (api.Left, error) {
 	flows, next, err := a.machine.ExportFlows(ctx, port, mark)
+	if err == nil {
+		a.bequests.tell(port, next)
+	}
 	return api.Left{Flows: flows, Mark: uint64(next)}, err
 }
 

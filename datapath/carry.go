@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -15,8 +16,10 @@ import (
 // Flows of a port on their way to another host: flowsForm, then as many records as there are, in little-endian order.
 const (
 	flowsForm = "weft flows 2\n"
-	// mostCarried is the most flows of one port (MAX_FLOWS in bpf/tables.h).
-	mostCarried = 16384
+	// mostCarried is the most flows of one port.
+	mostCarried = fabric.MaxConnections
+	// takenAtOnce is how many are taken before others get their turn at the kernel's maps.
+	takenAtOnce = 4096
 )
 
 // carriedFlow is one flow on its way: flow_key and flow of bpf/tables.h, with its age instead of a time of one host's clock, and
@@ -112,21 +115,32 @@ func (d *Datapath) ImportFlows(ctx context.Context, port fabric.PortID, carried 
 	if err != nil {
 		return 0, fmt.Errorf("import the flows of port %s: %w", port, err)
 	}
+	now := monotonic()
+	for part := range slices.Chunk(all, takenAtOnce) {
+		taken, err := d.takeFlows(ctx, port, part, now, age)
+		if n += taken; err != nil {
+			return n, fmt.Errorf("import the flows of port %s: %w", port, err)
+		}
+	}
+	return n, nil
+}
+
+// takeFlows puts flows in that were exported age before now.
+func (d *Datapath) takeFlows(ctx context.Context, port fabric.PortID, part []carriedFlow, now uint64, age time.Duration) (n int, err error) {
 	flows, unlock, err := d.flowsAt(ctx, port)
 	if err != nil {
-		return 0, fmt.Errorf("import the flows of port %s: %w", port, err)
+		return 0, err
 	}
 	defer unlock()
 	if flows == nil {
 		return 0, nil // none of its rules opens any
 	}
 	defer flows.Close()
-	now := monotonic()
-	for i := range all {
-		k, f := all[i].toCore(now, age)
+	for i := range part {
+		k, f := part[i].toCore(now, age)
 		taken, err := takeFlow(flows, &k, &f)
 		if err != nil {
-			return n, fmt.Errorf("import the flows of port %s: %w", port, err)
+			return n, err
 		}
 		if taken {
 			n++

@@ -50,6 +50,9 @@ func (p Port) Check(device string) error {
 	case p.Epoch > maxEpoch:
 		return fmt.Errorf("put port %s on %s: epoch %d is beyond the 56 bits the core holds", p.Name, device, p.Epoch)
 	}
+	if n := p.Connections; n < 0 || n > mostCarried || n%flowsUnit != 0 {
+		return fmt.Errorf("put port %s on %s: its rules remember %d connections, which is no multiple of %d up to %d", p.Name, device, n, flowsUnit, mostCarried)
+	}
 	if err := p.MACs.check(); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}

@@ -459,7 +459,7 @@ type corePort struct {
 	Kind           uint8
 	AddressesCount uint8
 	Mac            [6]uint8
-	Zero           uint16
+	Flows          uint16
 	Home           uint32
 	Addresses      [8]coreAddress
 	Device         [16]uint8

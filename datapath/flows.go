@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -22,32 +23,62 @@ const (
 // kernel 15 ms (it waits for a grace period), which a port that is plugged in need not.
 const flowsAhead = 4
 
+// flowsUnit is what a port's flows are counted in.
+const flowsUnit = 1024
+
 // fragmentPlaces is how many first fragments a port remembers of each direction (FRAGMENT_PLACES in bpf/tables.h).
 const fragmentPlaces = 32
 
-// ensureFlows gives a slot its map of flows, which stays until the slot's port is removed.
-func (d *Datapath) ensureFlows(slot uint32) error {
-	var id ebpf.MapID
-	err := d.maps.FlowsV2.Lookup(slot, &id)
-	if err == nil {
-		return nil
+// ensureFlows gives a slot its map of so many flows, 0 for the standard; it stays until the slot's port is removed. A map of another
+// size gives way, with what fits of its flows.
+func (d *Datapath) ensureFlows(slot uint32, size int) error {
+	want := uint32(cmp.Or(size, fabric.DefaultConnections))
+	old, err := d.flowsOf(slot)
+	if err != nil {
+		return err
 	}
-	if !errors.Is(err, ebpf.ErrKeyNotExist) {
-		return fmt.Errorf("look for the flows of slot %d: %w", slot, err)
+	if old != nil {
+		defer old.Close()
+		if old.MaxEntries() == want {
+			return nil
+		}
 	}
 	spec, err := loadCore()
 	if err != nil {
 		return err
 	}
-	flows, err := ebpf.NewMap(spec.Maps["flows_v2"].InnerMap)
+	inner := spec.Maps["flows_v2"].InnerMap
+	inner.MaxEntries = want
+	flows, err := ebpf.NewMap(inner)
 	if err != nil {
 		return fmt.Errorf("make the flows of slot %d: %w", slot, err)
 	}
 	defer flows.Close()
+	begun := monotonic() - uint64(markSlack)
+	if err := copyFlows(flows, old, 0); err != nil {
+		return fmt.Errorf("fill the flows of slot %d: %w", slot, err)
+	}
 	if err := d.maps.FlowsV2.Put(slot, flows); err != nil {
 		return fmt.Errorf("put the flows of slot %d: %w", slot, err)
 	}
-	return nil
+	return copyFlows(flows, old, begun) // what has met a packet meanwhile
+}
+
+// copyFlows copies the flows that have met a packet since a time and are not in the other map under the same table yet.
+func copyFlows(to, from *ebpf.Map, since uint64) error {
+	if from == nil {
+		return nil
+	}
+	var failed error
+	var b batch[coreFlowKey, coreFlow]
+	err := each(from, &b, func(k *coreFlowKey, f *coreFlow) {
+		var have coreFlow
+		if f.Seen < since || to.Lookup(k, &have) == nil && have.Seen >= f.Seen {
+			return
+		}
+		failed = errors.Join(failed, to.Update(k, f, ebpf.UpdateAny))
+	})
+	return errors.Join(err, failed)
 }
 
 // prepareFlows gives the slots that ports are plugged into next their maps, once any rule here opens flows.
@@ -57,7 +88,7 @@ func (d *Datapath) prepareFlows() error {
 			continue
 		}
 		for _, slot := range d.slots.ahead(flowsAhead) {
-			if err := d.ensureFlows(slot); err != nil {
+			if err := d.ensureFlows(slot, 0); err != nil {
 				return err
 			}
 		}
@@ -129,7 +160,7 @@ func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 	}
 	before, _ := d.shared.loadGate(slot)
 	if t != nil && t.value.Stateful != 0 {
-		if err := d.ensureFlows(slot); err != nil {
+		if err := d.ensureFlows(slot, p.Connections); err != nil {
 			return err
 		}
 		switch {

@@ -271,7 +271,7 @@ func (d *Datapath) removePort(device string) error {
 func (p Port) toCore(device string, slot uint32, mtu uint16) corePort {
 	c := corePort{
 		Epoch: uint64(p.Epoch), Generation: uint64(p.Generation), Slot: slot, Vni: uint32(p.VNI), Guards: uint32(p.Guards&guardMask) | p.MACs.bits() | p.Priority.bits(), Mtu: mtu,
-		Kind: uint8(p.Kind), Mac: p.MAC, Home: uint32(p.home()),
+		Kind: uint8(p.Kind), Mac: p.MAC, Home: uint32(p.home()), Flows: uint16(p.Connections / flowsUnit),
 	}
 	for i, a := range p.Addresses {
 		if a.IsValid() {
@@ -296,6 +296,7 @@ func (d *Datapath) portFromCore(c *corePort) (device string, p Port) {
 	p.Gate, _ = d.shared.loadGate(c.Slot)
 	p.Limits, p.Priority = d.shared.limitsOf(c.Slot), priorityFromCore(c.Guards)
 	p.Mirrors = d.mirrorsOf(c.Slot)
+	p.Connections = int(c.Flows) * flowsUnit
 	p.Trunk = c.Guards&guardTrunk != 0
 	if c.home() != p.VNI {
 		p.Receives = c.home()

@@ -141,6 +141,8 @@ type Port struct {
 	Generation fabric.Revision
 	// Policy names the table that the port's packets are judged by; zero: there are no rules, everything passes.
 	Policy policy.Digest
+	// Connections is how many flows its rules remember, a multiple of 1,024; 0 is 16,384.
+	Connections int
 	// Handover lets the host that the port leaves judge what it receives for the one that it comes to: while it is Relay, that is judged here
 	// before it is sent on; while it is Staged, what comes from its relay is taken as judged. It needs a Policy.
 	Handover bool

@@ -258,7 +258,7 @@ func (d *Datapath) grace() error {
 }
 
 func (d *Datapath) graceOfMaps() error {
-	if err := errors.Join(d.ensureFlows(slotNowhere), d.dropFlows(slotNowhere)); err != nil {
+	if err := errors.Join(d.ensureFlows(slotNowhere, 0), d.dropFlows(slotNowhere)); err != nil {
 		return fmt.Errorf("wait for the programs that still read what changes: %w", err)
 	}
 	return nil

@@ -1,6 +1,16 @@
 package fabric
 
-import "slices"
+import (
+	"cmp"
+	"slices"
+)
+
+// How many connections the rules of a port remember.
+const (
+	MinConnections     = 1024
+	MaxConnections     = 1 << 20
+	DefaultConnections = 16384
+)
 
 // Settings are what a port and a profile may both say. A port's field wins over its profile's, field by field; of a field
 // that is absent the next layer decides, an empty one is an answer. Lists of policies are put one behind the other.
@@ -9,6 +19,8 @@ type Settings struct {
 	Guards Guards `json:"guards,omitzero"`
 	// Policies judge the packets: the port's own first, then the profile's, then the switch's.
 	Policies []string `json:"policies,omitempty"`
+	// Connections is how many of them the rules remember at once, 1,024 to 1,048,576; the oldest give way. 16,384 unless told.
+	Connections int `json:"connections,omitempty"`
 	// VLAN says on which segments of the switch the port is; it is one field: a port that has it takes nothing of its profile's.
 	VLAN *VLAN `json:"vlan,omitempty"`
 	// MACs say what the guest may send with beside its port's MAC, field by field.
@@ -28,6 +40,9 @@ type Settings struct {
 // check records what is wrong with the settings by themselves.
 func (s *Settings) check(f *Findings) {
 	checkPolicies(f, s.Policies)
+	if n := s.Connections; n != 0 && (n < MinConnections || n > MaxConnections) {
+		f.add("spec.connections", "%d: a port's rules remember %d to %d connections", n, MinConnections, MaxConnections)
+	}
 	if s.VLAN != nil {
 		s.VLAN.check(f, "spec.vlan")
 	}
@@ -43,8 +58,10 @@ type EffectiveSettings struct {
 	Guards EnforcedGuards
 	// Policies are in the order in which they are asked, each once.
 	Policies []string
-	Priority Priority
-	Meters   []PrefixMeter
+	// Connections is how many the rules remember.
+	Connections int
+	Priority    Priority
+	Meters      []PrefixMeter
 	// Requires are the features that a host must have for the port: those that are named, and those that its settings use.
 	Requires []string
 	// MACs are what the guest may send with; Guards.MAC says whether spoofing is off.
@@ -99,6 +116,10 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	for i := range e.Storm {
 		e.Storm[i] = resolveStorm(func(s *Storms) *Storm { return s.kinds()[i].of }, layers)
+	}
+	e.Connections = DefaultConnections
+	for _, layer := range slices.Backward(layers) {
+		e.Connections = cmp.Or(layer.Connections, e.Connections)
 	}
 	e.Guards, e.Policies = ResolveGuards(guards...), once(e.Policies)
 	e.Requires = requiredBy(e, layers)

@@ -67,6 +67,9 @@ func (w *wanted) port(name fabric.PortID, attached Attachment) datapath.Port {
 	entry.Generation = w.settings(port, sw, of.Profile, rules.revision)
 	entry.Trunk = len(seg.Tags) > 0
 	entry.Limits = limits(of)
+	if of.Connections != fabric.DefaultConnections {
+		entry.Connections = (of.Connections + 1023) / 1024 * 1024
+	}
 	entry.Priority = datapath.Priority{Trusted: of.Priority.Trusted, DSCP: of.Priority.DSCP}
 	w.macs(&entry, port, of)
 	entry.Mirrors = w.copiers(port)

@@ -81,7 +81,7 @@ struct port {
 	__u8 kind;		/* 1 tap, 2 veth, 3 the host's own veth */
 	__u8 addresses_count;
 	__u8 mac[6];
-	__u16 zero;
+	__u16 flows;		/* that its rules remember, in 1,024; 0: MAX_FLOWS. For the loader */
 	__u32 home;		/* the VNI that it receives first: in its slot's out, too */
 	struct address addresses[MAX_ADDRESSES];
 	__u8 device[16];
