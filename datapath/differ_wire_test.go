@@ -44,7 +44,7 @@ func TestFramesOnAWireAreDecidedAsTheModel(t *testing.T) {
 			}
 			v.sent["flow"] = v.compared
 			t.Logf("seed %d: %v frames: %v", seed, v.sent, v.seen)
-			for _, kind := range []string{"short", "aggregate", "group", "passes", "dropped", "flow"} {
+			for _, kind := range []string{"short", "aggregate", "group", "aggregate to a group", "passes", "dropped", "flow"} {
 				if v.sent[kind] < 10 {
 					t.Errorf("%d of kind %s: this tells nothing", v.sent[kind], kind)
 				}
@@ -146,7 +146,7 @@ func (v *wired) play(t *talk) {
 	var head vnet
 	kind := "whole"
 	switch n := v.u.IntN(6); {
-	case n == 0 && !w.group:
+	case n == 0:
 		head, w.frame = v.aggregate(t, from, to)
 		w.packets, kind = v.packetsOf(head, w.frame), "aggregate"
 	default:
@@ -163,6 +163,9 @@ func (v *wired) play(t *talk) {
 	v.sent[kind]++
 	if w.group {
 		v.sent["group"]++
+		if kind == "aggregate" {
+			v.sent["aggregate to a group"]++
+		}
 	}
 	v.send(&w, head, &p, bad != nil)
 }
