@@ -21,7 +21,7 @@ func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.
 	if err != nil {
 		return nil, err
 	}
-	e := &explanation{snap: snap, packet: p, path: tracing.Path{Mode: tracing.ModeExplain, Verdict: tracing.Dropped, Generation: snap.Revision}}
+	e := &explanation{snap: snap, packet: p, vni: snap.Segments(snap.Ports[r.Source]).Sends, path: tracing.Path{Mode: tracing.ModeExplain, Verdict: tracing.Dropped, Generation: snap.Revision}}
 	source := snap.Locations[r.Source].Host
 	e.hop(source, r.Source, tracing.StagePortIn, tracing.ResultPass, 0)
 	e.hop(source, r.Source, tracing.StageGuard, tracing.ResultPass, 0)
@@ -51,6 +51,7 @@ func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.
 type explanation struct {
 	snap   *fabric.Snapshot
 	packet policy.Packet
+	vni    fabric.VNI // of the segment that it travels on: a probe has no tag
 	path   tracing.Path
 	depth  int
 }
@@ -78,7 +79,11 @@ func (e *explanation) drop(host fabric.HostID, port fabric.PortID, stage tracing
 
 // judge asks the model at a port; false when the packet ends there.
 func (e *explanation) judge(host fabric.HostID, port fabric.PortID, d fabric.Direction, stage tracing.Stage) bool {
-	v := policy.Decide(e.snap, port, d, e.packet)
+	p := e.packet
+	if seg := e.snap.Segments(e.snap.Ports[port]); len(seg.Tags) > 0 && seg.Sends != e.vni {
+		p.Segment = e.vni
+	}
+	v := policy.Decide(e.snap, port, d, p)
 	by := v.Rule
 	if v.Reason == policy.ByDefault {
 		by.Rule = defaultName(d)

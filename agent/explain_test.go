@@ -71,6 +71,12 @@ func TestExplainSaysWhatTheRulesMakeOfAPacket(t *testing.T) {
 			vlans(s, "isolated:primary=100,secondary=101", "promiscuous:primary=100,secondary=101")
 			s.Ports["a"].Spec.Policies, s.Ports["c"].Spec.Profile = nil, ""
 		}, into + "fdb:hit encap:pass underlay.out:pass underlay.in:pass decap:pass fdb.local:hit policy.in:pass port.out:deliver", "delivered to c on h2"},
+		{"a trunk's rules about its VLAN end it", "c", 54, func(s *fabric.Snapshot) {
+			vlans(s, "10", "trunk:native=20,allowed=10")
+			s.Ports["c"].Spec.Profile, s.Ports["c"].Spec.Policies = "", []string{"ten"}
+			s.Policies["ten"] = &fabric.Policy{Metadata: fabric.Metadata{Name: "ten"}, Spec: fabric.PolicySpec{Rules: []fabric.Rule{
+				{Name: "twenty", Weight: 2, Direction: fabric.In, Action: fabric.Allow, VLAN: 20}, {Name: "ten", Weight: 1, Direction: fabric.In, Action: fabric.Deny, VLAN: 10}}}}
+		}, into + "fdb:hit encap:pass underlay.out:pass underlay.in:pass decap:pass fdb.local:hit policy.in:drop", "dropped on h2 at policy.in by ten/ten: policy_denied"},
 		{"it is on another switch", "e", 54, nil, into + "fdb:drop", "dropped on h1 at fdb: dst_unknown"},
 		{"delivered", "c", 54, func(s *fabric.Snapshot) { s.Ports["c"].Spec.Profile = "" }, into + "fdb:hit encap:pass underlay.out:pass underlay.in:pass decap:pass fdb.local:hit policy.in:pass port.out:deliver", "delivered to c on h2"},
 	} {

@@ -27,6 +27,8 @@ type cell struct {
 	flags      uint8            // of TCP
 	later      bool             // a fragment without ports
 	parts      bool             // the protocol has ports or messages, and later fragments without them
+	on         fabric.VNI       // the segment that they travel on, where rules tell segments apart; else 0
+	vlan       fabric.VLANID    // of it
 }
 
 var anyPort, anyByte = stretch{0, 65535}, stretch{0, 255}
@@ -285,6 +287,17 @@ func merge(cells []cell, at func(*cell) *stretch, gap int) []cell {
 
 // String names the service.
 func (c cell) String() string {
+	switch {
+	case c.on == 0:
+		return c.service()
+	case c.vlan == 0:
+		return c.service() + " untagged"
+	}
+	return fmt.Sprintf("%s on VLAN %d", c.service(), c.vlan)
+}
+
+// service names what it is on any segment.
+func (c cell) service() string {
 	if c.protocol == (stretch{}) && c.kind == (stretch{}) {
 		if c.etherType != 0 {
 			return "ethertype " + c.etherType.String()

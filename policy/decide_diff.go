@@ -80,7 +80,7 @@ type resolved struct {
 
 // resolve finds a port's lists; ports that name the same policies share them.
 func (c *comparison) resolve(old, port *fabric.Port) *resolved {
-	key := fmt.Sprint(port.Spec.Switch, " ", old.Spec.Profile, old.Spec.Policies, " ", port.Spec.Profile, port.Spec.Policies, c.sides[0].Segments(old).Sends, c.sides[1].Segments(port).Sends)
+	key := fmt.Sprint(port.Spec.Switch, " ", old.Spec.Profile, old.Spec.Policies, " ", port.Spec.Profile, port.Spec.Policies, c.sides[0].Segments(old), c.sides[1].Segments(port))
 	r := c.lists[key]
 	if r == nil {
 		r = &resolved{}
@@ -176,7 +176,7 @@ func (c *comparison) pair(v *vocabulary, from, to *class) bool {
 		outs[i], ins[i] = v.narrowed(from.lists[i], fabric.Out, from, to), v.narrowed(to.lists[i], fabric.In, to, from)
 		c.budget -= (len(v.ends[from.lists[i]]) + len(v.ends[to.lists[i]])) / 8
 	}
-	cells := cellsOf(from.station, to.station, outs[0].rules, ins[0].rules, outs[1].rules, ins[1].rules)
+	cells := onSegments(cellsOf(from.station, to.station, outs[0].rules, ins[0].rules, outs[1].rules, ins[1].rules), &outs, &ins)
 	c.budget -= len(cells) * (1 + len(outs[0].rules) + len(ins[0].rules) + len(outs[1].rules) + len(ins[1].rules))
 	if c.budget < 0 {
 		return false
@@ -188,7 +188,7 @@ func (c *comparison) pair(v *vocabulary, from, to *class) bool {
 		p := one.packet(from.station, to.station)
 		var o [2]outcome
 		for i := range c.sides {
-			o[i] = passes(from.known[i] || from.port == "", to.known[i] || to.port == "", outs[i], ins[i], p)
+			o[i] = passes(from.known[i] || from.port == "", to.known[i] || to.port == "", outs[i], ins[i], p, one.on)
 		}
 		if o[0].action == o[1].action && o[0].stateful == o[1].stateful {
 			continue
@@ -239,7 +239,7 @@ func (c *comparison) add(from, to *class, one Change) {
 // narrowed is a port's list with only the rules that may match a packet between it and another station.
 func (v *vocabulary) narrowed(l *list, d fabric.Direction, local, remote *class) list {
 	if l == nil {
-		return list{action: fabric.Allow}
+		return list{action: fabric.Allow} // elsewhere, which is on every segment
 	}
 	out := list{action: l.action, on: l.on}
 	for i, ends := range v.ends[l] {
@@ -254,15 +254,57 @@ func (v *vocabulary) narrowed(l *list, d fabric.Direction, local, remote *class)
 	return out
 }
 
-// passes judges a packet at the sender's port, then at the receiver's.
-func passes(fromKnown, toKnown bool, out, in list, p Packet) outcome {
+// onSegments are the cells on each segment that both ends are on afterwards, where a rule tells segments apart and an end is a trunk.
+func onSegments(cells []cell, outs, ins *[2]list) []cell {
+	trunk, asked := false, false
+	for _, l := range []*list{&outs[0], &ins[0], &outs[1], &ins[1]} {
+		trunk = trunk || len(l.on.Tags) > 0
+		asked = asked || slices.ContainsFunc(l.rules, func(j judge) bool { return j.VNI != 0 || j.VLAN != 0 })
+	}
+	if !trunk || !asked {
+		return cells
+	}
+	from, to := &outs[1], &ins[1]
+	way := append([]fabric.VNI{from.on.Sends}, slices.Sorted(maps.Values(from.on.Tags))...)
+	if from.on.Sends == 0 { // elsewhere
+		way = to.on.Heard()
+	}
+	var out []cell
+	for _, vni := range way {
+		if to.on.Sends != 0 && !slices.Contains(to.on.Heard(), vni) {
+			continue
+		}
+		_, vlan := from.segment(vni)
+		if vlan == 0 {
+			_, vlan = to.segment(vni)
+		}
+		for _, c := range cells {
+			c.on, c.vlan = vni, vlan
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// known is what the port's guest knows a segment by (Packet.Segment).
+func (l *list) known(vni fabric.VNI) fabric.VNI {
+	if len(l.on.Tags) == 0 || vni == l.on.Sends {
+		return 0
+	}
+	return vni
+}
+
+// passes judges a packet on a segment at the sender's port, then at the receiver's.
+func passes(fromKnown, toKnown bool, out, in list, p Packet, vni fabric.VNI) outcome {
 	if !fromKnown || !toKnown {
 		return outcome{action: fabric.Deny}
 	}
+	p.Segment = out.known(vni)
 	a := out.decide(fabric.Out, p)
 	if !a.Allowed() {
 		return outcome{action: a.Action, rule: a.Rule}
 	}
+	p.Segment = in.known(vni)
 	b := in.decide(fabric.In, p)
 	o := outcome{action: b.Action, rule: b.Rule, stateful: b.Allowed() && (a.Stateful || b.Stateful)}
 	if b.Rule == (RuleRef{}) {
