@@ -28,6 +28,9 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 		return fmt.Errorf("change the datapath: %w", err)
 	}
 	defer d.mu.Unlock()
+	if c.waits() {
+		defer hurry(d.log)()
+	}
 	var failed failures
 	for _, step := range []func(Change, *failures){
 		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyMirrors, d.applyPorts, d.applySegments, d.applySinks, d.applyStations,
@@ -40,6 +43,11 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 		step(c, &failed)
 	}
 	return failed.err()
+}
+
+// waits reports whether the kernel waits for grace periods while the change is carried out: for programs, and for maps in maps.
+func (c Change) waits() bool {
+	return len(c.Put.Ports)+len(c.Delete.Ports)+len(c.Put.Uplinks)+len(c.Delete.Uplinks)+len(c.Delete.Tables) > 0
 }
 
 // failures are the errors of items that do not depend on each other: the first few, and how many there were.

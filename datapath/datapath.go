@@ -113,6 +113,7 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 		mirrors: map[fabric.VNI]*session{}, sinks: map[fabric.VNI]*coreSink{}, mirrorIDs: slotAllocator{first: 1, end: maxMirrors},
 	}
 	defer d.closeOnError(&err)
+	defer hurry(d.log)()
 	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents, d.openDepartures} {
 		if err := step(ctx, o); err != nil {
 			return d, fmt.Errorf("load the datapath in %s: %w", o.PinDir, err)
