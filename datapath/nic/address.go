@@ -87,7 +87,7 @@ func Networks(without []string) ([]netip.Prefix, error) {
 	}
 	hidden := map[int]bool{}
 	for _, l := range links {
-		hidden[l.Attrs().Index] = slices.Contains(without, l.Attrs().Name)
+		hidden[l.Index] = slices.Contains(without, l.Name)
 	}
 	routes, err := dump(func() ([]netlink.Route, error) {
 		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)

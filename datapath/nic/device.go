@@ -44,32 +44,9 @@ func Devices() (map[int]Device, error) {
 	}
 	devices := make(map[int]Device, len(links))
 	for _, l := range links {
-		devices[l.Attrs().Index] = describe(l)
+		devices[l.Index] = l.Device
 	}
 	return devices, nil
-}
-
-// listLinks asks for all devices.
-func listLinks() ([]netlink.Link, error) {
-	links, err := dump(netlink.LinkList)
-	if err != nil {
-		return nil, fmt.Errorf("list devices: %w%s", err, remedy(err))
-	}
-	return links, nil
-}
-
-// dumpAttempts is how often a list is asked for while it changes.
-const dumpAttempts = 16
-
-// dump asks for a list. While somebody changes what is listed, the kernel may say that an answer is of two moments
-// (NLM_F_DUMP_INTR, rtnetlink(7)); then it is asked again, a few times.
-func dump[T any](ask func() ([]T, error)) (list []T, err error) {
-	for range dumpAttempts {
-		if list, err = ask(); !errors.Is(err, netlink.ErrDumpInterrupted) {
-			break
-		}
-	}
-	return list, err
 }
 
 func describe(link netlink.Link) Device {

@@ -2,7 +2,6 @@ package nic
 
 import (
 	"fmt"
-	"net"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -70,23 +69,21 @@ func Facades() (map[fabric.SwitchID]Facade, error) {
 	}
 	facades, byIndex := map[fabric.SwitchID]Facade{}, map[int]fabric.SwitchID{}
 	for _, l := range links {
-		a := l.Attrs()
-		sw, ours := strings.CutPrefix(a.Alias, facadeAlias)
-		if l.Type() != "bridge" || !ours {
+		sw, ours := strings.CutPrefix(l.Alias, facadeAlias)
+		if l.Kind != "bridge" || !ours {
 			continue
 		}
-		byIndex[a.Index] = fabric.SwitchID(sw)
+		byIndex[l.Index] = fabric.SwitchID(sw)
 		facades[fabric.SwitchID(sw)] = Facade{
-			Bridge: a.Name, Switch: fabric.SwitchID(sw), MTU: a.MTU, Up: a.Flags&net.FlagUp != 0, Plugged: map[string]Plugged{},
+			Bridge: l.Name, Switch: fabric.SwitchID(sw), MTU: l.MTU, Up: l.Up, Plugged: map[string]Plugged{},
 		}
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		sw, on := byIndex[a.MasterIndex]
-		if !on || len(a.HardwareAddr) != 6 {
+		sw, on := byIndex[l.Master]
+		if !on || l.MAC.IsZero() {
 			continue
 		}
-		facades[sw].Plugged[a.Name] = Plugged{MAC: fabric.MAC(a.HardwareAddr), Veth: l.Type() == "veth"}
+		facades[sw].Plugged[l.Name] = Plugged{MAC: l.MAC, Veth: l.Kind == "veth"}
 	}
 	return facades, nil
 }

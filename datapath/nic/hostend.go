@@ -60,8 +60,8 @@ func HostEnds() (map[fabric.SwitchID]string, error) {
 	}
 	found := map[fabric.SwitchID]string{}
 	for _, l := range links {
-		if sw, ours := strings.CutPrefix(l.Attrs().Alias, hostAlias); ours && l.Type() == "veth" {
-			found[fabric.SwitchID(sw)] = l.Attrs().Name
+		if sw, ours := strings.CutPrefix(l.Alias, hostAlias); ours && l.Kind == "veth" {
+			found[fabric.SwitchID(sw)] = l.Name
 		}
 	}
 	return found, nil

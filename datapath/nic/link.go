@@ -20,7 +20,7 @@ func Links() ([]string, error) {
 	}
 	names := make([]string, 0, len(links))
 	for _, l := range links {
-		names = append(names, l.Attrs().Name)
+		names = append(names, l.Name)
 	}
 	slices.Sort(names)
 	return names, nil

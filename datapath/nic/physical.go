@@ -2,7 +2,6 @@ package nic
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -29,43 +28,44 @@ func NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {
 	}
 	names := map[int]string{}
 	for _, l := range links {
-		names[l.Attrs().Index] = l.Attrs().Name
+		names[l.Index] = l.Name
+	}
+	addresses, err := addressesByDevice()
+	if err != nil {
+		return nil, err
 	}
 	nics := []fabric.NICStatus{}
 	for _, l := range links {
-		d, a := describe(l), l.Attrs()
-		if !slices.Contains(uplinkKinds, d.Kind) || d.Kind == "veth" && !d.PeerElsewhere || a.RawFlags&unix.IFF_LOOPBACK != 0 || d.MAC.IsZero() || skip(d.Name) {
+		d := l.Device
+		if !slices.Contains(uplinkKinds, d.Kind) || d.Kind == "veth" && !d.PeerElsewhere || l.Flags&unix.IFF_LOOPBACK != 0 || d.MAC.IsZero() || skip(d.Name) {
 			continue
 		}
-		n := fabric.NICStatus{Name: d.Name, MAC: d.MAC, MTU: d.MTU, Up: d.Up, Carrier: a.RawFlags&unix.IFF_LOWER_UP != 0, Bridge: names[a.MasterIndex]}
-		n.Speed, n.Wireless = speed(d.Name), isWireless(d.Name)
-		if n.Addresses, err = addressesOf(l); err != nil {
-			return nil, err
-		}
+		n := fabric.NICStatus{Name: d.Name, MAC: d.MAC, MTU: d.MTU, Up: d.Up, Carrier: l.Flags&unix.IFF_LOWER_UP != 0, Bridge: names[l.Master]}
+		n.Speed, n.Wireless, n.Addresses = speed(d.Name), d.Kind == "" && isWireless(d.Name), addresses[l.Index]
 		nics = append(nics, n)
 	}
 	slices.SortFunc(nics, func(a, b fabric.NICStatus) int { return strings.Compare(a.Name, b.Name) })
 	return nics, nil
 }
 
-// addressesOf are the host's addresses on a device that others can send to.
-func addressesOf(l netlink.Link) ([]string, error) {
-	list, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_ALL) })
-	if errors.Is(err, unix.ENODEV) {
-		return nil, nil // it has gone meanwhile
-	}
+// addressesByDevice are the host's addresses that others can send to, in order, by the number of their device: the kernel lists those
+// of all devices whichever is asked for.
+func addressesByDevice() (map[int][]string, error) {
+	list, err := dump(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
-		return nil, fmt.Errorf("list the addresses of %s: %w", l.Attrs().Name, err)
+		return nil, fmt.Errorf("list the host's addresses: %w", err)
 	}
-	var found []string
+	found := map[int][]string{}
 	for _, a := range list {
 		ip, ok := netip.AddrFromSlice(a.IP)
 		if ok && !ip.IsLinkLocalUnicast() {
 			bits, _ := a.Mask.Size()
-			found = append(found, netip.PrefixFrom(ip.Unmap(), bits).String())
+			found[a.LinkIndex] = append(found[a.LinkIndex], netip.PrefixFrom(ip.Unmap(), bits).String())
 		}
 	}
-	slices.Sort(found)
+	for _, addresses := range found {
+		slices.Sort(addresses)
+	}
 	return found, nil
 }
 

@@ -53,8 +53,8 @@ func DeleteSinks() error {
 		return err
 	}
 	for _, l := range links {
-		if strings.HasPrefix(l.Attrs().Alias, sinkAlias) {
-			err = errors.Join(err, Delete(l.Attrs().Name))
+		if strings.HasPrefix(l.Alias, sinkAlias) {
+			err = errors.Join(err, Delete(l.Name))
 		}
 	}
 	return err
