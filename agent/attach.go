@@ -101,21 +101,18 @@ func (a *Agent) attachment(how api.Attachment) (attachment, error) {
 	default:
 		return out, fmt.Errorf("%q is no kind of device: write tap or veth: %w", how.Kind, fabric.ErrInvalid)
 	}
-	devices, err := a.machine.Devices()
-	switch {
-	case err != nil:
-		return out, err
-	case how.Device == a.config.Underlay.Device || how.Device == tunnelDevice || how.Device == "lo":
+	if how.Device == a.config.Underlay.Device || how.Device == tunnelDevice || how.Device == "lo" {
 		return out, fmt.Errorf("%s is not a guest's device: name the guest's tap or veth: %w", how.Device, fabric.ErrInvalid)
-	case devices[how.Device] == 0:
-		return out, fmt.Errorf("there is no such device in the agent's network namespace: make it first: %w", fabric.ErrNotFound)
 	}
 	return out, nil
 }
 
 // plug adds an attachment. It returns the one that was there before; the error wraps fabric.ErrConflict when the port or the
-// device is taken.
+// device is taken, fabric.ErrNotFound when there is no such device.
 func (l *local) plug(port fabric.PortID, want attachment, present map[string]int) (*attachment, error) {
+	if present[want.Device] == 0 {
+		return nil, fmt.Errorf("there is no such device in the agent's network namespace: make it first: %w", fabric.ErrNotFound)
+	}
 	for other, has := range l.Attachments {
 		if other != port && has.Device == want.Device {
 			return nil, fmt.Errorf("the device carries port %s: detach that first, or use another device: %w", other, fabric.ErrConflict)

@@ -22,6 +22,9 @@ const (
 	retryEvery = time.Second
 )
 
+// registerGap is the least time between two looks at what the host is: each lists all its devices and addresses.
+const registerGap = 500 * time.Millisecond
+
 // follow hands every snapshot of the store to the keeper.
 func (a *Agent) follow(ctx context.Context) error {
 	late := time.AfterFunc(patience, func() { a.keeper.resume(ctx) })
@@ -60,6 +63,7 @@ func (a *Agent) register(ctx context.Context) error {
 			pause(ctx, retryEvery)
 			continue
 		}
+		pause(ctx, registerGap)
 		select {
 		case <-ctx.Done():
 		case <-change:

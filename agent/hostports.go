@@ -66,10 +66,15 @@ func (a *Agent) keepHostPorts(ctx context.Context) error {
 	if a.machine.HostEnds == nil { // a machine in memory
 		return nil
 	}
+	var left time.Time // when it was last looked for switches to leave, which takes a list of all devices
 	for ctx.Err() == nil {
 		change := a.news.wait()
 		if snap := a.keeper.snapshot(); snap != nil {
-			a.lookAtHostPorts(ctx, snap)
+			leave := time.Since(left) >= checkEvery
+			if leave {
+				left = time.Now()
+			}
+			a.lookAtHostPorts(ctx, snap, leave)
 		}
 		select {
 		case <-ctx.Done():
@@ -80,7 +85,7 @@ func (a *Agent) keepHostPorts(ctx context.Context) error {
 	return nil
 }
 
-func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot) {
+func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot, leave bool) {
 	for _, name := range slices.Sorted(maps.Keys(snap.Switches)) {
 		sw := snap.Switches[name]
 		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 {
@@ -92,7 +97,9 @@ func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot) {
 		}
 		a.trouble(joining+string(name), err)
 	}
-	a.trouble("host ports", a.leaveSwitches(ctx, snap))
+	if leave {
+		a.trouble("host ports", a.leaveSwitches(ctx, snap))
+	}
 	a.forgetTroubles(joining, func(name string) bool {
 		sw := snap.Switches[fabric.SwitchID(name)]
 		return sw != nil && sw.Spec.Type == fabric.Internal

@@ -52,6 +52,8 @@ type keeper struct {
 	changed  func()
 	accepted func(*fabric.Snapshot)
 
+	waiting waiting
+
 	mu    sync.Mutex
 	snap  *fabric.Snapshot // accepted; nil before the first
 	last  *fabric.Snapshot // accepted by the agent before this one; what the first is compared with
@@ -98,6 +100,14 @@ func (k *keeper) begin(ctx context.Context, l local, lost bool) error {
 
 // look finds out which devices there are.
 func (k *keeper) look() error {
+	if err := k.lookAtDevices(); err != nil {
+		return err
+	}
+	k.endMirrors(time.Now())
+	return k.lookAtNICs(time.Now())
+}
+
+func (k *keeper) lookAtDevices() error {
 	present, err := k.devices()
 	if err != nil {
 		return fmt.Errorf("list the host's devices: %w", err)
@@ -105,8 +115,7 @@ func (k *keeper) look() error {
 	if !sameDevices(present, k.present) {
 		k.present, k.want = present, nil
 	}
-	k.endMirrors(time.Now())
-	return k.lookAtNICs(time.Now())
+	return nil
 }
 
 // accept takes a snapshot of the store and puts it in force, unless it is to be held for confirmation.
@@ -189,25 +198,6 @@ func (k *keeper) renew(ctx context.Context, c datapath.Change) error {
 		return err
 	}
 	return k.read(ctx)
-}
-
-// change changes what the host knows itself, durably, and puts it in force; whether that succeeded, the status tells.
-func (k *keeper) change(ctx context.Context, edit func(*local) error) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	next := k.local.clone()
-	if err := edit(&next); err != nil {
-		return err
-	}
-	if err := next.save(k.stateDir); err != nil {
-		return err
-	}
-	k.local, k.want = next, nil
-	if err := k.look(); err != nil {
-		return err
-	}
-	k.round(ctx)
-	return nil
 }
 
 // check reads the kernel again and repairs what is not as wanted.
