@@ -66,8 +66,15 @@ func bench(args []string) error {
 			return err
 		}
 	}
-	if o.takesGroup(policyName) {
-		if r.Policy, err = takePolicy(ctx, o, progress); err != nil {
+	for _, g := range groups() {
+		if !o.takesAny(g.members) {
+			continue
+		}
+		taken, err := g.take(ctx, o, progress)
+		if taken.group = g; err == nil || len(taken.Results)+len(taken.Figures) > 0 {
+			r.Groups = append(r.Groups, taken)
+		}
+		if err != nil {
 			return errors.Join(err, r.Table(os.Stdout)) // what was taken took minutes
 		}
 	}
@@ -146,14 +153,15 @@ func (o *options) complete() {
 
 // takes reports whether the measure of that name is to be taken: its group's name, which stands before a hyphen, takes it too.
 func (o options) takes(name string) bool {
-	group, _, _ := strings.Cut(name, "-")
-	return len(o.Only) == 0 || slices.Contains(o.Only, name) || group == policyName && slices.Contains(o.Only, group)
+	if len(o.Only) == 0 || slices.Contains(o.Only, name) {
+		return true
+	}
+	of, _, _ := strings.Cut(name, "-")
+	return slices.Contains(groupNames, of) && slices.Contains(o.Only, of)
 }
 
-// takesGroup reports whether anything of a group is to be taken.
-func (o options) takesGroup(group string) bool {
-	return len(o.Only) == 0 || slices.ContainsFunc(o.Only, func(name string) bool { return name == group || strings.HasPrefix(name, group+"-") })
-}
+// takesAny reports whether any of these measures is to be taken.
+func (o options) takesAny(names []string) bool { return slices.ContainsFunc(names, o.takes) }
 
 // takesCore reports whether anything is to be taken of the core without rules.
 func (o options) takesCore() bool {
@@ -162,9 +170,12 @@ func (o options) takesCore() bool {
 
 // names lists all measures.
 func names() []string {
-	all := []string{programsName, controlName, policyName}
+	all := []string{programsName, controlName}
 	for _, m := range measures {
 		all = append(all, m.Name)
 	}
-	return append(all, policyNames()...)
+	for _, g := range groups() {
+		all = append(append(all, g.name), g.members...)
+	}
+	return all
 }

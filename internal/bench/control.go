@@ -100,9 +100,18 @@ func takeControl(ctx context.Context, e effort, progress func(string)) (figures 
 	if err := sweepLabs(ctx); err != nil {
 		return nil, fmt.Errorf("take down the labs of an earlier benchmark: %w", err)
 	}
+	err = withWeft(ctx, func(weft string) error {
+		figures, err = controlFigures(ctx, weft, e, progress)
+		return err
+	})
+	return figures, err
+}
+
+// withWeft builds the program that labs run, and removes it after do.
+func withWeft(ctx context.Context, do func(weft string) error) error {
 	dir, err := os.MkdirTemp("", prefix)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer os.RemoveAll(dir)
 	weft := filepath.Join(dir, "weft")
@@ -110,8 +119,13 @@ func takeControl(ctx context.Context, e effort, progress func(string)) (figures 
 	build.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does
 	build.Stderr = os.Stderr
 	if err := build.Run(); err != nil {
-		return nil, fmt.Errorf("build weft, which the labs run: %w", err)
+		return fmt.Errorf("build weft, which the labs run: %w", err)
 	}
+	return do(weft)
+}
+
+// controlFigures takes them with this program.
+func controlFigures(ctx context.Context, weft string, e effort, progress func(string)) (figures []figure, err error) {
 	q := quiet{budget: e.Patience}
 	up := figure{Name: "lab-up", Text: "lab up, 3 hosts with etcd on each", Unit: "s", Most: 15}
 	for n := range e.Labs {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/weftnet/weft/internal/lab"
 )
 
 // tick is the unit of /proc/stat: USER_HZ is 100 on every architecture we build for (proc(5)).
@@ -46,4 +49,26 @@ func coresTime(fields ...int) (time.Duration, error) {
 		ticks += n
 	}
 	return time.Duration(ticks) * tick, nil
+}
+
+// Places of a process's own times in /proc/PID/stat, counted after its name (proc(5)).
+const (
+	fieldOwnUser   = 11
+	fieldOwnSystem = 12
+)
+
+// processTime is how long a process has computed, in user space and in the kernel.
+func processTime(p lab.Process) (time.Duration, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.PID))
+	if err != nil {
+		return 0, err
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	values := strings.Fields(rest)
+	if len(values) <= fieldOwnSystem {
+		return 0, fmt.Errorf("/proc/%d/stat has no times: %q", p.PID, text)
+	}
+	user, errUser := strconv.ParseInt(values[fieldOwnUser], 10, 64)
+	system, errSystem := strconv.ParseInt(values[fieldOwnSystem], 10, 64)
+	return time.Duration(user+system) * tick, errors.Join(errUser, errSystem)
 }

@@ -15,8 +15,6 @@ const (
 	documentEnd   = "<!-- figures: end -->\n"
 	controlBegin  = "<!-- control plane: begin; written by `make bench` -->\n"
 	controlEnd    = "<!-- control plane: end -->\n"
-	policyBegin   = "<!-- policy: begin; written by `make bench` -->\n"
-	policyEnd     = "<!-- policy: end -->\n"
 )
 
 // Document replaces the figures in the file that were taken; others and the text around them stay. A file that is not there
@@ -40,17 +38,23 @@ func (r report) Document(path string) (wrote bool, err error) {
 			return false, fmt.Errorf("write figures into %s: %w", path, err)
 		}
 	}
-	if !r.Policy.isEmpty() {
-		if text, err = replace(text, policyBegin, policyEnd, r.policyMarkdown()); err != nil {
+	for _, g := range r.Groups {
+		begin, end := groupMarks(g.group.name)
+		if text, err = replace(text, begin, end, r.groupMarkdown(g)); err != nil {
 			return false, fmt.Errorf("write figures into %s: %w", path, err)
 		}
-	}
-	if c := r.Policy.curve(); c != nil {
-		if err := write(filepath.Join(filepath.Dir(path), plotFile), plot(*c)); err != nil {
-			return false, err
+		if c := g.curve(); c != nil {
+			if err := write(filepath.Join(filepath.Dir(path), plotFile), plot(*c)); err != nil {
+				return false, err
+			}
 		}
 	}
 	return true, write(path, text)
+}
+
+// groupMarks are the lines that the figures of a group stand between.
+func groupMarks(name string) (begin, end string) {
+	return "<!-- " + name + ": begin; written by `make bench` -->\n", "<!-- " + name + ": end -->\n"
 }
 
 // write replaces a file as a whole.

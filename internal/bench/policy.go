@@ -67,6 +67,9 @@ func curveEntries() []entry {
 	return all
 }
 
+// policyGroup are the figures of rules.
+var policyGroup = group{name: policyName, members: policyNames(), asked: policyAsked, take: takePolicy}
+
 // policyNames are the names of the group's members.
 func policyNames() []string {
 	var all []string
@@ -116,7 +119,7 @@ var policyParts = []struct {
 }
 
 // takePolicy builds the peers that rules are compared on, takes the group's measures, and removes the sites.
-func takePolicy(ctx context.Context, o options, progress func(string)) (r policyReport, err error) {
+func takePolicy(ctx context.Context, o options, progress func(string)) (r groupReport, err error) {
 	if err := sweep(); err != nil {
 		return r, fmt.Errorf("remove what an earlier benchmark left: %w", err)
 	}

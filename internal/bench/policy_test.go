@@ -14,7 +14,7 @@ import (
 func TestEveryMeasureOfRulesIsTakenAndLeavesNothing(t *testing.T) {
 	needRoot(t)
 	links := rootLinks(t)
-	r, err := takePolicy(t.Context(), options{Rounds: 1, Slice: 60 * time.Millisecond}, func(what string) { t.Log(what) })
+	r, err := policyGroup.take(t.Context(), options{Rounds: 1, Slice: 60 * time.Millisecond}, func(what string) { t.Log(what) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,6 +40,7 @@ func TestEveryMeasureOfRulesIsTakenAndLeavesNothing(t *testing.T) {
 			t.Errorf("%s was not measured", name)
 		}
 	}
+	r.group = policyGroup
 	if got := r.ratios(); len(got) != len(policyAsked) {
 		t.Errorf("%d ratios, %d are asked for: one names what is not measured", len(got), len(policyAsked))
 	}
@@ -68,13 +69,14 @@ func TestARulesetIsTheSameForWeftAndForNftables(t *testing.T) {
 }
 
 func TestFiguresOfRulesHaveTheirPlaceInTheDocument(t *testing.T) {
-	r := report{Policy: policyReport{Results: []result{{
+	r := report{Groups: []groupReport{{group: policyGroup, Results: []result{{
 		measure: measure{Name: "policy-udp64", Text: "x", Unit: "pps"},
 		Values:  map[string][]float64{entry{weft, noRules}.name(): {100e3}, entry{weft, thousand}.name(): {90e3}},
 		order:   []string{entry{weft, noRules}.name(), entry{weft, thousand}.name()},
-	}}}}
+	}}}}}
 	path := filepath.Join(t.TempDir(), "benchmarks.md")
-	if err := os.WriteFile(path, []byte(documentBegin+"kept\n"+documentEnd+policyBegin+"old\n"+policyEnd+"below\n"), 0o644); err != nil {
+	begin, end := groupMarks(policyName)
+	if err := os.WriteFile(path, []byte(documentBegin+"kept\n"+documentEnd+begin+"old\n"+end+"below\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	if wrote, err := r.Document(path); !wrote || err != nil {

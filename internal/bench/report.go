@@ -34,8 +34,8 @@ type report struct {
 	Programs []programTime
 	// Control are the figures of the control plane.
 	Control []figure
-	// Policy are those of rules.
-	Policy policyReport
+	// Groups are those of the groups that were taken.
+	Groups []groupReport
 }
 
 // goal is a ratio that was asked for.
@@ -98,7 +98,9 @@ func (r report) Table(w io.Writer) error {
 	for _, p := range r.Programs {
 		fmt.Fprintln(t, strings.Join(p.row(), "\t"))
 	}
-	r.Policy.table(t)
+	for _, g := range r.Groups {
+		g.table(t)
+	}
 	if len(r.Control) > 0 {
 		fmt.Fprintln(t, "\n"+strings.Join(controlHead, "\t"))
 	}
@@ -174,7 +176,12 @@ type jsonResult struct {
 // JSON writes the results for a program.
 func (r report) JSON(w io.Writer) error {
 	items := make([]jsonResult, 0, len(r.Results))
-	for _, m := range append(slices.Clone(r.Results), r.Policy.Results...) {
+	results, groups := slices.Clone(r.Results), map[string]any{}
+	for _, g := range r.Groups {
+		results = append(results, g.Results...)
+		groups[g.group.name] = map[string]any{"figures": g.Figures, "ratios": g.ratios()}
+	}
+	for _, m := range results {
 		j := jsonResult{Name: m.Name, Text: m.Text, Unit: m.Unit, Values: m.Values, Ratios: map[string]spread{}, Disturbed: m.Disturbed}
 		for _, peer := range []string{raw, bridge} {
 			if s, ok := m.Over(peer); ok {
@@ -188,6 +195,6 @@ func (r report) JSON(w io.Writer) error {
 	return encoder.Encode(map[string]any{
 		"machine": r.Machine, "command": r.Command, "date": r.Date.Format(time.RFC3339),
 		"rounds": r.Options.Rounds, "sliceSeconds": r.Options.Slice.Seconds(), "items": items, "programs": r.Programs, "control": r.Control,
-		"policy": r.Policy.Figures, "policyRatios": r.Policy.ratios(),
+		"groups": groups,
 	})
 }

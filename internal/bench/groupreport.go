@@ -6,15 +6,14 @@ import (
 	"strings"
 )
 
-// policyReport is what was measured of rules.
-type policyReport struct {
+// groupReport is what was measured of a group.
+type groupReport struct {
+	group group
 	// Results have a figure of each contender.
 	Results []result
 	// Figures are times and counts.
 	Figures []figure
 }
-
-func (p policyReport) isEmpty() bool { return len(p.Results) == 0 && len(p.Figures) == 0 }
 
 // ratio is a ratio that was asked for, or is told, as it was measured.
 type ratio struct {
@@ -26,9 +25,9 @@ type ratio struct {
 }
 
 // ratios are those of the measures that were taken.
-func (p policyReport) ratios() []ratio {
+func (p groupReport) ratios() []ratio {
 	var all []ratio
-	for _, a := range policyAsked {
+	for _, a := range p.group.asked {
 		for _, m := range p.Results {
 			if s, ok := m.Ratio(a.of, a.over); ok && m.Name == a.measure {
 				all = append(all, ratio{m.Text, a.of, a.over, a.least, s})
@@ -55,9 +54,9 @@ func (r ratio) row() []string {
 type grid [][]string
 
 // grids are the report's tables.
-func (p policyReport) grids() []grid {
+func (p groupReport) grids() []grid {
 	var all []grid
-	rates := grid{{"rules", "", "rate"}}
+	rates := grid{{p.group.name, "", "rate"}}
 	for _, m := range p.Results {
 		if m.Name == curve.Name {
 			continue
@@ -70,7 +69,7 @@ func (p policyReport) grids() []grid {
 	for _, r := range p.ratios() {
 		ratios = append(ratios, r.row())
 	}
-	figures := grid{append([]string{"rules"}, controlHead[1:]...)}
+	figures := grid{append([]string{p.group.name}, controlHead[1:]...)}
 	for _, f := range p.Figures {
 		figures = append(figures, f.row())
 	}
@@ -86,7 +85,7 @@ func (p policyReport) grids() []grid {
 }
 
 // table writes the figures for a terminal.
-func (p policyReport) table(w io.Writer) {
+func (p groupReport) table(w io.Writer) {
 	for _, g := range p.grids() {
 		fmt.Fprintln(w)
 		for _, row := range g {
@@ -124,21 +123,21 @@ func (g grid) markdown(w io.Writer) {
 	fmt.Fprintln(w)
 }
 
-// policyMarkdown is the figures of rules as a document.
-func (r report) policyMarkdown() string {
+// groupMarkdown is the figures of a group as a document.
+func (r report) groupMarkdown(p groupReport) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\n%s; %d slices of %v each, median (min–max).\n\n", r.taken(), r.Options.Rounds, r.Options.Slice)
-	for _, g := range r.Policy.grids() {
+	for _, g := range p.grids() {
 		g.markdown(&b)
 	}
-	if r.Policy.curve() != nil {
+	if p.curve() != nil {
 		fmt.Fprintf(&b, "![%s](%s)\n\n", curve.Text, plotFile)
 	}
 	return b.String()
 }
 
 // curve is the measure that is plotted; nil where it was not taken.
-func (p policyReport) curve() *result {
+func (p groupReport) curve() *result {
 	for i := range p.Results {
 		if p.Results[i].Name == curve.Name {
 			return &p.Results[i]
