@@ -46,6 +46,10 @@ func (a *Agent) attach(ctx context.Context, port fabric.PortID, how api.Attachme
 		return fabric.PortStatus{}, fmt.Errorf("this host does not know the port: %w", errors.Join(fabric.ErrNotFound, context.Cause(ctx)))
 	}
 	snap := a.Latest()
+	if sw := snap.Switches[snap.Ports[port].Spec.Switch]; sw != nil && !sw.Covers(a.config.Host) {
+		return fabric.PortStatus{}, fmt.Errorf("switch %s is not on this host, but on %v: plug it in there, or add the host with 'weft set switch %s hosts=[…]': %w",
+			sw.Metadata.Name, sw.Spec.Hosts, sw.Metadata.Name, fabric.ErrConflict)
+	}
 	if lacks := snap.Lacking(snap.Ports[port], a.machine.capabilities); len(lacks) > 0 {
 		return fabric.PortStatus{}, fmt.Errorf("the port needs %s, which this host does not have: plug it in at a host that reports it ('weft get hosts -o json'), bring this host to a newer release, or take it out of the port's settings: %w",
 			strings.Join(lacks, ", "), fabric.ErrConflict)

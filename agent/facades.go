@@ -30,7 +30,7 @@ func (kernelDevices) SetFacade(sw fabric.SwitchID, mtu int) (string, error) {
 // DropFacade removes a bridge.
 func (kernelDevices) DropFacade(f nic.Facade) error { return nic.Delete(f.Bridge) }
 
-// keepFacades has a façade bridge for every switch of the fabric on this host, and plugs in what hypervisors put there.
+// keepFacades has a façade bridge for every switch that is on this host, and plugs in what hypervisors put there.
 // It looks whenever something has changed, and each second, because nobody tells of a bridge that was raised.
 func (a *Agent) keepFacades(ctx context.Context) error {
 	if a.machine.Facades == nil { // a machine in memory
@@ -67,6 +67,9 @@ func (a *Agent) lookAtFacades(ctx context.Context) {
 func (a *Agent) setFacades(snap *fabric.Snapshot, have map[fabric.SwitchID]nic.Facade) error {
 	var all error
 	for name, sw := range snap.Switches {
+		if !sw.Covers(a.config.Host) {
+			continue
+		}
 		mtu := snap.SwitchMTU(sw)
 		f, there := have[name]
 		if there && !f.Up && f.MTU == mtu {
@@ -82,11 +85,11 @@ func (a *Agent) setFacades(snap *fabric.Snapshot, have map[fabric.SwitchID]nic.F
 	return all
 }
 
-// dropFacades removes the bridges of switches that are gone. One that still carries a device stays: it is down.
+// dropFacades removes the bridges of switches that are gone, or not on this host. One that still carries a device stays: it is down.
 func (a *Agent) dropFacades(snap *fabric.Snapshot, have map[fabric.SwitchID]nic.Facade) error {
 	var all error
 	for name, f := range have {
-		if snap.Switches[name] == nil && len(f.Plugged) == 0 {
+		if sw := snap.Switches[name]; (sw == nil || !sw.Covers(a.config.Host)) && len(f.Plugged) == 0 {
 			all = errors.Join(all, a.machine.DropFacade(f))
 		}
 	}

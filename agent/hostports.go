@@ -88,7 +88,7 @@ func (a *Agent) keepHostPorts(ctx context.Context) error {
 func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot, leave bool) {
 	for _, name := range slices.Sorted(maps.Keys(snap.Switches)) {
 		sw := snap.Switches[name]
-		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 {
+		if !joins(sw, a.config.Host) {
 			continue
 		}
 		err := a.joinSwitch(ctx, snap, sw)
@@ -102,8 +102,13 @@ func (a *Agent) lookAtHostPorts(ctx context.Context, snap *fabric.Snapshot, leav
 	}
 	a.forgetTroubles(joining, func(name string) bool {
 		sw := snap.Switches[fabric.SwitchID(name)]
-		return sw != nil && sw.Spec.Type == fabric.Internal
+		return joins(sw, a.config.Host)
 	})
+}
+
+// joins reports whether a host has a port of its own on a switch.
+func joins(sw *fabric.Switch, host fabric.HostID) bool {
+	return sw != nil && sw.Spec.Type == fabric.Internal && sw.Spec.VNI != 0 && sw.Covers(host)
 }
 
 // joined is the newest revision up to which this host is on every internal switch: a switch is in force here when the host's own port
@@ -114,7 +119,7 @@ func (a *Agent) joined(newest fabric.Revision) fabric.Revision {
 		return newest
 	}
 	for id, sw := range snap.Switches {
-		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 {
+		if !joins(sw, a.config.Host) {
 			continue
 		}
 		if _, attached := a.keeper.attachment(fabric.HostPort(a.config.Host, id)); !attached && !a.troubled(joining+string(id)) {
@@ -194,7 +199,7 @@ func (a *Agent) leaveSwitches(ctx context.Context, snap *fabric.Snapshot) error 
 		return err
 	}
 	for id, device := range have {
-		if sw := snap.Switches[id]; sw != nil && sw.Spec.Type == fabric.Internal {
+		if sw := snap.Switches[id]; joins(sw, a.config.Host) {
 			continue
 		}
 		if err := a.unplug(ctx, fabric.HostPort(a.config.Host, id), nil); err != nil {

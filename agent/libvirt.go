@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/migration/libvirt"
 )
 
@@ -73,7 +74,12 @@ func (a *Agent) wantedOfLibvirt(integrated bool) (libvirt.Wanted, error) {
 	if err != nil {
 		return libvirt.Wanted{}, err
 	}
-	return libvirt.Wanted{Command: []string{program, "--socket", a.config.Socket}, Switches: slices.Collect(maps.Keys(snap.Switches))}, nil
+	return libvirt.Wanted{Command: []string{program, "--socket", a.config.Socket}, Switches: switchesOn(snap, a.config.Host)}, nil
+}
+
+// switchesOn are the switches that exist on a host, in order.
+func switchesOn(snap *fabric.Snapshot, host fabric.HostID) []fabric.SwitchID {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(snap.Switches)), func(id fabric.SwitchID) bool { return !snap.Switches[id].Covers(host) })
 }
 
 // integrated remembers whether libvirt uses the fabric.
@@ -99,7 +105,7 @@ func (a *Agent) keepLibvirt(ctx context.Context) error {
 	for ctx.Err() == nil {
 		change := a.news.wait()
 		if snap := a.Latest(); snap != nil && a.keeper.usesLibvirt() {
-			names := fmt.Sprint(slices.Sorted(maps.Keys(snap.Switches)))
+			names := fmt.Sprint(switchesOn(snap, a.config.Host))
 			if names != said || time.Since(at) >= libvirtEvery {
 				a.trouble("libvirt", a.followSwitches(ctx))
 				said, at = names, time.Now()

@@ -28,14 +28,17 @@ const (
 	Overhead6 = 14 + 8 + 8 + 40
 )
 
-// SwitchMTU is the guests' MTU on a switch: the configured one, else the smallest underlay MTU of all hosts less the
-// encapsulation; 1450 when no host is known yet.
+// SwitchMTU is the guests' MTU on a switch: the configured one, else the smallest underlay MTU of its hosts less the
+// encapsulation; 1450 when none is known yet.
 func (s *Snapshot) SwitchMTU(sw *Switch) int {
 	if sw.Spec.MTU != 0 {
 		return sw.Spec.MTU
 	}
 	mtu := 0
-	for _, h := range s.Hosts {
+	for id, h := range s.Hosts {
+		if !sw.Covers(id) {
+			continue
+		}
 		room := h.Spec.UnderlayMTU - Overhead(h.Spec.VTEP)
 		if mtu == 0 || room < mtu {
 			mtu = room

@@ -29,6 +29,8 @@ type Switch struct {
 // SwitchSpec is what the operator asks for.
 type SwitchSpec struct {
 	Type SwitchType `json:"type"`
+	// Hosts are the hosts that the switch exists on; absent means all. Ports are plugged in, and moved, there alone.
+	Hosts []HostID `json:"hosts,omitzero"`
 	// VNI is allocated when 0.
 	VNI VNI `json:"vni,omitempty"`
 	// Subnets are the prefixes port addresses are allocated from, at most one IPv4 and one IPv6; none means that the
@@ -89,6 +91,7 @@ func (s *Switch) Validate() error {
 	if s.Spec.VNI > MaxVNI {
 		f.add("spec.vni", "%d does not fit: a VNI is 1 to %d; leave it out to have one allocated", s.Spec.VNI, MaxVNI)
 	}
+	s.checkScope(&f)
 	s.checkUplinks(&f)
 	six := checkSubnets(&f, "spec.subnets", s.Spec.Subnets)
 	s.checkGateways(&f)

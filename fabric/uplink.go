@@ -43,7 +43,7 @@ func (u *Uplink) takes(id HostID, h *Host) bool {
 // UplinkOn is the NIC that an external switch is on at a host, by the first of its uplinks that takes the host; empty when
 // none does.
 func (s *Switch) UplinkOn(id HostID, h *Host) string {
-	if s.Spec.Type != External {
+	if s.Spec.Type != External || !s.Covers(id) {
 		return ""
 	}
 	for i := range s.Spec.Uplinks {

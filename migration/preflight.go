@@ -140,6 +140,11 @@ func (p *preflight) between(from fabric.HostID) {
 			p.find("switch-missing", "switch/"+string(name), "port "+string(port)+" is on it, but it is not in force", "Create the switch, or repair it: 'weft describe switch "+string(name)+"'.")
 			continue
 		}
+		if !sw.Covers(p.to) {
+			p.find("switch-scope", "switch/"+string(name), fmt.Sprintf("port %s is on it, and it is not on host %s", port, p.to),
+				fmt.Sprintf("Add the host: 'weft set switch %s hosts=[…]', or name one of %v.", name, sw.Spec.Hosts))
+			continue
+		}
 		mtu, room := p.snap.SwitchMTU(sw), destination.Spec.UnderlayMTU-fabric.Overhead(destination.Spec.VTEP)
 		if mtu > room {
 			p.find("mtu-small", "host/"+string(p.to), fmt.Sprintf("packets of %d bytes on switch %s do not fit into its underlay of %d bytes, which leaves %d", mtu, name, destination.Spec.UnderlayMTU, room),

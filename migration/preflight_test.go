@@ -73,6 +73,12 @@ func TestPreflight(t *testing.T) {
 			s.Ports["a-0"].Spec.Rate, s.Ports["a-1"].Spec.Requires = &fabric.Rates{In: &fabric.Rate{Max: 1e6}}, []string{"storm"}
 			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: []string{"storm", "rate"}}
 		}, "a", "h2", ""},
+		{"the switch is on other hosts", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Switches["blue"].Spec.Hosts = []fabric.HostID{"h1"}
+		}, "a", "h2", "switch-scope"},
+		{"the switch is on both hosts", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
+			s.Switches["blue"].Spec.Hosts = []fabric.HostID{"h1", "h2"}
+		}, "a", "h2", ""},
 		{"the switch is gone", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) { delete(s.Switches, "blue") }, "a", "h2", "switch-missing"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -65,6 +65,9 @@ func (v *view) switches() []fabric.Switch {
 		sw := &out[i]
 		sw.Status = fabric.SwitchStatus{MTU: v.snap.SwitchMTU(sw)}
 		for _, id := range slices.Sorted(maps.Keys(v.snap.Hosts)) {
+			if !sw.Covers(id) {
+				continue
+			}
 			if v.statuses[id].Generation >= sw.Metadata.Revision {
 				sw.Status.Hosts = append(sw.Status.Hosts, id)
 			} else {

@@ -34,7 +34,7 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID) (c Config) {
 	}
 	for _, id := range slices.Sorted(maps.Keys(snap.Switches)) {
 		sw := snap.Switches[id]
-		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 {
+		if sw.Spec.Type != fabric.Internal || sw.Spec.VNI == 0 || !sw.Covers(host) {
 			continue
 		}
 		slices.SortFunc(guests[id], func(a, b *fabric.Port) int { return cmp.Compare(a.Metadata.Name, b.Metadata.Name) })

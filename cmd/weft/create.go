@@ -51,7 +51,7 @@ func (a *app) build(o fabric.Object, dryRun *bool, fill func() error) func(*cobr
 func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	o := &fabric.Switch{TypeMeta: head(fabric.KindSwitch)}
 	var kind string
-	var subnets, uplinks []string
+	var subnets, uplinks, hosts []string
 	var vni uint32
 	var noHost bool
 	var nat natFlags
@@ -65,6 +65,9 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 			if o.Spec.Subnets, err = prefixes("--subnet", subnets); err != nil {
 				return err
 			}
+			for _, h := range hosts {
+				o.Spec.Hosts = append(o.Spec.Hosts, fabric.HostID(h))
+			}
 			if o.Spec.Uplinks, err = uplinksOf(uplinks); err != nil {
 				return err
 			}
@@ -73,6 +76,7 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
+	f.StringSliceVar(&hosts, "host", nil, "host that the switch is on, and no other; all hosts when absent")
 	f.StringSliceVar(&uplinks, "uplink", nil, "NIC that an external switch is on, as HOST=NIC, or LABEL=VALUE:NIC for all hosts with that label")
 	f.BoolVar(&nat.nat, "nat", false, "let guests of an internal switch reach the world by the host they run on, under its address")
 	f.StringArrayVar(&nat.forwards, "forward", nil, "lead from a port of every host to a guest, as tcp/8080=web-1:80; asks for --nat")
@@ -85,6 +89,7 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	a.policyFlag(cmd, &o.Spec.Policies)
 	defaultFlag(cmd, &o.Spec.DefaultAction)
 	labelFlag(cmd, o.Meta())
+	_ = cmd.RegisterFlagCompletionFunc("host", a.completeNames("host"))
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"external", "internal", "private"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("profile", a.completeNames("profile"))
 	return cmd

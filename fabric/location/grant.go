@@ -62,6 +62,9 @@ func complete(s *fabric.Snapshot, move *fabric.Move) (*fabric.Move, error) {
 		return nil, fmt.Errorf("no port belongs to a VM %s: see 'weft get ports': %w", m.Spec.VM, fabric.ErrNotFound)
 	}
 	for _, p := range m.Spec.Ports {
+		if sw := s.Switches[s.Ports[p].Spec.Switch]; sw != nil && !sw.Covers(m.Spec.To) {
+			return nil, fmt.Errorf("port %s: %w", p, offScope(sw, m.Spec.To))
+		}
 		loc := s.Locations[p]
 		switch {
 		case loc.Host == "":

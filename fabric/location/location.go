@@ -106,16 +106,33 @@ func (l *Ledger) Claim(ctx context.Context, port fabric.PortID, host fabric.Host
 	return out, nil
 }
 
-// mayHold keeps the port of a host from any other.
+// mayHold keeps the port of a host from any other, and every port from hosts that its switch is not on.
 func (l *Ledger) mayHold(ctx context.Context, port fabric.PortID, host fabric.HostID) error {
 	o, err := l.store.Get(ctx, fabric.KindPort, string(port))
 	if err != nil {
 		return err
 	}
-	if p, ok := o.(*fabric.Port); ok && p.IsHost() && p.Spec.Host != host {
+	p, ok := o.(*fabric.Port)
+	if !ok {
+		return nil
+	}
+	if p.IsHost() && p.Spec.Host != host {
 		return fmt.Errorf("it is the port of host %s itself, which no other host holds: %w", p.Spec.Host, fabric.ErrConflict)
 	}
-	return nil
+	o, err = l.store.Get(ctx, fabric.KindSwitch, string(p.Spec.Switch))
+	if errors.Is(err, fabric.ErrNotFound) {
+		return nil
+	}
+	if sw, ok := o.(*fabric.Switch); err == nil && ok && !sw.Covers(host) {
+		return offScope(sw, host)
+	}
+	return err
+}
+
+// offScope says that a switch is not on a host.
+func offScope(sw *fabric.Switch, host fabric.HostID) error {
+	return fmt.Errorf("switch %s is not on host %s: plug the port in at one of %v, or add the host with 'weft set switch %s hosts=[…]': %w",
+		sw.Metadata.Name, host, sw.Spec.Hosts, sw.Metadata.Name, fabric.ErrConflict)
 }
 
 // Release gives a port up that the host holds in the epoch; the record keeps the epoch, so that the next holder's is

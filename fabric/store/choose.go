@@ -30,6 +30,9 @@ func (a *applying) chooseSwitch(p *fabric.Port, on fabric.SwitchID) (fabric.Swit
 		if !carries(o.Meta().Labels, p.Spec.SwitchLabels) {
 			continue
 		}
+		if p.Spec.Host != "" && !as[*fabric.Switch](o).Covers(p.Spec.Host) {
+			continue
+		}
 		name := fabric.SwitchID(o.Meta().Name)
 		ports, err := a.scan(portsOf(name), true)
 		if err != nil {

@@ -96,6 +96,9 @@ func (d *deleting) host(h *fabric.Host) error {
 	if err != nil {
 		return err
 	}
+	if err := d.named(id); err != nil {
+		return err
+	}
 	records, err := d.scan(locationPrefix, false)
 	if err != nil {
 		return err

@@ -61,13 +61,13 @@ func (a *applying) hostAddress(mac fabric.MAC, sw *fabric.Switch, subnet netip.P
 	return netip.Addr{}, fmt.Errorf("spec.addresses: subnet %s has no address left for the host: delete ports that are not needed, or use a larger subnet: %w", subnet, fabric.ErrConflict)
 }
 
-// hostPorts takes the hosts' own ports along when their switch changes: off a switch that is no longer internal, and into its
-// changed subnets.
+// hostPorts takes the hosts' own ports along when their switch changes: off a switch that is no longer internal or not on their host any more,
+// and into its changed subnets.
 func (a *applying) hostPorts(s, before *fabric.Switch) error {
 	if before == nil || before.Spec.Type != fabric.Internal {
 		return nil
 	}
-	if s.Spec.Type == before.Spec.Type && slices.Equal(s.Spec.Subnets, before.Spec.Subnets) {
+	if s.Spec.Type == before.Spec.Type && slices.Equal(s.Spec.Subnets, before.Spec.Subnets) && sameScope(s, before) {
 		return nil
 	}
 	ports, err := a.draft.hostPorts(fabric.SwitchID(s.Metadata.Name))
@@ -75,7 +75,7 @@ func (a *applying) hostPorts(s, before *fabric.Switch) error {
 		return err
 	}
 	for _, p := range ports {
-		if s.Spec.Type != fabric.Internal {
+		if s.Spec.Type != fabric.Internal || !s.Covers(p.Spec.Host) {
 			if err := a.draft.dropPort(p); err != nil {
 				return err
 			}
@@ -145,6 +145,9 @@ func (a *applying) apart(s *fabric.Switch) error {
 			continue // every snapshot reports it, and it says nothing of its networks
 		}
 		h := as[*fabric.Host](o)
+		if !s.Covers(fabric.HostID(h.Metadata.Name)) {
+			continue
+		}
 		for i, subnet := range s.Spec.Subnets {
 			what := ""
 			if n := slices.IndexFunc(h.Spec.Networks, subnet.Overlaps); n >= 0 {

@@ -46,6 +46,8 @@ func locationKey(sw fabric.SwitchID, port fabric.PortID) string {
 	return locationPrefix + string(sw) + "/" + string(port)
 }
 
+func locationsOf(sw fabric.SwitchID) string { return locationPrefix + string(sw) + "/" }
+
 func statusKey(h fabric.HostID) string { return statusPrefix + string(h) }
 
 // The index: each record's value is the name of the owner.

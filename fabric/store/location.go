@@ -59,6 +59,9 @@ func (d *draft) place(move *fabric.Move, locations []fabric.Location) error {
 			return err
 		}
 		d.present(portKey(l.Switch, string(l.Port)))
+		if err := d.covered(l); err != nil {
+			return err
+		}
 	}
 	return nil
 }

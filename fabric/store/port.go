@@ -37,6 +37,9 @@ func (a *applying) port(p, before *fabric.Port) error {
 	if err := checkRole(p, before, sw); err != nil {
 		return err
 	}
+	if err := inScope(p, sw); err != nil {
+		return err
+	}
 	if err := a.refer("spec.profile", fabric.KindProfile, p.Spec.Profile); err != nil {
 		return err
 	}

@@ -33,13 +33,16 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if before != nil && (!slices.Equal(before.Spec.Policies, s.Spec.Policies) || before.Spec.Profile != s.Spec.Profile) {
 		a.judged.everywhere = true
 	}
+	if err := a.scope(s, before); err != nil {
+		return err
+	}
 	if err := a.fits(s); err != nil {
 		return err
 	}
 	if err := a.uplinks(s, before); err != nil {
 		return err
 	}
-	if before == nil || before.Spec.Type != s.Spec.Type || !slices.Equal(before.Spec.Subnets, s.Spec.Subnets) {
+	if before == nil || before.Spec.Type != s.Spec.Type || !slices.Equal(before.Spec.Subnets, s.Spec.Subnets) || !sameScope(before, s) {
 		if err := a.apart(s); err != nil {
 			return err
 		}
@@ -143,6 +146,9 @@ func (a *applying) fits(s *fabric.Switch) error {
 			continue // an unreadable host is reported by every snapshot, and says nothing about its MTU
 		}
 		h := as[*fabric.Host](o)
+		if !s.Covers(fabric.HostID(h.Metadata.Name)) {
+			continue
+		}
 		if room := h.Spec.UnderlayMTU - fabric.Overhead(h.Spec.VTEP); s.Spec.MTU > room {
 			return fmt.Errorf("spec.mtu: %d does not fit host %s, whose underlay of %d bytes has room for %d inside a tunnel: use at most that, or leave it out: %w",
 				s.Spec.MTU, h.Metadata.Name, h.Spec.UnderlayMTU, room, fabric.ErrInvalid)
