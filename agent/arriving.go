@@ -67,7 +67,7 @@ func (p *destinationPlane) visitor(move fabric.MoveID, vm string) *libvirt.Guest
 
 // plugArriving plugs a port in that libvirt brings here, closed until its guest speaks.
 func (p *destinationPlane) plugArriving(ctx context.Context, port fabric.PortID, device string, move fabric.MoveID) error {
-	want := attachment{Attachment: plan.Attachment{Device: device, Kind: datapath.Tap}}
+	want := attachment{Attachment: plan.Attachment{Device: device, Kind: datapath.Tap}, Adopted: true}
 	err := p.keeper.change(ctx, func(l *local) error {
 		if _, err := l.plug(port, want, p.keeper.present); err != nil {
 			return err

@@ -61,6 +61,9 @@ func (a *Agent) lookAtFacades(ctx context.Context) {
 	for sw, f := range have {
 		a.adopt(ctx, snap, sw, f)
 	}
+	for _, port := range a.keeper.orphans() {
+		a.trouble("give up port "+string(port), a.giveUp(ctx, port))
+	}
 }
 
 // setFacades makes what is missing, and lowers what somebody has raised: a raised bridge would forward past the core.
@@ -118,13 +121,40 @@ func (a *Agent) adopt(ctx context.Context, snap *fabric.Snapshot, sw fabric.Swit
 		if move := a.arriving(port); move != "" {
 			err = a.arrivals.plugArriving(ctx, port, device, move)
 		} else {
-			_, err = a.Attach(ctx, port, api.Attachment{Device: device, Kind: kind})
+			err = a.attachAdopted(ctx, port, api.Attachment{Device: device, Kind: kind})
 		}
 		a.trouble("adopt "+device, err)
 		if err == nil {
 			a.emit(a.event("port.adopted", "port/"+string(port), fmt.Sprintf("Port %s was plugged in on host %s as %s, found on bridge %s.", port, a.config.Host, device, f.Bridge)))
 		}
 	}
+}
+
+// attachAdopted plugs in a device that goes when its hypervisor takes it away.
+func (a *Agent) attachAdopted(ctx context.Context, port fabric.PortID, how api.Attachment) error {
+	if _, err := a.Attach(ctx, port, how); err != nil {
+		return err
+	}
+	return a.keeper.change(ctx, func(l *local) error {
+		if at, there := l.Attachments[port]; there && at.Device == how.Device {
+			at.Adopted = true
+			l.Attachments[port] = at
+		}
+		return nil
+	})
+}
+
+// orphans are the ports whose adopted devices are gone, and that no move needs here.
+func (k *keeper) orphans() (ports []fabric.PortID) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for port, at := range k.local.Attachments {
+		_, handed := k.local.Handoffs[port]
+		if at.Adopted && k.present[at.Device] == 0 && !handed && k.local.Staged[port] == "" {
+			ports = append(ports, port)
+		}
+	}
+	return ports
 }
 
 // portOf is the one port of the switch whose MAC ends as the device's.

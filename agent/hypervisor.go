@@ -123,17 +123,20 @@ func (a *Agent) plugIn(ctx context.Context, vm string, sw fabric.SwitchID, n api
 		}
 		return a.awaitCopy(ctx, move)
 	}
-	_, err := a.Attach(ctx, port, api.Attachment{Device: n.Device, Kind: api.Tap})
-	return err
+	return a.attachAdopted(ctx, port, api.Attachment{Device: n.Device, Kind: api.Tap})
 }
 
-// free lets other hosts hold the NIC's port. One that is moving is kept: late packets are sent on from here.
+// free lets other hosts hold the NIC's port.
 func (a *Agent) free(ctx context.Context, _ string, sw fabric.SwitchID, n api.GuestNIC) error {
 	port := portWith(a.Latest(), sw, n.MAC)
 	if port == nil {
 		return nil
 	}
-	name := fabric.PortID(port.Metadata.Name)
+	return a.giveUp(ctx, fabric.PortID(port.Metadata.Name))
+}
+
+// giveUp lets other hosts hold a port whose guest is gone from here, unless a move says where it is.
+func (a *Agent) giveUp(ctx context.Context, name fabric.PortID) error {
 	if loc := a.Latest().Locations[name]; loc.Host != a.config.Host || loc.Grant != nil {
 		return nil
 	}

@@ -39,6 +39,8 @@ type attachment struct {
 	plan.Attachment
 	// QMP is the path of the guest's QMP socket, empty when it has none.
 	QMP string `json:"qmp,omitempty"`
+	// Adopted is true for a device that its hypervisor has put on a bridge: when it is gone, the port is given up.
+	Adopted bool `json:"adopted,omitempty"`
 }
 
 // clone copies, so that a change can be prepared without being seen.

@@ -2,7 +2,13 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -23,14 +29,19 @@ func TestLibvirtGuestsUseTheFabricAsTheyAre(t *testing.T) {
 	}
 	defer c.Close()
 	r.client = c
-	plug(t, l, GuestOptions{Name: "peer", Host: "h2"})
+	r.peer = plug(t, l, GuestOptions{Name: "peer", Host: "h2"}).NIC.Addresses[0].Addr()
 	for _, part := range []struct {
 		name string
 		run  func(*testing.T)
 	}{
 		{"the difference is shown before it is made", r.integrates},
+		{"a guest that asks for what the records do not give is not started", r.refuses},
 		{"a guest boots with its port in force", r.boots},
+		{"NICs come and go while it runs", r.hotplugs},
+		{"libvirtd ends and comes again", r.survives},
+		{"a migration fails, and the guest goes on", r.fails},
 		{"a guest is migrated by libvirt", r.migrates},
+		{"everything is taken away again", r.undoes},
 	} {
 		if !t.Run(part.name, part.run) {
 			return // each part goes on with what the one before it has made
@@ -43,7 +54,8 @@ type libvirtRig struct {
 	lab    *Lab
 	client *client.Client
 	h1, h3 *daemon
-	vm1    netip.Addr
+	// vm1 is the address of the first guest, peer that of the lab's guest that it is pinged from.
+	vm1, peer netip.Addr
 }
 
 func (r *libvirtRig) integrates(t *testing.T) {
@@ -82,21 +94,176 @@ func (r *libvirtRig) boots(t *testing.T) {
 	run(t, r.lab, "peer", "ping", "-c", "3", "-i", "0.2", "-W", "5", r.vm1.String())
 }
 
+// refuses starts guests that the fabric does not let in, and wants libvirt to say why.
+func (r *libvirtRig) refuses(t *testing.T) {
+	taken := &fabric.Port{
+		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPort}, Metadata: fabric.Metadata{Name: "other"},
+		Spec: fabric.PortSpec{Switch: "blue", MAC: fabric.MAC{0x52, 0x54, 0, 5, 0, 9}},
+	}
+	if _, err := r.client.Apply(t.Context(), []fabric.Object{taken}, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ name, nic, want string }{
+		{"there is no such profile", onNetwork("52:54:00:05:00:08", "db"), "db"},
+		{"the MAC is another guest's", onNetwork("52:54:00:05:00:09", "web"), "belongs to other"},
+		{"a bridge is no way round", "<interface type='bridge'><mac address='52:54:00:05:00:09'/><source bridge='sw-blue'/></interface>", "belongs to other"},
+	} {
+		r.h1.virsh(t, "define", domain(t, "vm2", c.nic))
+		if _, err := r.h1.try(t, "start", "vm2"); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: the error is %v, want %q in it", c.name, err, c.want)
+		}
+		r.h1.virsh(t, "undefine", "vm2")
+	}
+}
+
+// hotplugs plugs a NIC in by the network's name and one by the bridge's, while the guest runs.
+func (r *libvirtRig) hotplugs(t *testing.T) {
+	byBridge := &fabric.Port{
+		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindPort}, Metadata: fabric.Metadata{Name: "by-bridge"},
+		Spec: fabric.PortSpec{VM: "vm1", Switch: "blue", MAC: fabric.MAC{0x52, 0x54, 0, 5, 0, 3}},
+	}
+	if _, err := r.client.Apply(t.Context(), []fabric.Object{byBridge}, false); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []struct {
+		port fabric.PortID
+		nic  string
+	}{
+		{"vm1-050002", onNetwork("52:54:00:05:00:02", "web")},
+		{"by-bridge", "<interface type='bridge'><mac address='52:54:00:05:00:03'/><source bridge='sw-blue'/><model type='virtio'/></interface>"},
+	} {
+		path := filepath.Join(t.TempDir(), "nic.xml")
+		if err := os.WriteFile(path, []byte(n.nic), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r.h1.virsh(t, "attach-device", "vm1", path, "--live")
+		eventually(t, "port "+string(n.port)+" is active", func() bool { return r.port(t, n.port).Status.State == fabric.PortActive })
+		address := r.port(t, n.port).Spec.Addresses[0].String()
+		r.h1.inside(t, "vm1", "until ip link set eth1 mtu 1450 up; do sleep 0.1; done; ip address replace "+address+"/24 dev eth1; ping -I eth1 -c 3 -W 5 "+r.peer.String())
+		r.h1.virsh(t, "detach-device", "vm1", path, "--live")
+		eventually(t, "eth1 is gone from the guest", func() bool { return strings.Count(r.h1.virsh(t, "domiflist", "vm1"), "52:54") == 1 })
+	}
+	eventually(t, "the ports of NICs that are gone are held by no host", func() bool {
+		return r.port(t, "vm1-050002").Status.Host == "" && r.port(t, "by-bridge").Status.Host == ""
+	})
+}
+
+// survives ends libvirtd, and starts it again, under a guest that is pinged.
+func (r *libvirtRig) survives(t *testing.T) {
+	before := r.port(t, "vm1").Status
+	done := make(chan struct{})
+	pings := r.ping(t, done)
+	r.h1.restart(t)
+	close(done)
+	sum := <-pings
+	if sum[1] != 0 {
+		t.Errorf("%d of %d pings were lost while libvirtd was started again", sum[1], sum[0])
+	}
+	after := r.port(t, "vm1").Status
+	if after.State != fabric.PortActive || after.Device != before.Device || after.Epoch != before.Epoch || after.RxPackets < before.RxPackets+uint64(sum[0]) {
+		t.Errorf("the port was %+v, and is %+v", before, after)
+	}
+	if state := strings.TrimSpace(r.h1.virsh(t, "domstate", "vm1")); state != "running" {
+		t.Errorf("vm1 is %s", state)
+	}
+}
+
+// fails ends the machine at the destination while the guest's memory is on its way.
+func (r *libvirtRig) fails(t *testing.T) {
+	r.h3.prepare(t, "vm1")
+	r.h1.virsh(t, "migrate-setspeed", "vm1", "2") // MiB/s: it would take a minute
+	failed := make(chan error, 1)
+	go func() {
+		_, err := r.h1.try(t, "migrate", "--live", "--p2p", "vm1", r.h3.uri(), "tcp://"+r.lab.VTEP("h3").String())
+		failed <- err
+	}()
+	eventually(t, "the memory is on its way", func() bool {
+		moves := r.moves(t)
+		return len(moves) == 1 && moves[0].Status.Phase == fabric.MoveCopying && strings.Contains(r.h1.virsh(t, "domjobinfo", "vm1"), "Data remaining")
+	})
+	pid, err := strconv.Atoi(strings.TrimSpace(read(t, r.h3.dir("run/qemu/vm1.pid"))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := processOf(pid).Kill(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-failed; err == nil {
+		t.Error("a migration whose destination has died succeeded")
+	}
+	eventually(t, "the move is given up", func() bool {
+		p := r.moves(t)[0].Status.Phase
+		return p == fabric.MoveAborted || p == fabric.MoveFailed
+	})
+	if p := r.port(t, "vm1"); p.Status.Host != "h1" || p.Status.State != fabric.PortActive {
+		t.Errorf("the port is %+v", p)
+	}
+	run(t, r.lab, "peer", "ping", "-c", "3", "-i", "0.2", "-W", "5", r.vm1.String())
+	r.h1.virsh(t, "migrate-setspeed", "vm1", "1000")
+}
+
+// ping pings the guest from the peer every 10 ms until done is closed, and once more; the channel gets how many were sent, and how
+// many were lost.
+func (r *libvirtRig) ping(t *testing.T, done <-chan struct{}) <-chan [2]int {
+	counted := make(chan [2]int, 1)
+	go func() {
+		var sum [2]int
+		for last := false; !last; {
+			select {
+			case <-done:
+				last = true
+			default:
+			}
+			said := run(t, r.lab, "peer", "ping", "-q", "-i", "0.01", "-c", "100", "-W", "5", r.vm1.String())
+			var sent, received int
+			if _, err := fmt.Sscanf(said[max(strings.Index(said, "statistics ---"), 0):], "statistics ---\n%d packets transmitted, %d received", &sent, &received); err != nil {
+				t.Errorf("ping said %q: %v", said, err)
+			}
+			t.Logf("%s", said[strings.LastIndex(strings.TrimSpace(said), "\n")+1:])
+			sum[0], sum[1] = sum[0]+sent, sum[1]+sent-received
+		}
+		counted <- sum
+	}()
+	return counted
+}
+
+// undoes stops the guest and takes the integration back.
+func (r *libvirtRig) undoes(t *testing.T) {
+	if out, err := exec.Command(r.lab.Binary, "--socket", r.lab.Socket("h3"), "integrate", "libvirt", "--undo", "--yes").CombinedOutput(); err == nil || !strings.Contains(string(out), "guests are plugged into it") {
+		t.Errorf("a network was taken from under a guest: %v\n%s", err, out)
+	}
+	r.h3.virsh(t, "destroy", "vm1")
+	eventually(t, "the port of a guest that was stopped is held by no host", func() bool { return r.port(t, "vm1").Status.Host == "" })
+	for _, d := range []*daemon{r.h1, r.h3} {
+		d.weft(t, "integrate", "libvirt", "--undo", "--yes")
+		if left := strings.TrimSpace(d.virsh(t, "net-list", "--all", "--name")); left != "" {
+			t.Errorf("on %s the networks %s are left", d.host, left)
+		}
+		if left, _ := filepath.Glob(d.dir("etc/hooks/*.d/*")); len(left) > 0 {
+			t.Errorf("on %s %v are left", d.host, left)
+		}
+	}
+}
+
 // migrates has libvirt move the guest while the peer pings it.
 func (r *libvirtRig) migrates(t *testing.T) {
-	r.h3.prepare(t, "vm1")
-	pings := make(chan string, 1)
-	go func() {
-		pings <- run(t, r.lab, "peer", "ping", "-q", "-i", "0.01", "-c", "500", "-W", "5", r.vm1.String())
-	}()
+	done := make(chan struct{})
+	pings := r.ping(t, done)
 	r.h1.virsh(t, "migrate", "--live", "--p2p", "vm1", r.h3.uri(), "tcp://"+r.lab.VTEP("h3").String())
-	moves := r.moves(t)
-	said := <-pings
-	t.Logf("%s", said)
+	moves := slices.DeleteFunc(r.moves(t), func(m *fabric.Move) bool {
+		return m.Status.Phase == fabric.MoveAborted || m.Status.Phase == fabric.MoveFailed
+	})
+	close(done)
+	sum := <-pings
 	if len(moves) != 1 || moves[0].Status.Phase != fabric.MoveActive && moves[0].Status.Phase != fabric.MoveSettled {
 		t.Fatalf("the moves are %+v", moves)
 	}
-	t.Logf("%+v", *moves[0])
+	result := moves[0].Status.Result
+	t.Logf("%d of %d pings were lost; the guest stood still for %.0f ms; the network added %.3f ms", sum[1], sum[0], result.GuestPauseMs, result.FabricGapMs)
+	// What QEMU has read from the tap and not yet given to its guest when that stops is lost with it.
+	if sum[1] > 2 || result.GuestPauseMs <= 0 {
+		t.Errorf("%d of %d pings were lost, and the guest stood still for %g ms; want at most two, and a pause", sum[1], sum[0], result.GuestPauseMs)
+	}
 	if p := r.port(t, "vm1"); p.Status.State != fabric.PortActive || p.Status.Host != "h3" {
 		t.Errorf("the port is %+v", p)
 	}
