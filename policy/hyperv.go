@@ -37,7 +37,7 @@ type ExtendedACL struct {
 	// Stateful entries allow the answers too, until nothing has come for IdleSessionTimeout seconds; 0 is weft's own.
 	Stateful           bool
 	IdleSessionTimeout int
-	// IsolationID limits the entry to one virtual subnet; 0 is none.
+	// IsolationID limits the entry to one VLAN (below 4096) or virtual subnet; 0 is none.
 	IsolationID int
 }
 
@@ -169,7 +169,7 @@ func aclWeights(acls []ExtendedACL) map[int]uint16 {
 }
 
 func (a ExtendedACL) rule() (fabric.Rule, error) {
-	r := fabric.Rule{VNI: fabric.VNI(max(a.IsolationID, 0)), Stateful: a.Stateful, Idle: fabric.Duration(time.Duration(a.IdleSessionTimeout) * time.Second)}
+	r := fabric.Rule{Stateful: a.Stateful, Idle: fabric.Duration(time.Duration(a.IdleSessionTimeout) * time.Second)}
 	directions, err := aclDirections(a.Direction, false)
 	if err != nil {
 		return r, err
@@ -190,7 +190,12 @@ func (a ExtendedACL) rule() (fabric.Rule, error) {
 		return r, aclError("an idle time of %d s is not 0 to 65535", a.IdleSessionTimeout)
 	case a.IsolationID < 0:
 		return r, aclError("isolation ID %d is negative", a.IsolationID)
-	case !a.Stateful:
+	case a.IsolationID >= int(fabric.MinIsolation):
+		r.VNI = fabric.VNI(a.IsolationID)
+	default:
+		r.VLAN = fabric.VLANID(a.IsolationID)
+	}
+	if !a.Stateful {
 		r.Idle = 0 // Hyper-V takes it and does nothing with it
 	}
 	if !aclAny(a.Protocol) {

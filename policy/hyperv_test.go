@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -133,8 +134,9 @@ func length(a BasicACL) int {
 	return p.Bits() + 128 - p.Addr().BitLen()
 }
 
-// extended evaluates extended ACLs by Hyper-V's own rule: the highest weight that matches; nothing matches: allow.
-func extended(acls []ExtendedACL, inbound bool, p Packet) (allow, stateful bool) {
+// extended evaluates extended ACLs by Hyper-V's own rule: the highest weight that matches; nothing matches: allow. isolation is what the
+// port's network is known by.
+func extended(acls []ExtendedACL, inbound bool, p Packet, isolation []int) (allow, stateful bool) {
 	best := -1
 	allow = true
 	in := func(word string, a netip.Addr) bool {
@@ -162,7 +164,7 @@ func extended(acls []ExtendedACL, inbound bool, p Packet) (allow, stateful bool)
 	for _, a := range acls {
 		protocol := map[string]int{"TCP": 6, "UDP": 17, "1": 1, "": int(p.Protocol), "ANY": int(p.Protocol)}[a.Protocol]
 		if (a.Direction == "Inbound") == inbound && a.Weight > best && protocol == int(p.Protocol) && in(a.LocalIPAddress, local.Source) && in(a.RemoteIPAddress, local.Destination) &&
-			port(a.LocalPort, local.SourcePort) && port(a.RemotePort, local.DestinationPort) && (a.IsolationID == 0 || a.IsolationID == 10001) {
+			port(a.LocalPort, local.SourcePort) && port(a.RemotePort, local.DestinationPort) && (a.IsolationID == 0 || slices.Contains(isolation, a.IsolationID)) {
 			best, allow, stateful = a.Weight, a.Action == "Allow", a.Stateful
 		}
 	}
@@ -176,7 +178,7 @@ func TestExtendedACLsDecideAsInHyperV(t *testing.T) {
 		for _, w := range rapid.SliceOfNDistinct(rapid.IntRange(0, 20), 0, 8, rapid.ID[int]).Draw(rt, "weights") {
 			a := ExtendedACL{Weight: w, Direction: rapid.SampledFrom([]string{"Inbound", "Outbound"}).Draw(rt, "direction"), Action: rapid.SampledFrom([]string{"Allow", "Deny"}).Draw(rt, "action"),
 				LocalIPAddress: rapid.SampledFrom(words).Draw(rt, "local"), RemoteIPAddress: rapid.SampledFrom(words).Draw(rt, "remote"),
-				Protocol: rapid.SampledFrom([]string{"", "ANY", "TCP", "UDP", "1"}).Draw(rt, "protocol"), IsolationID: rapid.SampledFrom([]int{0, 0, 10001, 5}).Draw(rt, "isolation"), IdleSessionTimeout: 30}
+				Protocol: rapid.SampledFrom([]string{"", "ANY", "TCP", "UDP", "1"}).Draw(rt, "protocol"), IsolationID: rapid.SampledFrom([]int{0, 0, 10001, 5, 10005}).Draw(rt, "isolation"), IdleSessionTimeout: 30}
 			if a.Protocol == "TCP" || a.Protocol == "UDP" {
 				a.LocalPort, a.RemotePort = rapid.SampledFrom([]string{"", "ANY", "80", "80-443"}).Draw(rt, "lport"), rapid.SampledFrom([]string{"", "53"}).Draw(rt, "rport")
 			}
@@ -189,6 +191,11 @@ func TestExtendedACLsDecideAsInHyperV(t *testing.T) {
 		}
 		s := world(t, "", "p")
 		s.Policies["p"] = p
+		isolation := []int{10001}
+		if rapid.Bool().Draw(rt, "VLAN") {
+			s.Switches["blue"].Spec.VLANs = []fabric.SwitchVLAN{{ID: 5, VNI: 10005}}
+			s.Ports["vm"].Spec.VLAN, isolation = &fabric.VLAN{Access: 5}, []int{5, 10005}
+		}
 		for range 10 {
 			k := drawPacket(rt)
 			k.Later, k.Fragment, k.TCPFlags = false, false, FlagSYN
@@ -196,7 +203,7 @@ func TestExtendedACLsDecideAsInHyperV(t *testing.T) {
 				continue
 			}
 			d := rapid.SampledFrom([]fabric.Direction{fabric.In, fabric.Out}).Draw(rt, "d")
-			allow, stateful := extended(acls, d == fabric.In, k)
+			allow, stateful := extended(acls, d == fabric.In, k, isolation)
 			m, now := NewModel(s), time.Unix(1000, 0)
 			if v := m.Judge("vm", d, k, now); v.Allowed() != allow {
 				rt.Fatalf("%+v %s: %s, Hyper-V: %v\n%+v", k, d, text(v), allow, acls)
