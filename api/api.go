@@ -34,18 +34,20 @@ type Resource struct {
 	Short []string
 	// Settable is true where users write objects of the kind, false where only hosts do.
 	Settable bool
+	// Deletable is true where users delete objects of the kind.
+	Deletable bool
 }
 
 // Resources lists every kind of this release, in the order in which references point: a later kind may name an earlier one.
 func Resources() []Resource {
 	return []Resource{
-		{Kind: fabric.KindHost, Singular: "host", Plural: "hosts", Short: []string{"h"}},
-		{Kind: fabric.KindGroup, Singular: "group", Plural: "groups", Settable: true},
-		{Kind: fabric.KindPolicy, Singular: "policy", Plural: "policies", Short: []string{"pol"}, Settable: true},
-		{Kind: fabric.KindProfile, Singular: "profile", Plural: "profiles", Settable: true},
-		{Kind: fabric.KindSwitch, Singular: "switch", Plural: "switches", Short: []string{"sw"}, Settable: true},
-		{Kind: fabric.KindPort, Singular: "port", Plural: "ports", Short: []string{"p"}, Settable: true},
-		{Kind: fabric.KindMirror, Singular: "mirror", Plural: "mirrors", Settable: true},
+		{Kind: fabric.KindHost, Singular: "host", Plural: "hosts", Short: []string{"h"}, Deletable: true},
+		{Kind: fabric.KindGroup, Singular: "group", Plural: "groups", Settable: true, Deletable: true},
+		{Kind: fabric.KindPolicy, Singular: "policy", Plural: "policies", Short: []string{"pol"}, Settable: true, Deletable: true},
+		{Kind: fabric.KindProfile, Singular: "profile", Plural: "profiles", Settable: true, Deletable: true},
+		{Kind: fabric.KindSwitch, Singular: "switch", Plural: "switches", Short: []string{"sw"}, Settable: true, Deletable: true},
+		{Kind: fabric.KindPort, Singular: "port", Plural: "ports", Short: []string{"p"}, Settable: true, Deletable: true},
+		{Kind: fabric.KindMirror, Singular: "mirror", Plural: "mirrors", Settable: true, Deletable: true},
 		{Kind: fabric.KindMove, Singular: "move", Plural: "moves", Short: []string{"migrations"}},
 	}
 }

@@ -94,6 +94,9 @@ func (s *Switch) checkVLANs(f *Findings) {
 		}
 		seen[v.ID], vnis[v.VNI] = true, v.ID
 		checkSubnets(f, path+".subnets", v.Subnets)
+		if s.Spec.Type == Internal && len(v.Subnets) > 0 {
+			f.add(path+".subnets", "the hosts are on an internal switch's untagged segment alone: nobody is the gateway of VLAN %d, or serves DHCP there; give these subnets to an internal switch of their own, or take them away", v.ID)
+		}
 	}
 }
 
@@ -185,13 +188,14 @@ func (s *Segments) AppendHeard(heard []VNI) []VNI {
 	return heard
 }
 
-// VLAN is the VLAN setting in force on a port: its own, else its profile's; nil for the untagged segment.
+// VLAN is the VLAN setting in force on a port: its own, else its profile's; nil for the untagged segment. The switch's profile speaks
+// for VMs' ports alone here: a host's own port stays where the gateway is, unless it is moved by name.
 func (s *Snapshot) VLAN(p *Port) *VLAN {
 	if p.Spec.VLAN != nil {
 		return p.Spec.VLAN
 	}
 	name := p.Spec.Profile
-	if sw := s.Switches[p.Spec.Switch]; name == "" && sw != nil {
+	if sw := s.Switches[p.Spec.Switch]; name == "" && sw != nil && !p.IsHost() {
 		name = sw.Spec.Profile
 	}
 	if profile := s.Profiles[name]; profile != nil {

@@ -88,7 +88,7 @@ func kind[T any, P interface {
 		}
 		return nil, missing(r, in.Name)
 	})
-	if !r.Settable {
+	if !r.Deletable {
 		return
 	}
 	register(s, api.DeleteOf(r), func(ctx context.Context, in *deletion) (*answer[api.ApplyResult], error) {
@@ -210,6 +210,11 @@ func (s *Server) delete(ctx context.Context, r api.Resource, in *deletion) (*ans
 			return nil, err
 		}
 	}
+	if r.Kind == fabric.KindHost {
+		if err := s.gone(ctx, fabric.HostID(in.Name)); err != nil {
+			return nil, err
+		}
+	}
 	rev, err := s.o.Objects.Delete(ctx, r.Kind, in.Name)
 	if errors.Is(err, fabric.ErrNotFound) {
 		return nil, missing(r, in.Name)
@@ -220,6 +225,30 @@ func (s *Server) delete(ctx context.Context, r api.Resource, in *deletion) (*ans
 	return &answer[api.ApplyResult]{api.ApplyResult{
 		Revision: rev, TraceID: traceID(ctx), Items: []api.Applied{{Kind: r.Kind, Name: in.Name, Outcome: api.Deleted}},
 	}}, nil
+}
+
+// gone refuses to delete a host whose agent lives, which would register it again, and one that keeps the records.
+func (s *Server) gone(ctx context.Context, id fabric.HostID) error {
+	v, err := s.view(ctx)
+	if err != nil {
+		return err
+	}
+	host := v.snap.Hosts[id]
+	_, reports := v.statuses[id]
+	e := &api.Error{Code: api.CodeConflict, Object: "host/" + string(id)}
+	switch {
+	case host == nil:
+		return nil // the store says so
+	case host.Spec.Server:
+		e.Message = fmt.Sprintf("delete host %s: it is a server host, whose etcd member keeps the records", id)
+		e.Next = "make another host a server in its place first, and take server: true out of this one's configuration"
+	case reports || v.alive[id]:
+		e.Message = fmt.Sprintf("delete host %s: its agent lives, and would register it again", id)
+		e.Next = fmt.Sprintf("move its guests away with: weft drain %s; then %s", id, onHost(id, "systemctl disable --now weft"))
+	default:
+		return nil
+	}
+	return e
 }
 
 // unplugged refuses to delete a port that a host holds: its guest would be cut off that moment.

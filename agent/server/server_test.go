@@ -351,3 +351,27 @@ func TestTheCommittedDocumentIsTheServedOne(t *testing.T) {
 		t.Error("docs/reference/openapi.json is not what the server serves; run: go generate ./agent/server")
 	}
 }
+
+func TestAHostThatLivesIsNotDeleted(t *testing.T) {
+	m := newMemory()
+	m.change(func(s *fabric.Snapshot) {
+		for _, id := range []fabric.HostID{"h1", "h2", "h3", "h4"} {
+			s.Hosts[id] = &fabric.Host{Metadata: fabric.Metadata{Name: string(id)}}
+		}
+		s.Hosts["h4"].Spec.Server = true
+		m.statuses["h3"] = fabric.HostStatus{}
+	})
+	c := dial(t, client.Options{Socket: serve(t, m, nil).Socket})
+	for id, want := range map[string]string{
+		"h2": "its agent lives", "h3": "its agent lives", "h4": "a server host",
+		"h5": "", // the store answers
+	} {
+		if _, err := c.Delete(t.Context(), fabric.KindHost, id); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", id, err, want)
+		}
+	}
+	m.change(func(s *fabric.Snapshot) { delete(m.statuses, "h3") })
+	if _, err := c.Delete(t.Context(), fabric.KindHost, "h3"); err == nil || !strings.Contains(err.Error(), "ports a, b are plugged in") {
+		t.Errorf("a silent host is for the store to judge: %v", err)
+	}
+}

@@ -129,6 +129,8 @@ func (a *app) createPort(dryRun *bool) *cobra.Command {
 	a.policyFlag(cmd, &o.Spec.Policies)
 	vlanFlag(cmd, &o.Spec.Settings)
 	limitFlags(cmd, &o.Spec.Settings)
+	settingFlags(cmd, &o.Spec.Settings)
+	allowedFlag(cmd, &o.Spec.Settings)
 	f.StringVar(&host, "on", "", "host where it is wanted first")
 	labelFlag(cmd, o.Meta())
 	needOne(cmd, "switch", "switch-label", "blue")
@@ -150,6 +152,7 @@ func (a *app) createProfile(dryRun *bool) *cobra.Command {
 	a.policyFlag(cmd, &o.Spec.Policies)
 	vlanFlag(cmd, &o.Spec.Settings)
 	limitFlags(cmd, &o.Spec.Settings)
+	settingFlags(cmd, &o.Spec.Settings)
 	defaultFlag(cmd, &o.Spec.DefaultAction)
 	labelFlag(cmd, o.Meta())
 	return cmd

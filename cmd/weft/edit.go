@@ -96,8 +96,8 @@ func (a *app) deleteCommand() *cobra.Command {
 			if err == nil && r.Kind == fabric.KindMove {
 				return a.traced(cmd, func(ctx context.Context) error { return a.abort(ctx, args[1:]) })
 			}
-			if err == nil {
-				r, err = a.settable(cmd, args[0])
+			if err == nil && !r.Deletable {
+				err = usage(cmd, "%s: %s are written by the hosts themselves", cmd.CommandPath(), r.Plural)
 			}
 			if err != nil {
 				return err

@@ -126,3 +126,26 @@ func TestWhatAHostsPortCannotBe(t *testing.T) {
 	// What a private switch's subnet overlaps is nobody's concern: no host is on it.
 	apply(t, s, newSwitch("apart", "192.168.7.0/24"))
 }
+
+func TestASwitchsProfileDoesNotMoveTheHosts(t *testing.T) {
+	t.Parallel()
+	s := storetest.Start(t).Open(t)
+	guests := &fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("guests")}
+	guests.Spec.VLAN = &fabric.VLAN{Access: 20}
+	blue := change(hosted("blue", "10.20.0.0/24"), func(s *fabric.SwitchSpec) { s.Profile = "guests" })
+	apply(t, s, newHost("h1", "192.0.2.1"), guests, blue, hostPort("h1", "blue"), newPort("a", "blue"))
+	snap, err := s.Snapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sw := snap.Switches["blue"]
+	if seg := snap.Segments(snap.Ports["host-h1-blue"]); seg.Sends != sw.Spec.VNI {
+		t.Errorf("the host sends on %d, its switch's segment is %d", seg.Sends, sw.Spec.VNI)
+	}
+	if seg := snap.Segments(snap.Ports["a"]); seg.Sends != sw.VNIOf(20) || sw.VNIOf(20) == 0 {
+		t.Errorf("the guest sends on %d, VLAN 20 is %d", seg.Sends, sw.VNIOf(20))
+	}
+	conflict(t, s, change(blue, func(s *fabric.SwitchSpec) {
+		s.VLANs = []fabric.SwitchVLAN{{ID: 20, Subnets: []netip.Prefix{netip.MustParsePrefix("10.21.0.0/24")}}}
+	}), "nobody is the gateway of VLAN 20")
+}

@@ -44,7 +44,10 @@ func sameVLAN(x, y fabric.SwitchVLAN) bool {
 
 // vlanOf is the VLAN setting of a port as the draft would leave it: its own, else its profile's.
 func (a *applying) vlanOf(p *fabric.Port, sw *fabric.Switch) (*fabric.VLAN, error) {
-	name := cmp.Or(p.Spec.Profile, sw.Spec.Profile)
+	name := p.Spec.Profile
+	if name == "" && !p.IsHost() { // as fabric.Snapshot.VLAN has it
+		name = sw.Spec.Profile
+	}
 	if p.Spec.VLAN != nil || name == "" {
 		return p.Spec.VLAN, nil
 	}

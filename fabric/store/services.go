@@ -87,6 +87,9 @@ func (a *applying) servers() error {
 				ports = append(ports, as[*fabric.Port](o))
 			}
 		}
+		if a.served.profiles || a.servesAnew() {
+			a.untouched(kindPrefix(fabric.KindPort)) // one that is written meanwhile would not have been looked at
+		}
 	}
 	for _, p := range ports {
 		if err := a.onlyServer(p); err != nil {
@@ -94,6 +97,11 @@ func (a *applying) servers() error {
 		}
 	}
 	return nil
+}
+
+// servesAnew reports whether a switch of the apply has a DHCP server of the hosts'.
+func (a *applying) servesAnew() bool {
+	return slices.ContainsFunc(a.served.switches, func(sw *fabric.Switch) bool { return sw.ServesDHCP() })
 }
 
 func (a *applying) onlyServer(p *fabric.Port) error {
@@ -109,6 +117,7 @@ func (a *applying) onlyServer(p *fabric.Port) error {
 	layers, whose := []fabric.Guards{p.Spec.Guards}, "its own guards"
 	if profile != "" {
 		if o, err := a.object(fabric.KindProfile, profile); err == nil && o != nil {
+			a.unchanged(key(fabric.KindProfile, profile)) // it must not turn the guard off meanwhile
 			layers = append(layers, as[*fabric.Profile](o).Spec.Guards)
 		}
 		if p.Spec.Guards.DHCPServer == nil {

@@ -1,8 +1,10 @@
 package store_test
 
 import (
+	"errors"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/weftnet/weft/fabric"
@@ -72,4 +74,44 @@ func TestAllocatedAddressesStayInTheRanges(t *testing.T) {
 		t.Errorf("one too many: %v", err)
 	}
 	apply(t, s, with(newPort("d", "blue"), func(p *fabric.PortSpec) { p.Addresses = []netip.Addr{netip.MustParseAddr("10.10.0.7")} }))
+}
+
+// TestTwoServersNeverMeetInARace writes a port whose guest may be a DHCP server while the switch gets the hosts' one, and while a profile
+// turns the guard off: of two applies that do not see one another, one must fail.
+func TestTwoServersNeverMeetInARace(t *testing.T) {
+	t.Parallel()
+	e := storetest.Start(t)
+	one, two := e.Open(t), e.Open(t)
+	off, on := false, true
+	served := func(dhcp *bool) *fabric.Switch {
+		return change(inner("blue", "10.10.0.0/24"), func(s *fabric.SwitchSpec) { s.Services.DHCP.Enabled = dhcp })
+	}
+	guarded := func(on *bool) *fabric.Profile {
+		return &fabric.Profile{TypeMeta: head(fabric.KindProfile), Metadata: meta("p"), Spec: fabric.ProfileSpec{Settings: fabric.Settings{Guards: fabric.Guards{DHCPServer: on}}}}
+	}
+	server := with(newPort("kea", "blue"), func(p *fabric.PortSpec) { p.Guards.DHCPServer = &off })
+	profiled := with(newPort("kea", "blue"), func(p *fabric.PortSpec) { p.Profile, p.VLAN = "p", &fabric.VLAN{Access: 10} })
+	for round := range 40 {
+		first, second, before := fabric.Object(server), fabric.Object(served(&on)), []fabric.Object{served(&off), guarded(&on)}
+		if round%2 == 1 {
+			first, second, before = profiled, guarded(&off), []fabric.Object{served(&on), guarded(&on)}
+		}
+		apply(t, one, before...)
+		errs := make([]error, 2)
+		var both sync.WaitGroup
+		both.Go(func() { _, errs[0] = one.Apply(t.Context(), []fabric.Object{first}, store.ApplyOptions{}) })
+		both.Go(func() { _, errs[1] = two.Apply(t.Context(), []fabric.Object{second}, store.ApplyOptions{}) })
+		both.Wait()
+		if (errs[0] == nil) == (errs[1] == nil) {
+			t.Fatalf("round %d: %v and %v, want exactly one refusal", round, errs[0], errs[1])
+		}
+		for _, err := range errs {
+			if err != nil && !errors.Is(err, fabric.ErrConflict) {
+				t.Fatal(err)
+			}
+		}
+		if errs[0] == nil {
+			remove(t, one, fabric.KindPort, "kea")
+		}
+	}
 }
