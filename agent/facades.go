@@ -39,6 +39,7 @@ func (a *Agent) keepFacades(ctx context.Context) error {
 	for ctx.Err() == nil {
 		change := a.news.wait()
 		a.lookAtFacades(ctx)
+		pause(ctx, watchGap)
 		select {
 		case <-ctx.Done():
 		case <-change:

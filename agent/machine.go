@@ -144,6 +144,10 @@ func (kernelDevices) MTU(device string) (int, error) {
 // Watch asks the kernel.
 func (kernelDevices) Watch(ctx context.Context) (<-chan struct{}, error) { return nic.Watch(ctx) }
 
+// watchGap is the least time between two looks at the devices: where many are plugged in each is news, and a list of all takes longer
+// the more there are.
+const watchGap = 20 * time.Millisecond
+
 // watchDevices looks at the devices as soon as one may have changed.
 func (a *Agent) watchDevices(ctx context.Context) error {
 	for ctx.Err() == nil {
@@ -152,6 +156,7 @@ func (a *Agent) watchDevices(ctx context.Context) error {
 		if err == nil {
 			for range hints {
 				a.keeper.devicesChanged(ctx)
+				pause(ctx, watchGap)
 			}
 		}
 		pause(ctx, retryEvery)

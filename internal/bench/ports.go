@@ -149,6 +149,10 @@ func (b *bed) crowded(ctx context.Context, n int) (figures []figure, err error) 
 		return nil, err
 	}
 	took := make([]float64, n)
+	before, err := processTime(b.lab.Agent("h1"))
+	if err != nil {
+		return nil, err
+	}
 	begun := time.Now()
 	g, attaching := errgroup.WithContext(ctx)
 	g.SetLimit(attachers)
@@ -164,11 +168,16 @@ func (b *bed) crowded(ctx context.Context, n int) (figures []figure, err error) 
 		return nil, fmt.Errorf("plug in %d ports: %w", n, err)
 	}
 	all := time.Since(begun).Seconds()
+	after, err := processTime(b.lab.Agent("h1"))
+	if err != nil {
+		return nil, err
+	}
 	busy, err := busyPart(ctx, b.lab.Agent("h1"))
 	name := thousands(n)
 	return []figure{
 		{Name: attachName, Text: name + " ports of one host plugged in through the API, 16 at a time, until all are in force", Unit: "s", Values: []float64{all}, Most: 20},
 		{Name: attachName + "-one", Text: "each of these", Unit: "ms", Values: took},
+		{Name: attachName + "-cpu", Text: "what the host's agent, with its etcd, computed for all of them", Unit: "s", Values: []float64{(after - before).Seconds()}},
 		{Name: attachName + "-idle", Text: "what the agent of a host with " + name + " ports computes while nothing happens, of one core", Unit: "%", Values: []float64{busy}},
 	}, err
 }
