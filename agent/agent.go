@@ -73,6 +73,8 @@ type Agent struct {
 	newest *fabric.Snapshot
 	// heard is when the store last showed that the host is up to date.
 	heard time.Time
+	// records are the files that copies of mirrors are written to, by the mirrors' names.
+	records map[string]*recorder
 	// troubles are what goes wrong beside the datapath, by subject.
 	troubles map[string]string
 	bequests *bequests
@@ -98,7 +100,7 @@ func Run(ctx context.Context, c Config) error {
 
 // open prepares everything, in the order in which it depends on one another. Neither etcd nor any other host is waited for.
 func open(ctx context.Context, c Config, openMachine func(context.Context, Config, *slog.Logger) (machine, error)) (a *Agent, err error) {
-	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, bequests: newBequests(), begun: time.Now()}
+	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, records: map[string]*recorder{}, bequests: newBequests(), begun: time.Now()}
 	a.notify = notifier{log: a.log}
 	defer func() {
 		if err != nil {
@@ -242,7 +244,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
-		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks, a.keepRecords,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

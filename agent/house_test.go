@@ -86,6 +86,10 @@ func (g *ground) Host(context.Context) (datapath.HostCounters, error) {
 	return datapath.HostCounters{}, nil
 }
 
+func (g *ground) Mirrors(context.Context) (map[fabric.VNI]datapath.MirrorCount, error) {
+	return nil, nil
+}
+
 func (g *ground) RuleHits(context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error) {
 	return nil, nil
 }

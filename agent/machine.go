@@ -35,6 +35,7 @@ type Plane interface {
 type Meter interface {
 	Counters(ctx context.Context) (map[fabric.PortID]datapath.Counters, error)
 	Host(ctx context.Context) (datapath.HostCounters, error)
+	Mirrors(ctx context.Context) (map[fabric.VNI]datapath.MirrorCount, error)
 	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
 	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
 	ExportFlows(ctx context.Context, port fabric.PortID, since datapath.Mark) ([]byte, datapath.Mark, error)

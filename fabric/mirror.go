@@ -116,6 +116,9 @@ type MirrorStatus struct {
 	Host   HostID `json:"host,omitempty"`
 	Device string `json:"device,omitempty"`
 	File   string `json:"file,omitempty"`
+	// FileBytes is the file's size; Full is true when it takes no more.
+	FileBytes uint64 `json:"fileBytes,omitempty"`
+	Full      bool   `json:"full,omitempty"`
 	// Ended is true when its time is over.
 	Ended bool `json:"ended,omitempty"`
 	// Seen are packets that the filter asks for, before sampling. Copied, Given and Lost are frames: those copied at ports, those that

@@ -64,7 +64,9 @@ func kind[T any, P interface {
 		if err != nil {
 			return nil, err
 		}
-		if in.Counters {
+		if k == fabric.KindMirror {
+			s.countMirrors(ctx, v)
+		} else if in.Counters {
 			s.count(ctx, v, "")
 		}
 		return &answer[api.List[T]]{api.List[T]{Items: list(v), Revision: v.snap.Revision, Stale: v.staleness()}}, nil
@@ -73,6 +75,9 @@ func kind[T any, P interface {
 		v, err := s.view(ctx)
 		if err != nil {
 			return nil, err
+		}
+		if k == fabric.KindMirror {
+			s.countMirrors(ctx, v)
 		}
 		if k == fabric.KindPort {
 			s.count(ctx, v, fabric.PortID(in.Name))

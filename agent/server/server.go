@@ -132,6 +132,7 @@ type Options struct {
 	Objects  Objects
 	Statuses Statuses
 	Plugs    Plugs
+	Mirrors  MirrorMeter
 	Fleet    Fleet
 	Moves    Moves
 	Prober   Prober

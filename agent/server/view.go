@@ -17,6 +17,8 @@ type view struct {
 	snap     *fabric.Snapshot
 	statuses map[fabric.HostID]fabric.HostStatus
 	alive    map[fabric.HostID]bool
+	// copied is what hosts have counted of mirrors, once they were asked.
+	copied []api.MirrorCount
 	// stale says why the view is this host's last knowledge and not etcd's; nil when it is etcd's.
 	stale error
 }

@@ -72,6 +72,8 @@ func (a *app) describe(ctx context.Context, r api.Resource, name string) error {
 		for _, p := range o.Status.Problems {
 			fmt.Fprintf(a.out, "%-12s %s\n", "Problem", p)
 		}
+	case *fabric.Mirror:
+		a.describeMirror(o)
 	case *fabric.Move:
 		a.describePhases(o)
 	}

@@ -185,3 +185,28 @@ func timeLeft(o *fabric.Mirror, now time.Time) string {
 	}
 	return fabric.Duration(max(0, o.Spec.Until.Sub(now)).Round(time.Second)).String()
 }
+
+// describeMirror says which ports are copied, where the copies are, and why there are none.
+func (a *app) describeMirror(o *fabric.Mirror) {
+	s := o.Status
+	var ports []string
+	for _, p := range s.Ports {
+		ports = append(ports, string(p))
+	}
+	fmt.Fprintf(a.out, "%-12s %s\n", "Copied ports", dash(strings.Join(ports, ",")))
+	switch {
+	case s.File != "":
+		full := ""
+		if s.Full {
+			full = ", full: nothing more is written"
+		}
+		fmt.Fprintf(a.out, "%-12s %s on host %s, %s%s\n", "File", s.File, s.Host, size(s.FileBytes), full)
+	case s.Device != "":
+		fmt.Fprintf(a.out, "%-12s %s on host %s: tcpdump -i %s\n", "Device", s.Device, s.Host, s.Device)
+	case s.Host != "":
+		fmt.Fprintf(a.out, "%-12s %s\n", "Sink's host", s.Host)
+	}
+	if s.Reason != "" {
+		fmt.Fprintf(a.out, "%-12s %s\n", "Reason", s.Reason)
+	}
+}
