@@ -100,8 +100,11 @@ func (a *Agent) suits(ctx context.Context, port *fabric.Port, vm string, n api.G
 		return fmt.Errorf("%s asks for profile %q, and its port %s has %q: name that as the portgroup or none, or change the port: weft set port %s --profile %s: %w",
 			vm, n.Profile, name, port.Spec.Profile, name, n.Profile, fabric.ErrConflict)
 	}
+	if a.arriving(name) != "" {
+		return nil
+	}
 	loc := a.holder(ctx, name)
-	if loc.Host == "" || loc.Host == a.config.Host || loc.Grant != nil && loc.Grant.To == a.config.Host {
+	if loc.Host == "" || loc.Host == a.config.Host {
 		return nil
 	}
 	return fmt.Errorf("host %s holds port %s of %s at epoch %d: migrate the guest, stop it there, or if that host is lost: weft port detach %s there: %w",

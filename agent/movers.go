@@ -11,6 +11,7 @@ import (
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/location"
 	"github.com/weftnet/weft/migration"
+	"github.com/weftnet/weft/migration/libvirt"
 	"github.com/weftnet/weft/migration/qmp"
 	"github.com/weftnet/weft/tracing"
 )
@@ -157,7 +158,7 @@ func (m *movers) run(ctx context.Context, role migration.Role, move *fabric.Move
 		return migration.RunDestination(ctx, o, m.arrivals)
 	}
 	if move.Spec.Driver == fabric.DriverLibvirt {
-		guest := m.libvirt.Watch(move.Spec.VM, false)
+		guest := leaving{m.libvirt.Watch(move.Spec.VM, false), m.process(move)}
 		defer guest.Close()
 		return migration.RunSource(ctx, o, guest, sourcePlane{m.Agent})
 	}
@@ -180,9 +181,30 @@ func (m *movers) monitor(move *fabric.Move) string {
 	return ""
 }
 
+// leaving is a guest that libvirt sends away, with the process that it runs in.
+type leaving struct {
+	*libvirt.Guest
+	process int
+}
+
+// Process is the machine's process; 0 when it is not known.
+func (l leaving) Process() int { return l.process }
+
+// process finds the machine that the move's guest runs in, by a tap of its.
+func (m *movers) process(move *fabric.Move) int {
+	for _, port := range move.Spec.Ports {
+		if at, attached := m.keeper.attachment(port); attached {
+			if pid := migration.Holder(at.Device); pid != 0 {
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
 // refuse gives up a move of a guest that cannot be spoken to.
 func (m *movers) refuse(ctx context.Context, move *fabric.Move) (fabric.Phase, error) {
-	reason := fmt.Sprintf("host %s has no QMP socket of guest %s: attach its port with one", m.config.Host, move.Spec.VM)
+	reason := fmt.Sprintf("host %s has no QMP socket of guest %s: attach its port with one, or have its manager migrate it (libvirt: virsh migrate)", m.config.Host, move.Spec.VM)
 	status := fabric.MoveStatus{Phase: fabric.MoveAborted, Reason: reason, At: map[fabric.Phase]time.Time{fabric.MoveAborted: time.Now()}}
 	_, err := records{m.Agent}.Advance(ctx, fabric.MoveID(move.Metadata.Name), m.config.Host, status)
 	if errors.Is(err, fabric.ErrConflict) || errors.Is(err, fabric.ErrNotFound) {

@@ -73,6 +73,20 @@ func TestLeftoversOfATapAreSentOn(t *testing.T) {
 	}
 }
 
+func TestTheHolderOfATapIsFound(t *testing.T) {
+	tap, err := nic.OpenTap("weft-holder", nic.TapOptions{NoIPv6: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tap.Close()
+	if pid := Holder("weft-holder"); pid != os.Getpid() {
+		t.Errorf("the holder is %d, not %d", pid, os.Getpid())
+	}
+	if pid := Holder("weft-holde"); pid != 0 {
+		t.Errorf("a tap that is not there is held by %d", pid)
+	}
+}
+
 // unpack reads numbered frames out of their tunnel.
 func unpack(t *testing.T, listener *net.UDPConn, frames int) (received [][]byte, err error) {
 	buffer := make([]byte, 2048)

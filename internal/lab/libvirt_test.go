@@ -2,12 +2,12 @@ package lab
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -94,6 +94,9 @@ func (r *libvirtRig) boots(t *testing.T) {
 	run(t, r.lab, "peer", "ping", "-c", "3", "-i", "0.2", "-W", "5", r.vm1.String())
 }
 
+// onBridge is a NIC that names the switch's bridge.
+const onBridge = "<interface type='bridge'><mac address='52:54:00:05:00:03'/><source bridge='sw-blue'/><model type='virtio'/></interface>"
+
 // refuses starts guests that the fabric does not let in, and wants libvirt to say why.
 func (r *libvirtRig) refuses(t *testing.T) {
 	taken := &fabric.Port{
@@ -130,7 +133,7 @@ func (r *libvirtRig) hotplugs(t *testing.T) {
 		nic  string
 	}{
 		{"vm1-050002", onNetwork("52:54:00:05:00:02", "web")},
-		{"by-bridge", "<interface type='bridge'><mac address='52:54:00:05:00:03'/><source bridge='sw-blue'/><model type='virtio'/></interface>"},
+		{"by-bridge", onBridge},
 	} {
 		path := filepath.Join(t.TempDir(), "nic.xml")
 		if err := os.WriteFile(path, []byte(n.nic), 0o644); err != nil {
@@ -140,12 +143,13 @@ func (r *libvirtRig) hotplugs(t *testing.T) {
 		eventually(t, "port "+string(n.port)+" is active", func() bool { return r.port(t, n.port).Status.State == fabric.PortActive })
 		address := r.port(t, n.port).Spec.Addresses[0].String()
 		r.h1.inside(t, "vm1", "until ip link set eth1 mtu 1450 up; do sleep 0.1; done; ip address replace "+address+"/24 dev eth1; ping -I eth1 -c 3 -W 5 "+r.peer.String())
+		if n.port == "by-bridge" {
+			continue // it goes where the guest goes
+		}
 		r.h1.virsh(t, "detach-device", "vm1", path, "--live")
 		eventually(t, "eth1 is gone from the guest", func() bool { return strings.Count(r.h1.virsh(t, "domiflist", "vm1"), "52:54") == 1 })
 	}
-	eventually(t, "the ports of NICs that are gone are held by no host", func() bool {
-		return r.port(t, "vm1-050002").Status.Host == "" && r.port(t, "by-bridge").Status.Host == ""
-	})
+	eventually(t, "the port of a NIC that is gone is held by no host", func() bool { return r.port(t, "vm1-050002").Status.Host == "" })
 }
 
 // survives ends libvirtd, and starts it again, under a guest that is pinged.
@@ -168,38 +172,59 @@ func (r *libvirtRig) survives(t *testing.T) {
 	}
 }
 
-// fails ends the machine at the destination while the guest's memory is on its way.
+// fails ends migrations while the guest's memory is on its way: on a person's word, and by the death of the machine at the destination.
 func (r *libvirtRig) fails(t *testing.T) {
 	r.h3.prepare(t, "vm1")
 	r.h1.virsh(t, "migrate-setspeed", "vm1", "2") // MiB/s: it would take a minute
-	failed := make(chan error, 1)
-	go func() {
-		_, err := r.h1.try(t, "migrate", "--live", "--p2p", "vm1", r.h3.uri(), "tcp://"+r.lab.VTEP("h3").String())
-		failed <- err
-	}()
-	eventually(t, "the memory is on its way", func() bool {
-		moves := r.moves(t)
-		return len(moves) == 1 && moves[0].Status.Phase == fabric.MoveCopying && strings.Contains(r.h1.virsh(t, "domjobinfo", "vm1"), "Data remaining")
-	})
-	pid, err := strconv.Atoi(strings.TrimSpace(read(t, r.h3.dir("run/qemu/vm1.pid"))))
-	if err != nil {
-		t.Fatal(err)
+	for name, end := range map[string]func(*fabric.Move) error{
+		"aborted by a person": func(m *fabric.Move) error {
+			_, err := r.client.AbortMove(t.Context(), fabric.MoveID(m.Metadata.Name))
+			return err
+		},
+		"the destination dies": func(*fabric.Move) error {
+			pid, err := strconv.Atoi(strings.TrimSpace(read(t, r.h3.dir("run/qemu/vm1.pid"))))
+			return errors.Join(err, processOf(pid).Kill())
+		},
+	} {
+		failed := make(chan error, 1)
+		go func() {
+			_, err := r.h1.try(t, "migrate", "--live", "--p2p", "vm1", r.h3.uri(), "tcp://"+r.lab.VTEP("h3").String())
+			failed <- err
+		}()
+		var m *fabric.Move
+		eventually(t, "the memory is on its way", func() bool {
+			m = r.running(t)
+			return m != nil && m.Status.Phase == fabric.MoveCopying && strings.Contains(r.h1.virsh(t, "domjobinfo", "vm1"), "Data remaining")
+		})
+		if m == nil {
+			t.Fatal(name + ": no move was begun")
+		}
+		if err := end(m); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-failed; err == nil {
+			t.Error(name + ": the migration succeeded")
+		}
+		eventually(t, name+": the move is over", func() bool { return r.running(t) == nil })
+		for _, port := range []fabric.PortID{"vm1", "by-bridge"} {
+			if p := r.port(t, port); p.Status.Host != "h1" || p.Status.State != fabric.PortActive {
+				t.Errorf("%s: the port is %+v", name, p)
+			}
+		}
+		run(t, r.lab, "peer", "ping", "-c", "3", "-i", "0.2", "-W", "5", r.vm1.String())
 	}
-	if err := processOf(pid).Kill(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-failed; err == nil {
-		t.Error("a migration whose destination has died succeeded")
-	}
-	eventually(t, "the move is given up", func() bool {
-		p := r.moves(t)[0].Status.Phase
-		return p == fabric.MoveAborted || p == fabric.MoveFailed
-	})
-	if p := r.port(t, "vm1"); p.Status.Host != "h1" || p.Status.State != fabric.PortActive {
-		t.Errorf("the port is %+v", p)
-	}
-	run(t, r.lab, "peer", "ping", "-c", "3", "-i", "0.2", "-W", "5", r.vm1.String())
 	r.h1.virsh(t, "migrate-setspeed", "vm1", "1000")
+}
+
+// running is the move that is not over; nil when there is none.
+func (r *libvirtRig) running(t *testing.T) *fabric.Move {
+	t.Helper()
+	for _, m := range r.moves(t) {
+		if m.Status.Phase != fabric.MoveAborted && m.Status.Phase != fabric.MoveFailed && m.Status.Phase != fabric.MoveSettled {
+			return m
+		}
+	}
+	return nil
 }
 
 // ping pings the guest from the peer every 10 ms until done is closed, and once more; the channel gets how many were sent, and how
@@ -250,24 +275,31 @@ func (r *libvirtRig) migrates(t *testing.T) {
 	done := make(chan struct{})
 	pings := r.ping(t, done)
 	r.h1.virsh(t, "migrate", "--live", "--p2p", "vm1", r.h3.uri(), "tcp://"+r.lab.VTEP("h3").String())
-	moves := slices.DeleteFunc(r.moves(t), func(m *fabric.Move) bool {
-		return m.Status.Phase == fabric.MoveAborted || m.Status.Phase == fabric.MoveFailed
-	})
+	move := r.running(t)
 	close(done)
 	sum := <-pings
-	if len(moves) != 1 || moves[0].Status.Phase != fabric.MoveActive && moves[0].Status.Phase != fabric.MoveSettled {
-		t.Fatalf("the moves are %+v", moves)
+	if move == nil || move.Status.Phase != fabric.MoveActive || len(move.Spec.Ports) != 2 {
+		t.Fatalf("the move is %+v", move)
 	}
-	result := moves[0].Status.Result
+	result := move.Status.Result
 	t.Logf("%d of %d pings were lost; the guest stood still for %.0f ms; the network added %.3f ms", sum[1], sum[0], result.GuestPauseMs, result.FabricGapMs)
-	// What QEMU has read from the tap and not yet given to its guest when that stops is lost with it.
-	if sum[1] > 2 || result.GuestPauseMs <= 0 {
-		t.Errorf("%d of %d pings were lost, and the guest stood still for %g ms; want at most two, and a pause", sum[1], sum[0], result.GuestPauseMs)
+	// What QEMU has read from the tap and not yet given to its guest when that stops is lost with it, one or two; a busy machine may be
+	// late to drain the rest. Without redirecting, every ping of the pause is lost, one each 10 ms.
+	if most := max(2, int(result.GuestPauseMs/10/2)); sum[1] > most {
+		t.Errorf("%d of %d pings were lost, want at most %d", sum[1], sum[0], most)
 	}
-	if p := r.port(t, "vm1"); p.Status.State != fabric.PortActive || p.Status.Host != "h3" {
-		t.Errorf("the port is %+v", p)
+	for _, port := range []fabric.PortID{"vm1", "by-bridge"} {
+		if p := r.port(t, port); p.Status.State != fabric.PortActive || p.Status.Host != "h3" {
+			t.Errorf("the port is %+v", p)
+		}
 	}
-	r.h3.inside(t, "vm1", "true")
+	path := filepath.Join(t.TempDir(), "nic.xml")
+	if err := os.WriteFile(path, []byte(onBridge), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	r.h3.inside(t, "vm1", "ping -I eth1 -c 3 -W 5 "+r.peer.String())
+	r.h3.virsh(t, "detach-device", "vm1", path, "--live")
+	eventually(t, "the port of a NIC on a bridge that is gone is held by no host", func() bool { return r.port(t, "by-bridge").Status.Host == "" })
 }
 
 // moves are those of which there is a record.
