@@ -56,7 +56,7 @@ func (u *universe) ruleFor(t *talk) fabric.Rule {
 	r.Direction = pick(u, []fabric.Direction{fabric.In, fabric.Out})
 	r.Action = pick(u, []fabric.Action{fabric.Allow, fabric.Allow, fabric.Allow, fabric.Deny, fabric.Reject, fabric.Meter})
 	if r.Stateful = r.Action == fabric.Allow && u.IntN(4) > 0; r.Stateful {
-		r.Idle = pick(u, []fabric.Duration{0, 5e9, 40e9, 3600e9})
+		r.Idle = pick(u, []fabric.Duration{0, 5e9, 5e9, 40e9, 3600e9})
 	}
 	if (t.protocol == 1 || t.protocol == 58) && u.IntN(2) == 0 {
 		kind := pick(u, []uint8{requests[t.protocol/58], replies[t.protocol/58]})
@@ -73,6 +73,9 @@ func (u *universe) endFor(t *talk, e end) (asks fabric.End) {
 	if (t.protocol == 6 || t.protocol == 17 || t.protocol == 132) && u.IntN(2) == 0 {
 		first := e.port - pick(u, []uint16{0, 0, min(e.port, 1)})
 		asks.Ports = []fabric.PortRange{{First: first, Last: first + pick(u, []uint16{0, min(65535-first, 1)})}}
+	}
+	if u.IntN(5) == 0 {
+		asks.MACs = []fabric.MAC{pick(u, []fabric.MAC{e.mac, e.mac, mac(e.number)})}
 	}
 	return asks
 }

@@ -37,7 +37,7 @@ func (u *universe) talk(numbers [2]int) *talk {
 	for t.ends[1].address.Is4() != t.ends[0].address.Is4() {
 		t.ends[1].address = pick(u, u.addresses)
 	}
-	t.protocol = pick(u, []uint8{6, 6, 6, 6, 6, 6, 17, 17, 1, 58, 132, 132, 47, 59})
+	t.protocol = pick(u, []uint8{6, 6, 6, 6, 6, 6, 17, 17, 17, 1, 58, 132, 132, 47, 59})
 	if t.protocol == 1 && t.ends[0].address.Is6() || t.protocol == 58 && t.ends[0].address.Is4() {
 		if u.IntN(10) > 0 {
 			t.protocol = 59 - t.protocol

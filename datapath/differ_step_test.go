@@ -61,7 +61,13 @@ func (d *differ) step(t *talk) {
 	default:
 		d.judge(&w, &p)
 	}
+	if bad == nil && p.Quote != nil && d.packets-d.changed < soon {
+		d.compareFlows() // before the next packet of the flow that is quoted hides what this one has done to it
+	}
 }
+
+// soon is how many packets after a change of policy errors are likely to be the first ones about their flows.
+const soon = 1000
 
 // send runs the program that meets the frame first.
 func (d *differ) send(w *trip, frame []byte) {

@@ -96,8 +96,8 @@ func (d *differ) episode(r *rand.Rand, number uint64) {
 		for range size.amends {
 			s = d.u.amend(s, d.talks[:])
 			d.replace(s)
-			if d.u.IntN(3) == 0 { // flows that other rules have allowed are idle now, or would be under these
-				d.age(pick(d.u, ages))
+			if d.u.IntN(2) == 0 { // flows that other rules have allowed are idle now, or would be under these
+				d.age(pick(d.u, ages[:6]))
 			}
 			if d.play(size.packets / 2 / size.amends); d.tb.Failed() {
 				return

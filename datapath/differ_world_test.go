@@ -61,6 +61,7 @@ type differ struct {
 	ids      map[policy.RuleRef]policy.RuleID
 	story    story
 	packets  int
+	changed  int    // packets when the policies in force were put
 	compared int    // entries of flows
 	loose    uint64 // group frames that need not be copied
 	replaced int
@@ -189,6 +190,7 @@ func (d *differ) replace(s *fabric.Snapshot) {
 		d.age(31531 * time.Millisecond) // what is not judged is not remembered for later fragments either
 	}
 	d.model.Replace(s)
+	d.changed = d.packets
 	d.look()
 }
 
