@@ -213,11 +213,26 @@ func (d *Datapath) applyStations(c Change, failed *failures) {
 
 // applyWires puts the core on the uplinks, and gives the segments their ways to the wire when all else is in force.
 func (d *Datapath) applyWires(c Change, failed *failures) {
-	for device, u := range c.Put.Uplinks {
-		failed.add(d.putUplink(device, u))
+	if len(c.Put.Uplinks)+len(c.Put.Wires) == 0 {
+		return
 	}
+	for _, leads := range []bool{true, false} { // who is led names its leader
+		for device, u := range c.Put.Uplinks {
+			if leads == (u.Leader == "") {
+				failed.add(d.putUplink(device, u))
+			}
+		}
+	}
+	moved, err := d.putShares()
+	failed.add(err)
 	for vni, w := range c.Put.Wires {
 		failed.add(d.putWire(vni, w))
+	}
+	failed.add(errors.Join(d.listen(), d.dropShares()))
+	for vni, w := range d.wires {
+		if moved[w.Slot] {
+			d.announceAll(vni)
+		}
 	}
 }
 

@@ -88,6 +88,14 @@ type coreExactKey struct {
 	Value uint64
 }
 
+type coreExit struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Slot    uint32
+	Mac     [6]uint8
+	Zero    uint16
+}
+
 type coreFdb struct {
 	_     structs.HostLayout
 	Epoch uint64
@@ -516,6 +524,12 @@ type coreServiceKey struct {
 	Zero2 uint16
 }
 
+type coreShare struct {
+	_      structs.HostLayout
+	Leader uint32
+	Part   uint32
+}
+
 type coreSink struct {
 	_       structs.HostLayout
 	Vni     uint32
@@ -592,7 +606,8 @@ type coreUplink struct {
 	Ifindex uint32
 	Slot    uint32
 	Vni     uint32
-	Flags   uint32
+	Flags   uint16
+	Leader  uint16
 	Device  [16]uint8
 }
 
@@ -654,13 +669,14 @@ const (
 	coreMapScratch       = "scratch"
 	coreMapSegmentsV1    = "segments_v1"
 	coreMapServicesV1    = "services_v1"
+	coreMapSharesV1      = "shares_v1"
 	coreMapSinksV1       = "sinks_v1"
 	coreMapSlotsV1       = "slots_v1"
 	coreMapStatsV1       = "stats_v1"
 	coreMapTablesV2      = "tables_v2"
 	coreMapTagsV1        = "tags_v1"
 	coreMapTrunksV1      = "trunks_v1"
-	coreMapUplinksV1     = "uplinks_v1"
+	coreMapUplinksV2     = "uplinks_v2"
 	coreMapVectorsV1     = "vectors_v1"
 	coreMapVtepsV1       = "vteps_v1"
 	coreMapWiresV1       = "wires_v1"
@@ -764,13 +780,14 @@ type coreMapSpecs struct {
 	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
 	SegmentsV1    *ebpf.MapSpec `ebpf:"segments_v1"`
 	ServicesV1    *ebpf.MapSpec `ebpf:"services_v1"`
+	SharesV1      *ebpf.MapSpec `ebpf:"shares_v1"`
 	SinksV1       *ebpf.MapSpec `ebpf:"sinks_v1"`
 	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
 	TablesV2      *ebpf.MapSpec `ebpf:"tables_v2"`
 	TagsV1        *ebpf.MapSpec `ebpf:"tags_v1"`
 	TrunksV1      *ebpf.MapSpec `ebpf:"trunks_v1"`
-	UplinksV1     *ebpf.MapSpec `ebpf:"uplinks_v1"`
+	UplinksV2     *ebpf.MapSpec `ebpf:"uplinks_v2"`
 	VectorsV1     *ebpf.MapSpec `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.MapSpec `ebpf:"vteps_v1"`
 	WiresV1       *ebpf.MapSpec `ebpf:"wires_v1"`
@@ -830,13 +847,14 @@ type coreMaps struct {
 	Scratch       *ebpf.Map `ebpf:"scratch"`
 	SegmentsV1    *ebpf.Map `ebpf:"segments_v1"`
 	ServicesV1    *ebpf.Map `ebpf:"services_v1"`
+	SharesV1      *ebpf.Map `ebpf:"shares_v1"`
 	SinksV1       *ebpf.Map `ebpf:"sinks_v1"`
 	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
 	TablesV2      *ebpf.Map `ebpf:"tables_v2"`
 	TagsV1        *ebpf.Map `ebpf:"tags_v1"`
 	TrunksV1      *ebpf.Map `ebpf:"trunks_v1"`
-	UplinksV1     *ebpf.Map `ebpf:"uplinks_v1"`
+	UplinksV2     *ebpf.Map `ebpf:"uplinks_v2"`
 	VectorsV1     *ebpf.Map `ebpf:"vectors_v1"`
 	VtepsV1       *ebpf.Map `ebpf:"vteps_v1"`
 	WiresV1       *ebpf.Map `ebpf:"wires_v1"`
@@ -872,13 +890,14 @@ func (m *coreMaps) Close() error {
 		m.Scratch,
 		m.SegmentsV1,
 		m.ServicesV1,
+		m.SharesV1,
 		m.SinksV1,
 		m.SlotsV1,
 		m.StatsV1,
 		m.TablesV2,
 		m.TagsV1,
 		m.TrunksV1,
-		m.UplinksV1,
+		m.UplinksV2,
 		m.VectorsV1,
 		m.VtepsV1,
 		m.WiresV1,

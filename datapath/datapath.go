@@ -60,9 +60,12 @@ type Datapath struct {
 	peerIDs  slotAllocator
 	uplinks  map[string]*uplink // by device
 	wires    map[fabric.VNI]*coreWire
-	mirrors  map[fabric.VNI]*session
-	sinks    map[fabric.VNI]*coreSink
-	mirror   nic.Device
+	// tags are the VLANs at the uplinks, shares what several of them serve, as the core holds both.
+	tags    map[coreTag]uint32
+	shares  map[coreShare]coreExit
+	mirrors map[fabric.VNI]*session
+	sinks   map[fabric.VNI]*coreSink
+	mirror  nic.Device
 
 	mirrorIDs slotAllocator
 	retired   map[uint16]bool // numbers of former peers that something may still name

@@ -102,7 +102,7 @@ var versioned = regexp.MustCompile(`_v[0-9]+$`)
 
 // together are the maps that name each other's entries by number: slots and peers, and the tables of rules with their parts.
 var together = [][]string{
-	{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v2", "fdb_v1", "uplinks_v1", "wires_v1", "tags_v1", "trunks_v1", "segments_v1", "mirrored_v1", "mirrors_v1", "sinks_v1"},
+	{"ports_v1", "slots_v1", "peers_v1", "vteps_v1", "networks_v2", "fdb_v1", "uplinks_v2", "shares_v1", "wires_v1", "tags_v1", "trunks_v1", "segments_v1", "mirrored_v1", "mirrors_v1", "sinks_v1"},
 	{"tables_v2", "places_v1", "services_v1", "exacts_v1", "vectors_v1", "rules_v1"},
 }
 

@@ -148,7 +148,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"tables_v2": m.TablesV2, "places_v1": m.PlacesV1, "services_v1": m.ServicesV1, "exacts_v1": m.ExactsV1,
 		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v2": m.CombosV2, "hits_v1": m.HitsV1,
 		"flows_v2": m.FlowsV2, "fragments_v2": m.FragmentsV2,
-		"uplinks_v1": m.UplinksV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
+		"uplinks_v2": m.UplinksV2, "shares_v1": m.SharesV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
 		"trunks_v1": m.TrunksV1, "segments_v1": m.SegmentsV1,
 		"mirrored_v1": m.MirroredV1, "mirrors_v1": m.MirrorsV1, "sinks_v1": m.SinksV1, "mirror_stats_v1": m.MirrorStatsV1,
 	}

@@ -45,6 +45,12 @@ const (
 	uplinkHost       = 1
 	uplinkCarries    = 2
 	uplinkWasPromisc = 4
+	uplinkSpare      = 8
+	uplinkByPort     = 16
+	uplinkByFlow     = 32
+	uplinkDown       = 64
+	uplinkShared     = uplinkByPort | uplinkByFlow
+	maxShares        = 16
 )
 
 // shared is memory that the programs read while we write: single words, each changed with one store.

@@ -64,7 +64,26 @@ type Switch struct {
 type Uplink struct {
 	// HostAccess leaves the host's own stack on the NIC; without it, what it sends and receives there is dropped.
 	HostAccess bool
+	// Leader is the one of several NICs of a switch that takes the group frames for all of them, and has the segments' ways; empty: this
+	// one. Share is how guests' frames are shared among them, the same at each.
+	Leader string
+	Share  Share
+	// Down keeps guests' frames off a NIC that leads to nowhere.
+	Down bool
 }
+
+// Share is how several NICs of a switch serve its guests.
+type Share uint8
+
+// Ways to share (ADR 18).
+const (
+	// Standby leaves all to the leader.
+	Standby Share = iota
+	// ByPort gives each MAC one NIC, in both directions.
+	ByPort
+	// ByFlow gives each flow one NIC on its way out, and takes frames from all: they are one link aggregation.
+	ByFlow
+)
 
 // Wire is the way of a segment to the wire: a Device of this host, or a Carrier that has one.
 type Wire struct {

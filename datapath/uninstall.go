@@ -77,7 +77,7 @@ func (p pins) lowerPorts() error {
 
 // releaseUplinks ends promiscuous mode on the NICs that took it for a switch.
 func (p pins) releaseUplinks() error {
-	uplinks, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, "maps", "uplinks_v1"), nil)
+	uplinks, err := ebpf.LoadPinnedMap(filepath.Join(p.dir, "maps", "uplinks_v2"), nil)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -44,7 +44,7 @@ func (d *Datapath) putUplink(device string, u Uplink) error {
 			return fmt.Errorf("put uplink %s: %w", device, err)
 		}
 	}
-	if err := d.setHostAccess(now, u.HostAccess); err != nil {
+	if err := d.tune(now, u); err != nil {
 		return fmt.Errorf("put uplink %s: %w", device, err)
 	}
 	for _, a := range uplinkAttachments(device, found.Index) {
@@ -77,7 +77,7 @@ func (d *Datapath) newUplink(device nic.Device) (*uplink, error) {
 		d.slots.release(slot)
 		return nil, err
 	}
-	u := &uplink{coreUplink{Ifindex: uint32(device.Index), Slot: slot}}
+	u := &uplink{coreUplink{Ifindex: uint32(device.Index), Slot: slot, Leader: uint16(slot)}}
 	if device.Promiscuous {
 		u.value.Flags = uplinkWasPromisc
 	}
@@ -87,7 +87,7 @@ func (d *Datapath) newUplink(device nic.Device) (*uplink, error) {
 }
 
 func (d *Datapath) writeUplink(u *uplink) error {
-	return d.maps.UplinksV1.Put(u.value.Ifindex, &u.value)
+	return d.maps.UplinksV2.Put(u.value.Ifindex, &u.value)
 }
 
 // deleteUplink takes the core off a NIC, whose segments have lost their way to the wire before.
@@ -107,7 +107,7 @@ func (d *Datapath) deleteUplink(device string) error {
 	if found, err := nic.Find(device); err == nil && found.Index == int(u.value.Ifindex) && u.value.Flags&uplinkWasPromisc == 0 {
 		errs = append(errs, nic.SetPromiscuous(device, false))
 	}
-	if err := d.maps.UplinksV1.Delete(u.value.Ifindex); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+	if err := d.maps.UplinksV2.Delete(u.value.Ifindex); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -115,68 +115,16 @@ func (d *Datapath) deleteUplink(device string) error {
 	}
 	delete(d.uplinks, device)
 	d.slots.release(u.value.Slot)
-	return nil
-}
-
-// setHostAccess tells the NIC and the segments on it whether the host is on the switch.
-func (d *Datapath) setHostAccess(u *uplink, on bool) error {
-	host := uint32(0)
-	if on {
-		host = uplinkHost
-	}
-	for vni, w := range d.wires {
-		if w.Ifindex != u.value.Ifindex || w.Flags&uplinkHost == host {
-			continue
-		}
-		w.Flags = w.Flags&^uplinkHost | host
-		if err := d.maps.WiresV1.Put(uint32(vni), w); err != nil {
-			return err
-		}
-	}
-	u.value.Flags = u.value.Flags&^uplinkHost | host
-	return d.writeUplink(u)
-}
-
-// untagged tells the NIC which segment is on it without a tag, and whether this host carries for others there.
-func (d *Datapath) untagged(ifindex uint32) error {
-	for _, u := range d.uplinks {
-		if u.value.Ifindex != ifindex {
-			continue
-		}
-		next := u.value
-		next.Vni, next.Flags = 0, next.Flags&^uplinkCarries
-		for _, w := range d.wires {
-			if w.Ifindex != ifindex {
-				continue
-			}
-			next.Flags |= w.Flags & uplinkCarries
-			if w.Vid == 0 {
-				next.Vni = w.Vni
-			}
-		}
-		if next == u.value {
-			return nil
-		}
-		u.value = next
-		return d.writeUplink(u)
-	}
-	return nil
-}
-
-// Check refuses what the core cannot hold of an uplink on the device.
-func (u Uplink) Check(device string) error {
-	if device == "" || len(device) > nic.MaxName {
-		return fmt.Errorf("put uplink: %q is no device name", device)
-	}
-	return nil
+	return d.unlead(u.value.Slot)
 }
 
 // adoptUplinks learns which NICs a loader before has put the core on.
 func (d *Datapath) adoptUplinks() error {
 	d.uplinks, d.wires = map[string]*uplink{}, map[fabric.VNI]*coreWire{}
+	d.tags, d.shares = map[coreTag]uint32{}, map[coreShare]coreExit{}
 	var ifindex, vni uint32
 	var u coreUplink
-	entries := d.maps.UplinksV1.Iterate()
+	entries := d.maps.UplinksV2.Iterate()
 	for entries.Next(&ifindex, &u) {
 		d.uplinks[text(u.Device[:])] = &uplink{u}
 		d.slots.adopt(u.Slot)
@@ -191,7 +139,7 @@ func (d *Datapath) adoptUplinks() error {
 		mine := w
 		d.wires[fabric.VNI(vni)] = &mine
 	}
-	return entries.Err()
+	return errors.Join(entries.Err(), d.adoptTeams())
 }
 
 // verifyUplinks checks the programs of the uplinks, and that the kernel's NICs are still as the segments' ways say.

@@ -27,7 +27,7 @@ func (d *Datapath) putWire(vni fabric.VNI, w Wire) error {
 		return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
 	}
 	was := d.wires[vni]
-	if was != nil && was.Ifindex != 0 && (was.Ifindex != next.Ifindex || was.Vid != next.Vid) {
+	if was != nil && was.Ifindex != 0 && (was.Vid != next.Vid || was.Slot != next.Slot && d.leaderOf(was.Slot) != next.Slot) {
 		if err := d.deleteWire(vni); err != nil {
 			return err
 		}
@@ -36,7 +36,7 @@ func (d *Datapath) putWire(vni fabric.VNI, w Wire) error {
 		return fmt.Errorf("put the way of VNI %d to the wire: %w", vni, err)
 	}
 	d.wires[vni] = next
-	if err := errors.Join(d.markNetwork(vni, next.Ifindex != 0), d.listen(vni, next)); err != nil {
+	if err := d.markNetwork(vni, next.Ifindex != 0); err != nil {
 		return err
 	}
 	if was != nil && (was.Ifindex != next.Ifindex || was.Peer != next.Peer) {
@@ -55,24 +55,12 @@ func (d *Datapath) byUplink(next *coreWire, w Wire) error {
 	if err != nil {
 		return err
 	}
-	next.Ifindex, next.Slot, next.Flags, next.Vid = u.value.Ifindex, u.value.Slot, u.value.Flags&uplinkHost, w.VLAN
+	next.Ifindex, next.Slot, next.Flags, next.Vid = u.value.Ifindex, u.value.Slot, uint32(u.value.Flags&(uplinkHost|uplinkShared)), w.VLAN
 	next.Mac, next.Mtu = found.MAC, uint16(min(found.MTU, maxMTU))
 	if w.Carries {
 		next.Flags |= uplinkCarries
 	}
 	return nil
-}
-
-// listen lets frames of the segment in at its NIC, by the tag it has there.
-func (d *Datapath) listen(vni fabric.VNI, w *coreWire) error {
-	switch {
-	case w.Ifindex == 0:
-		return nil
-	case w.Vid != 0:
-		err := d.maps.TagsV1.Put(coreTag{Ifindex: w.Ifindex, Vid: uint32(w.Vid)}, uint32(vni))
-		return errors.Join(err, d.untagged(w.Ifindex))
-	}
-	return d.untagged(w.Ifindex)
 }
 
 // deleteWire takes a segment off the wire: nothing comes in first, and nothing leaves then.
@@ -81,16 +69,8 @@ func (d *Datapath) deleteWire(vni fabric.VNI) error {
 	if w == nil {
 		return nil
 	}
-	var errs []error
-	if w.Vid != 0 {
-		var held uint32
-		key := coreTag{Ifindex: w.Ifindex, Vid: uint32(w.Vid)}
-		if d.maps.TagsV1.Lookup(key, &held) == nil && held == uint32(vni) {
-			errs = append(errs, d.maps.TagsV1.Delete(key))
-		}
-	}
 	delete(d.wires, vni)
-	errs = append(errs, d.untagged(w.Ifindex), d.markNetwork(vni, false))
+	errs := []error{d.listen(), d.markNetwork(vni, false)}
 	if err := d.maps.WiresV1.Delete(uint32(vni)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)
 	}
@@ -126,16 +106,19 @@ func (w Wire) Check(vni fabric.VNI) error {
 
 // readUplinks reads the uplinks, and the ways of the segments to the wire.
 func (d *Datapath) readUplinks(s *State, vteps map[uint16]netip.Addr) error {
-	devices := map[uint32]string{}
+	devices, bySlot, all := map[uint32]string{}, map[uint32]string{}, map[string]coreUplink{}
 	var ifindex, vni uint32
 	var u coreUplink
-	entries := d.maps.UplinksV1.Iterate()
+	entries := d.maps.UplinksV2.Iterate()
 	for entries.Next(&ifindex, &u) {
 		devices[ifindex] = text(u.Device[:])
-		s.Uplinks[devices[ifindex]] = Uplink{HostAccess: u.Flags&uplinkHost != 0}
+		bySlot[u.Slot], all[devices[ifindex]] = devices[ifindex], u
 	}
 	if err := entries.Err(); err != nil {
 		return err
+	}
+	for device, u := range all {
+		s.Uplinks[device] = readUplink(u, bySlot)
 	}
 	var w coreWire
 	entries = d.maps.WiresV1.Iterate()

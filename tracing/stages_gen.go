@@ -3,7 +3,7 @@
 package tracing
 
 // StagesABI changes whenever a number or a dense index of this file changes its meaning; the C side has the same value.
-const StagesABI uint32 = 0x9f79de59
+const StagesABI uint32 = 0xfc4340db
 
 // The stages of a packet's way, in its order.
 const (
@@ -108,6 +108,8 @@ const (
 	ReasonRateLimited Reason = 121
 	// ReasonMACLimit: the guest uses more MACs than macs.limit lets it.
 	ReasonMACLimit Reason = 122
+	// ReasonUplinkSpare: from the wire, by one of several NICs of the switch, where another one serves the guest.
+	ReasonUplinkSpare Reason = 123
 	// ReasonPortDisabled: the port is closed on this host.
 	ReasonPortDisabled Reason = 201
 	// ReasonPortUnknown: no port is known for this device.
@@ -177,7 +179,7 @@ const (
 )
 
 // ReasonCount is one more than the largest dense index of a reason; index 0 is kept for numbers this release does not know.
-const ReasonCount = 49
+const ReasonCount = 50
 
 // stages describes every stage, in path order.
 var stages = []described[Stage]{
@@ -242,6 +244,7 @@ var reasons = []described[Reason]{
 	{id: ReasonPvlan, name: "pvlan", doc: "a private VLAN keeps the two ports apart: neither is promiscuous, and they share no community", fix: "nothing if it is meant; weft describe port NAME shows what it sends and receives on"},
 	{id: ReasonRateLimited, name: "rate_limited", doc: "more than the port's rate and burst let pass", fix: "nothing, if the limit is meant: TCP slows down, with ECN without loss; else raise rate.out or rate.in of the port or its profile"},
 	{id: ReasonMACLimit, name: "mac_limit", doc: "the guest uses more MACs than macs.limit lets it", fix: "raise macs.limit of the port or its profile, or list its MACs in macs.allowed"},
+	{id: ReasonUplinkSpare, name: "uplink_spare", doc: "from the wire, by one of several NICs of the switch, where another one serves the guest", fix: ""},
 	{id: ReasonPortDisabled, name: "port_disabled", doc: "the port is closed on this host", fix: "weft describe port NAME"},
 	{id: ReasonPortUnknown, name: "port_unknown", doc: "no port is known for this device", fix: "weft get ports; the device may be left over"},
 	{id: ReasonVLANNotAllowed, name: "vlan_not_allowed", doc: "a tag that the port does not carry, on the way in, or a tag as payload for a port without qinq", fix: "send untagged, or allow the VLAN on the port's trunk: weft describe port NAME"},

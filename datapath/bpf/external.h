@@ -12,13 +12,14 @@ enum {
 /* The uplink at a device, copied: its memory may be given to another while it is read (is_stale). */
 INLINE int uplink_at(__u32 ifindex, struct uplink *u)
 {
-	const volatile struct uplink *now = bpf_map_lookup_elem(&uplinks_v1, &ifindex);
+	const volatile struct uplink *now = bpf_map_lookup_elem(&uplinks_v2, &ifindex);
 
 	if (!now)
 		return -1;
 	u->slot = now->slot;
 	u->vni = now->vni;
 	u->flags = now->flags;
+	u->leader = now->leader;
 	barrier();
 	return now->ifindex == ifindex && u->slot < MAX_PORTS ? 0 : -1;
 }
@@ -134,7 +135,7 @@ INLINE int spread(struct __sk_buff *skb, struct way *w, const struct uplink *u, 
 		return pass_by(skb, u);
 	meet(skb, w, cfg, 0);
 	if (unlikely(is_own(from)))
-		return drop(skb, w, STAGE_WIRE_IN, DROP_OWN_MAC_ON_WIRE);
+		return drop(skb, w, STAGE_WIRE_IN, u->flags & UPLINK_BY_PORT ? DROP_UPLINK_SPARE : DROP_OWN_MAC_ON_WIRE);
 	if (tagged && bpf_skb_vlan_pop(skb))
 		return drop(skb, w, STAGE_WIRE_IN, DROP_PULL_FAILED);
 	w->qinq = skb->vlan_present;
@@ -152,6 +153,25 @@ INLINE int spread(struct __sk_buff *skb, struct way *w, const struct uplink *u, 
 	return u->flags & UPLINK_HOST ? NEXT : DROP;
 }
 
+/* Whether a guest's frames come in by this NIC of several: the wire floods what it has not learned, to all of them. */
+static __attribute__((noinline)) int is_taken(__u32 flags, __u32 leader, __u32 slot, const __u8 *mac)
+{
+	struct share key = {.leader = leader, .part = part_of(mac)};
+	const struct exit *by;
+
+	if (!(flags & UPLINK_BY_PORT))
+		return !(flags & UPLINK_SPARE);
+	by = bpf_map_lookup_elem(&shares_v1, &key);
+	return by ? by->slot == slot : !(flags & UPLINK_SPARE);
+}
+
+/* A frame for a guest at a NIC that does not serve it: the one that does gets it, too. */
+static __attribute__((noinline)) int leave_to_other(struct __sk_buff *skb, struct way *w, const struct config *cfg)
+{
+	meet(skb, w, cfg, 0);
+	return drop(skb, w, STAGE_WIRE_IN, DROP_UPLINK_SPARE);
+}
+
 /* What is neither the core's own nor for the host alone: for a guest, or passed by. */
 INLINE int at_wire(struct __sk_buff *skb, const struct uplink *u, int leaving)
 {
@@ -162,11 +182,13 @@ INLINE int at_wire(struct __sk_buff *skb, const struct uplink *u, int leaving)
 
 	if (!w.vni || !cfg || bpf_skb_load_bytes(skb, 0, &eth, ETH))
 		return pass_by(skb, u);
-	if (is_group(eth.dst))
+	if (is_group(eth.dst) && likely(!(u->flags & UPLINK_SPARE)))
 		return spread(skb, &w, u, cfg, &eth);
 	to = station(w.vni, eth.dst);
 	if (likely(!to || !is_served(to, u)))
 		return pass_by(skb, u);
+	if (unlikely(u->flags & (UPLINK_SPARE | UPLINK_BY_PORT)) && !leaving && !is_taken(u->flags, u->leader, u->slot, eth.dst))
+		return leave_to_other(skb, &w, cfg);
 	w.mtu = MAX_PACKET;
 	return enter(skb, &w, cfg, to, &eth);
 }

@@ -133,7 +133,17 @@ struct {
 	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct uplink);
-} uplinks_v1 SEC(".maps");
+} uplinks_v2 SEC(".maps");
+
+/* Key: leader and part. Value: the NIC that serves that part.
+ * Written by the loader. Read at NICs that share guests or flows, and for what leaves by them. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, MAX_UPLINKS * MAX_SHARES);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct share);
+	MAP_TYPE(value, struct exit);
+} shares_v1 SEC(".maps");
 
 /* Key: VNI of a segment that has a wire. Value: its way there.
  * Written by the loader. Read for group frames of that segment, and for those to stations that the fabric does not know. */

@@ -223,6 +223,12 @@ enum {
 	UPLINK_HOST = 1 << 0,		/* the host's own stack is on the switch */
 	UPLINK_CARRIES = 1 << 1,	/* this host carries for those without an uplink */
 	UPLINK_WAS_PROMISC = 1 << 2,	/* the NIC took every frame before it was an uplink: for the loader */
+	UPLINK_SPARE = 1 << 3,		/* another NIC takes the group frames that the wire has for guests */
+	UPLINK_BY_PORT = 1 << 4,	/* several NICs share the guests, by MAC */
+	UPLINK_BY_FLOW = 1 << 5,	/* several NICs share the flows: they are one link to the wire */
+	UPLINK_DOWN = 1 << 6,		/* no frame gets anywhere by it: for the loader */
+	UPLINK_SHARED = UPLINK_BY_PORT | UPLINK_BY_FLOW,
+	MAX_SHARES = 16,		/* parts that guests or flows are shared in */
 };
 
 /* A NIC of this host that a switch is on. */
@@ -230,8 +236,23 @@ struct uplink {
 	__u32 ifindex;		/* its key again, as in struct port */
 	__u32 slot;		/* that its frames are counted for */
 	__u32 vni;		/* of the untagged wire; 0: none of ours */
-	__u32 flags;		/* UPLINK_ */
+	__u16 flags;		/* UPLINK_ */
+	__u16 leader;		/* slot of the NIC that takes the group frames: its own, save for one of several */
 	__u8 device[16];
+};
+
+/* A part of the guests or flows that several NICs share. */
+struct share {
+	__u32 leader;		/* slot */
+	__u32 part;		/* below MAX_SHARES */
+};
+
+/* The NIC that serves it. */
+struct exit {
+	__u32 ifindex;
+	__u32 slot;
+	__u8 mac[6];
+	__u16 zero;
 };
 
 /* The way of a segment to the wire: a NIC here, or the host that carries. */

@@ -32,6 +32,32 @@ INLINE int has_uplink(__u32 vni)
 	return to && to->ifindex;
 }
 
+/* The part that a station's frames belong to, by its MAC: a MAC is then heard on one port of the physical switch alone. */
+INLINE __u32 part_of(const __u8 *mac)
+{
+	return (mac[3] + mac[4] + mac[5]) & (MAX_SHARES - 1);
+}
+
+/* The NIC of several that a frame leaves by. Where none is told, it is the one that leads. */
+static __attribute__((noinline)) int choose(struct __sk_buff *skb, struct wire *to)
+{
+	struct share key = {.leader = to->slot};
+	const struct exit *by;
+	__u8 mac[6];
+
+	if (to->flags & UPLINK_BY_FLOW)
+		key.part = bpf_get_hash_recalc(skb) & (MAX_SHARES - 1);
+	else if (!bpf_skb_load_bytes(skb, 6, mac, 6))
+		key.part = part_of(mac);
+	by = bpf_map_lookup_elem(&shares_v1, &key);
+	if (!by || by->slot >= MAX_PORTS)
+		return 0;
+	to->ifindex = by->ifindex;
+	to->slot = by->slot;
+	__builtin_memcpy(to->mac, by->mac, 6);
+	return 0;
+}
+
 /* Sends a frame to the wire by a NIC of this host, or to the host behind it; ext_out counts the one, ext_in lets both pass. The
  * caller has checked its length. */
 __attribute__((noinline)) int leave(struct __sk_buff *skb, struct way *w)
@@ -44,6 +70,8 @@ __attribute__((noinline)) int leave(struct __sk_buff *skb, struct way *w)
 		return DROP;
 	if (!cfg || wire_of(w->vni, &to) || !to.ifindex || bpf_skb_load_bytes(skb, 0, mac, 6))
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
+	if (unlikely(to.flags & UPLINK_SHARED) && !same_mac(mac, to.mac))
+		choose(skb, &to);
 	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid | (skb->priority & 7) << 13))
 		return drop(skb, w, STAGE_WIRE_OUT, DROP_PULL_FAILED);
 	skb->mark = cfg->mark | to.slot;
@@ -83,9 +111,14 @@ __attribute__((noinline)) int leave_guest(struct __sk_buff *skb, struct way *w, 
 static __attribute__((noinline)) int copy_to_wire(struct __sk_buff *skb, struct way *w, const struct config *cfg)
 {
 	struct wire to = {};
+	__u32 leader, slot;
 
 	if (wire_of(w->vni, &to) || !to.ifindex || to.slot == w->slot)
 		return 0;
+	leader = to.ifindex;
+	slot = to.slot;
+	if (unlikely(to.flags & UPLINK_SHARED))
+		choose(skb, &to);
 	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid))
 		return 0;
 	skb->mark = cfg->mark | to.slot;
@@ -97,8 +130,8 @@ static __attribute__((noinline)) int copy_to_wire(struct __sk_buff *skb, struct 
 	if (bpf_clone_redirect(skb, to.ifindex, 0) < 0 && stats && stats->tx_frames == before)
 		count_drop(to.slot, TO_GUEST, DROP_REDIRECT_FAILED);
 	if (to.flags & UPLINK_HOST) {
-		skb->mark = cfg->mark | to.slot;
-		bpf_clone_redirect(skb, to.ifindex, BPF_F_INGRESS);
+		skb->mark = cfg->mark | slot;
+		bpf_clone_redirect(skb, leader, BPF_F_INGRESS);
 	}
 	skb->mark = 0;
 	if (to.vid)

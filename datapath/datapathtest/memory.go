@@ -232,6 +232,12 @@ func (m *Memory) putWires(put datapath.State) error {
 			errs = append(errs, fmt.Errorf("put uplink %s: no such device", device))
 			continue
 		}
+		if _, there := put.Uplinks[u.Leader]; u.Leader != "" && !there {
+			if _, there = m.state.Uplinks[u.Leader]; !there {
+				errs = append(errs, fmt.Errorf("put uplink %s: %s is no uplink", device, u.Leader))
+				continue
+			}
+		}
 		m.state.Uplinks[device] = u
 	}
 	for vni, w := range put.Wires {
