@@ -316,7 +316,7 @@ func TestAMapThatLostItsNameIsNotUsedOn(t *testing.T) {
 			}
 			h.load()
 			h.sameProgramsEverywhere(t)
-			if links := pinned(t, h, "links"); len(links) != 3+2*4 {
+			if links := pinned(t, h, "links"); len(links) != 4+2*4 {
 				t.Fatalf("the core is off some devices: %v", links)
 			}
 			a.gate(datapath.Closed, 1)
