@@ -106,7 +106,7 @@ func (a *Agent) adopt(ctx context.Context, snap *fabric.Snapshot, sw fabric.Swit
 	for device, plugged := range f.Plugged {
 		port, found := portOf(snap, sw, plugged.MAC)
 		if !found {
-			a.trouble("adopt "+device, fmt.Errorf("the device %s on bridge %s belongs to no port of switch %s: create a port with the guest's MAC, or 'weft port attach'", device, f.Bridge, sw))
+			a.trouble("adopt "+device, fmt.Errorf("the device %s on bridge %s belongs to no port of switch %s: create a port with the guest's MAC, or let libvirt have it made: weft integrate libvirt", device, f.Bridge, sw))
 			continue
 		}
 		now, attached := a.keeper.attachment(port)

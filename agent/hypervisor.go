@@ -97,7 +97,7 @@ func (a *Agent) suits(ctx context.Context, port *fabric.Port, vm string, n api.G
 		return fmt.Errorf("port %s has the MAC %s and belongs to %s, not to %s: give the NIC another MAC, or delete the port: %w", name, n.MAC, owner, vm, fabric.ErrConflict)
 	}
 	if n.Profile != "" && n.Profile != port.Spec.Profile {
-		return fmt.Errorf("%s asks for profile %q, and its port %s has %q: name that as the portgroup or none, or change the port: weft set port %s --profile %s: %w",
+		return fmt.Errorf("%s asks for profile %q, and its port %s has %q: name that as the portgroup or none, or change the port: weft set port %s profile=%s: %w",
 			vm, n.Profile, name, port.Spec.Profile, name, n.Profile, fabric.ErrConflict)
 	}
 	if a.arriving(name) != "" {
@@ -107,7 +107,7 @@ func (a *Agent) suits(ctx context.Context, port *fabric.Port, vm string, n api.G
 	if loc.Host == "" || loc.Host == a.config.Host {
 		return nil
 	}
-	return fmt.Errorf("host %s holds port %s of %s at epoch %d: migrate the guest, stop it there, or if that host is lost: weft port detach %s there: %w",
+	return fmt.Errorf("host %s holds port %s of %s at epoch %d: migrate the guest or stop it there; if that host is lost, 'weft delete port %s', and it is made anew: %w",
 		loc.Host, name, vm, loc.Epoch, name, fabric.ErrConflict)
 }
 
