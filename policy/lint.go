@@ -21,10 +21,11 @@ const (
 // Finding is something in the fabric's policies that is allowed and probably not meant.
 type Finding struct {
 	// ID names the check: shadowed, contradicted, overruled, never-hit, empty-list, over-broad, empty-policy,
-	// empty-group, unused, unknown; vlan-missing, pvlan-contradiction, pvlan-listed, pvlan-unheard.
+	// empty-group, unused, unknown; vlan-missing, pvlan-contradiction, pvlan-listed, pvlan-unheard; mirror-sink,
+	// mirror-source, mirror-loop, mirror-twice, mirror-rate, mirror-crowd.
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`
-	// Object is the policy, group, switch or port, as "policy/web-in"; Rule a rule of a policy.
+	// Object is the policy, group, switch, port or mirror, as "policy/web-in"; Rule a rule of a policy.
 	Object string `json:"object"`
 	Rule   string `json:"rule,omitempty"`
 	// Message says what is so, Next what to do.
@@ -40,7 +41,7 @@ const coverBudget = 20000
 // coverRules bounds how many rules may cover one together.
 const coverRules = 500
 
-// Lint checks every policy and group of a snapshot, and the private VLANs of its switches. Groups are taken as they are now. Findings are in the order of objects and
+// Lint checks every policy and group of a snapshot, the private VLANs of its switches, and its mirrors. Groups are taken as they are now. Findings are in the order of objects and
 // rules. What it claims is exact; that several rules together cover one is not found where it would take too long.
 func Lint(s *fabric.Snapshot) []Finding {
 	l := &linter{snapshot: s}
@@ -50,6 +51,7 @@ func Lint(s *fabric.Snapshot) []Finding {
 	l.lists()
 	l.groups()
 	l.segments()
+	l.mirrors()
 	return l.findings
 }
 

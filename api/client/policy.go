@@ -10,13 +10,14 @@ import (
 	"github.com/weftnet/weft/policy"
 )
 
-// Judged reads everything that decides what becomes of packets: switches, ports, profiles, policies and groups.
+// Judged reads everything that decides what becomes of packets: switches, ports, profiles, policies, groups and mirrors, and the hosts.
 func (c *Client) Judged(ctx context.Context) (*fabric.Snapshot, error) {
 	s := &fabric.Snapshot{
 		Switches: map[fabric.SwitchID]*fabric.Switch{}, Ports: map[fabric.PortID]*fabric.Port{}, Profiles: map[string]*fabric.Profile{},
 		Policies: map[string]*fabric.Policy{}, Groups: map[string]*fabric.Group{},
+		Mirrors: map[string]*fabric.Mirror{}, Hosts: map[fabric.HostID]*fabric.Host{},
 	}
-	for _, kind := range []fabric.Kind{fabric.KindGroup, fabric.KindPolicy, fabric.KindProfile, fabric.KindSwitch, fabric.KindPort} {
+	for _, kind := range []fabric.Kind{fabric.KindGroup, fabric.KindPolicy, fabric.KindProfile, fabric.KindSwitch, fabric.KindPort, fabric.KindMirror, fabric.KindHost} {
 		list, err := c.List(ctx, kind)
 		if err != nil {
 			return nil, err
@@ -31,6 +32,10 @@ func (c *Client) Judged(ctx context.Context) (*fabric.Snapshot, error) {
 // judge puts an object into a snapshot.
 func judge(s *fabric.Snapshot, o fabric.Object) {
 	switch o := o.(type) {
+	case *fabric.Mirror:
+		s.Mirrors[o.Metadata.Name] = o
+	case *fabric.Host:
+		s.Hosts[fabric.HostID(o.Metadata.Name)] = o
 	case *fabric.Group:
 		s.Groups[o.Metadata.Name] = o
 	case *fabric.Policy:

@@ -19,7 +19,7 @@ func (a *app) lintCommand() *cobra.Command {
 	var fix bool
 	cmd := &cobra.Command{
 		Use: "lint [-f PATH]", Short: "Find rules that never decide, contradict one another, or let everybody in", Args: exactly(),
-		Long: "Check all policies and groups, and private VLANs, and with -f what documents would make of them. The exit status is 5 when there are\n" +
+		Long: "Check all policies and groups, private VLANs and mirrors, and with -f what documents would make of them. The exit status is 5 when there are\n" +
 			"warnings, 0 otherwise. With --fix, rules that are certain to decide nothing are taken out of the fabric's policies.",
 		Example: "  weft lint\n  weft lint -f web.yaml -o json\n  weft lint --fix",
 		RunE: func(cmd *cobra.Command, _ []string) error {
