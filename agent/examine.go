@@ -19,6 +19,8 @@ const (
 	// examineWithin is how long one probe of an examination may take to end: what is lost is waited for, and the whole answer is
 	// to come within 5 s.
 	examineWithin = 700 * time.Millisecond
+	// armWithin is how long a host may take to arm for one.
+	armWithin = time.Second
 	// volley is how many probes go each way to find partial loss: of one in a hundred lost, 99.3 % of all volleys lose at least
 	// one. A session keeps maxHops records, of which a probe makes up to eight on a host.
 	volley = 500
@@ -44,7 +46,6 @@ func (p *prober) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Exam
 		}
 		x.Flips = flips(snap, r, o.Frame)
 	}
-	o.Timeout = examineWithin
 	if x.Probe = p.examined(ctx, x, o); x.Probe == nil || x.Probe.Verdict != tracing.Delivered {
 		return x, nil
 	}
@@ -62,7 +63,6 @@ func (p *prober) further(ctx context.Context, x *tracing.Examination, r api.Trac
 		long := r
 		long.Size = snap.SwitchMTU(sw)
 		if o, err := p.plan(snap, long, packet.Probe{Nonce: packet.NewNonce()}); err == nil {
-			o.Timeout = examineWithin
 			x.Full = p.examined(ctx, x, o)
 		}
 	}
@@ -71,7 +71,6 @@ func (p *prober) further(ctx context.Context, x *tracing.Examination, r api.Trac
 		ways = append(ways, o)
 	}
 	if o, ok := p.reply(snap, r, nonce); ok {
-		o.Timeout = examineWithin
 		if x.Reply = p.examined(ctx, x, o); x.Reply != nil && x.Reply.Verdict == tracing.Delivered {
 			ways = append(ways, o)
 		}
@@ -80,7 +79,7 @@ func (p *prober) further(ctx context.Context, x *tracing.Examination, r api.Trac
 		if o.To == "" || o.To == o.From {
 			continue
 		}
-		o.Timeout = examineWithin
+		o.Timeout, o.ArmTimeout = examineWithin, armWithin
 		v, err := tracing.Fire(ctx, p.everywhere(), o, volley)
 		v.Way = []string{tracing.There, tracing.Back}[i]
 		if err == nil {
@@ -111,9 +110,14 @@ func (p *prober) reply(snap *fabric.Snapshot, r api.TraceRequest, nonce packet.N
 	return o, err == nil
 }
 
-// examined sends one probe; nil when it could not be sent, and the examination says why.
+// examined sends one probe, and again when it is lost: one in a hundred that is lost is the volley's to find. It is nil when it
+// could not be sent, and the examination says why.
 func (p *prober) examined(ctx context.Context, x *tracing.Examination, o tracing.ProbeOptions) *tracing.Path {
+	o.Timeout, o.ArmTimeout = examineWithin, armWithin
 	path, err := tracing.Probe(ctx, p.everywhere(), o)
+	if err == nil && path.Verdict == tracing.Unknown {
+		path, err = tracing.Probe(ctx, p.everywhere(), o)
+	}
 	if err == nil {
 		p.telemetry.Path(ctx, path)
 		return path

@@ -6,13 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 
 	"github.com/weftnet/weft/agent/plan"
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/migration"
 	"github.com/weftnet/weft/migration/libvirt"
@@ -384,10 +382,9 @@ func (a *Agent) counts(ctx context.Context, move *fabric.Move) (migration.Counts
 
 // queueDrops is how many packets a tap had no room for; 0 when it is gone.
 func queueDrops(device string) uint64 {
-	text, err := os.ReadFile("/sys/class/net/" + device + "/statistics/tx_dropped")
+	n, err := nic.Refused(device)
 	if err != nil {
 		return 0
 	}
-	n, _ := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 64) // the kernel prints a number
 	return n
 }

@@ -93,9 +93,9 @@ func (p *prober) Arm(ctx context.Context, s tracing.Session) error {
 	return nil
 }
 
-// Inject sends a frame into a port of this host, if a session that is armed here follows it: whoever may probe must not be
+// Inject sends a frame into a port of this host, times times, if a session that is armed here follows it: whoever may probe must not be
 // able to speak for a guest.
-func (p *prober) Inject(ctx context.Context, port fabric.PortID, frame []byte) error {
+func (p *prober) Inject(ctx context.Context, port fabric.PortID, frame []byte, times int) error {
 	vni, err := vniOf(p.latest(), port)
 	if err != nil {
 		return fmt.Errorf("inject a frame into port %s: %w", port, err)
@@ -111,7 +111,12 @@ func (p *prober) Inject(ctx context.Context, port fabric.PortID, frame []byte) e
 	if !there {
 		return fmt.Errorf("inject a frame into port %s: it is not attached on host %s: %w", port, p.host, fabric.ErrNotFound)
 	}
-	return p.probes.Inject(ctx, a.Device, frame)
+	for range min(times, api.MaxTimes) {
+		if err := p.probes.Inject(ctx, a.Device, frame); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Hops returns what was seen here of the session so far.
@@ -291,9 +296,9 @@ func (h hosts) Arm(ctx context.Context, host fabric.HostID, s tracing.Session) e
 }
 
 // Inject sends the frame into a port of the host.
-func (h hosts) Inject(ctx context.Context, host fabric.HostID, port fabric.PortID, frame []byte) error {
-	return h.on(host, func(p *prober) error { return p.Inject(ctx, port, frame) },
-		func(c *client.Client) error { return c.Inject(ctx, port, frame) })
+func (h hosts) Inject(ctx context.Context, host fabric.HostID, port fabric.PortID, frame []byte, times int) error {
+	return h.on(host, func(p *prober) error { return p.Inject(ctx, port, frame, times) },
+		func(c *client.Client) error { return c.Inject(ctx, port, frame, times) })
 }
 
 // Hops returns what the host has seen.

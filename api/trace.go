@@ -53,9 +53,14 @@ func (r TraceRequest) Address() (a netip.Addr, ok bool) {
 	return a, err == nil
 }
 
+// MaxTimes is how often one injection sends its frame at most.
+const MaxTimes = 100
+
 // Injection is a frame to send into a port as if its guest had sent it.
 type Injection struct {
 	Port fabric.PortID `json:"port"`
 	// Frame is the frame from its Ethernet header on, at most 64 KiB.
 	Frame []byte `json:"frame" maxLength:"87384"`
+	// Times is how often, at most MaxTimes; once when 0.
+	Times int `json:"times,omitempty" minimum:"0" maximum:"100"`
 }

@@ -101,6 +101,8 @@ func (d *diagnosis) dropped(h Hop, policy, rule string) Cause {
 	switch {
 	case policy != "":
 		c.Change = d.change("policy/" + policy)
+	case h.Reason == ReasonDstUnknown || h.Reason == ReasonPvlan:
+		c.Change = d.change("port/" + d.x.Destination) // the sender's own port is as it was
 	case c.Port != "":
 		c.Change = d.change("port/" + string(c.Port))
 	}

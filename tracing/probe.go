@@ -18,8 +18,8 @@ type Fabric interface {
 	// Arm makes the host record every stage of a frame with the session's label, and catch the frame before it reaches a
 	// guest, until the session is disarmed or its TTL is over, even if nobody is left to disarm it.
 	Arm(ctx context.Context, host fabric.HostID, s Session) error
-	// Inject sends a frame into the port's own ingress, as if its guest had sent it.
-	Inject(ctx context.Context, host fabric.HostID, port fabric.PortID, frame []byte) error
+	// Inject sends a frame into the port's own ingress, times times, as if its guest had sent it.
+	Inject(ctx context.Context, host fabric.HostID, port fabric.PortID, frame []byte, times int) error
 	// Hops returns all that the host has recorded for the session so far, with Hop.Host set. It does not wait.
 	Hops(ctx context.Context, host fabric.HostID, s Session) ([]Hop, error)
 	// Disarm ends the session on the host; to disarm what is not armed succeeds.
@@ -79,7 +79,7 @@ func Probe(ctx context.Context, f Fabric, o ProbeOptions) (*Path, error) {
 	if err := run.arm(ctx); err != nil {
 		return nil, err
 	}
-	if err := f.Inject(ctx, o.From, o.Port, o.Frame); err != nil {
+	if err := f.Inject(ctx, o.From, o.Port, o.Frame, 1); err != nil {
 		return nil, fmt.Errorf("inject the probe at port %s on %s: %w", o.Port, o.From, err)
 	}
 	return run.collect(ctx), nil

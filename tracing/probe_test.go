@@ -47,7 +47,7 @@ func (f *fleet) Arm(ctx context.Context, host fabric.HostID, _ Session) error {
 	return f.armed[host]
 }
 
-func (f *fleet) Inject(context.Context, fabric.HostID, fabric.PortID, []byte) error {
+func (f *fleet) Inject(context.Context, fabric.HostID, fabric.PortID, []byte, int) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.injected = time.Now()

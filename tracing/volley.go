@@ -26,7 +26,7 @@ type Volley struct {
 
 const (
 	// atOnce is how many probes are sent before the hosts are asked: less than what a ring of the kernel holds.
-	atOnce = 50
+	atOnce = 100
 	// quietFor is how long the records must stay as they are until the missing ones are held for lost.
 	quietFor = 60 * time.Millisecond
 )
@@ -40,20 +40,29 @@ func Fire(ctx context.Context, f Fabric, o ProbeOptions, n int) (v Volley, err e
 	}
 	o.Hosts = nil
 	o.fill()
-	run := probe{fabric: f, o: o, hops: map[fabric.HostID][]Hop{}, missing: map[fabric.HostID]Missing{}}
-	defer run.disarm(ctx)
-	if err := run.arm(ctx); err != nil {
+	for v.Sent < n {
+		// A session is armed anew for every round, so that a host tells of one round and not of all before.
+		run := probe{fabric: f, o: o, hops: map[fabric.HostID][]Hop{}, missing: map[fabric.HostID]Missing{}}
+		one, err := run.round(ctx, min(atOnce, n-v.Sent))
+		if err != nil {
+			return v, err
+		}
+		v.Sent, v.Arrived, v.Dropped, v.Lost, v.Unseen = v.Sent+one.Sent, v.Arrived+one.Arrived, v.Dropped+one.Dropped, v.Lost+one.Lost, v.Unseen+one.Unseen
+	}
+	return v, nil
+}
+
+// round sends some of a volley.
+func (p *probe) round(ctx context.Context, n int) (Volley, error) {
+	v := Volley{From: p.o.From, To: p.o.To, Sent: n}
+	defer p.disarm(ctx)
+	if err := p.arm(ctx); err != nil {
 		return v, err
 	}
-	for v.Sent < n {
-		for range min(atOnce, n-v.Sent) {
-			if err := f.Inject(ctx, o.From, o.Port, o.Frame); err != nil {
-				return v, fmt.Errorf("inject probe %d of %d at port %s on %s: %w", v.Sent+1, n, o.Port, o.From, err)
-			}
-			v.Sent++
-		}
-		run.settle(ctx, &v)
+	if err := p.fabric.Inject(ctx, p.o.From, p.o.Port, p.o.Frame, n); err != nil {
+		return v, fmt.Errorf("inject %d probes at port %s on %s: %w", n, p.o.Port, p.o.From, err)
 	}
+	p.settle(ctx, &v)
 	return v, nil
 }
 
@@ -71,7 +80,7 @@ func (p *probe) settle(ctx context.Context, v *Volley) {
 		if hops != seen {
 			seen, since = hops, time.Now()
 		}
-		if time.Since(since) > quietFor || !sleep(ctx, firstPause) {
+		if time.Since(since) > quietFor || !sleep(ctx, 5*firstPause) {
 			return
 		}
 	}

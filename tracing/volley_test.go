@@ -17,26 +17,37 @@ type lossy struct {
 	seen               map[fabric.HostID][]Hop
 }
 
-func (l *lossy) Inject(_ context.Context, host fabric.HostID, _ fabric.PortID, _ []byte) error {
+func (l *lossy) Arm(ctx context.Context, host fabric.HostID, s Session) error {
+	l.seen[host] = nil // a session that is armed again begins anew
+	return l.fleet.Arm(ctx, host, s)
+}
+
+func (l *lossy) Inject(_ context.Context, host fabric.HostID, _ fabric.PortID, _ []byte, times int) error {
+	for range times {
+		l.one(host)
+	}
+	return nil
+}
+
+func (l *lossy) one(host fabric.HostID) {
 	l.sent++
 	every := func(n int) bool { return n > 0 && l.sent%n == 0 }
 	add := func(host fabric.HostID, stage Stage, result Result, reason Reason) {
 		l.seen[host] = append(l.seen[host], Hop{Host: host, Stage: stage, Result: result, Reason: reason})
 	}
 	if every(l.forget) {
-		return nil
+		return
 	}
 	add(host, StageUnderlayOut, ResultPass, 0)
 	if every(l.lose) {
-		return nil
+		return
 	}
 	add("h2", StageUnderlayIn, ResultPass, 0)
 	if every(l.drop) {
 		add("h2", StagePolicyIn, ResultDrop, ReasonRateLimited)
-		return nil
+		return
 	}
 	add("h2", StagePortOut, ResultCaught, ReasonProbeCaught)
-	return nil
 }
 
 func (l *lossy) Hops(_ context.Context, host fabric.HostID, _ Session) ([]Hop, error) {

@@ -181,7 +181,7 @@ func (m *memory) Arm(_ context.Context, s tracing.Session) error {
 	}
 	return nil
 }
-func (m *memory) Inject(context.Context, fabric.PortID, []byte) error              { return nil }
+func (m *memory) Inject(context.Context, fabric.PortID, []byte, int) error         { return nil }
 func (m *memory) Hops(context.Context, tracing.Session) ([]tracing.Hop, error)     { return nil, nil }
 func (m *memory) Disarm(context.Context, tracing.Session) error                    { return nil }
 func (m *memory) ReportHost(context.Context, *fabric.Host) error                   { return nil }

@@ -71,7 +71,7 @@ type Prober interface {
 	// Arm, Inject, Hops and Disarm act on this host only; see tracing.Fabric. Inject refuses a frame that no armed session
 	// will catch, or a host's certificate would be a way to speak for any guest.
 	Arm(ctx context.Context, s tracing.Session) error
-	Inject(ctx context.Context, port fabric.PortID, frame []byte) error
+	Inject(ctx context.Context, port fabric.PortID, frame []byte, times int) error
 	Hops(ctx context.Context, s tracing.Session) ([]tracing.Hop, error)
 	Disarm(ctx context.Context, s tracing.Session) error
 }

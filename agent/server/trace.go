@@ -75,7 +75,7 @@ func (s *Server) inject(ctx context.Context, in *struct{ Body api.Injection }) (
 	if s.o.Prober == nil {
 		return nil, absent("trace packets")
 	}
-	return nil, s.o.Prober.Inject(ctx, in.Body.Port, in.Body.Frame)
+	return nil, s.o.Prober.Inject(ctx, in.Body.Port, in.Body.Frame, max(1, in.Body.Times))
 }
 
 func (s *Server) hops(ctx context.Context, in *struct{ Body tracing.Session }) (*answer[api.List[tracing.Hop]], error) {

@@ -60,6 +60,7 @@ func (v *view) ends(r api.TraceRequest) []fabric.PortID {
 type counts struct {
 	drops  []tracing.Drop
 	queues map[fabric.PortID]uint64
+	hosts  map[fabric.PortID]fabric.HostID
 }
 
 // dropsAt asks the hosts of the ends.
@@ -72,11 +73,11 @@ func (s *Server) dropsAt(ctx context.Context, v *view, ends []fabric.PortID) cou
 
 // queuesAt reads what was counted last.
 func (s *Server) queuesAt(v *view, ends []fabric.PortID) counts {
-	c := counts{queues: map[fabric.PortID]uint64{}}
+	c := counts{queues: map[fabric.PortID]uint64{}, hosts: map[fabric.PortID]fabric.HostID{}}
 	seen := v.seen()
 	for _, end := range ends {
 		st := v.portStatus(v.snap.Ports[end], seen)
-		c.queues[end] = st.QueueDrops
+		c.queues[end], c.hosts[end] = st.QueueDrops, st.Host
 		for _, name := range slices.Sorted(maps.Keys(st.Drops)) {
 			if reason, err := tracing.ParseReason(name); err == nil && st.Drops[name] > 0 {
 				c.drops = append(c.drops, tracing.Drop{Host: st.Host, Port: end, Reason: reason, Packets: st.Drops[name]})
@@ -114,7 +115,7 @@ func full(before, after counts) (out []tracing.Cause) {
 	for _, port := range slices.Sorted(maps.Keys(after.queues)) {
 		if n := after.queues[port]; n > before.queues[port] {
 			out = append(out, tracing.Cause{
-				Fault: tracing.FaultQueueFull, Port: port, Stage: tracing.StagePortOut,
+				Fault: tracing.FaultQueueFull, Host: after.hosts[port], Port: port, Stage: tracing.StagePortOut,
 				Message: fmt.Sprintf("The guest of port %s does not take its packets: its device had no room for %d while this was asked (%d in all).", port, n-before.queues[port], n),
 				Next:    "look at the guest: it hangs, or has too little CPU for its traffic",
 			})

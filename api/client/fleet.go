@@ -124,9 +124,9 @@ func (c *Client) Arm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/arm", s, nil)
 }
 
-// Inject sends a frame into a port of the host that is called.
-func (c *Client) Inject(ctx context.Context, port fabric.PortID, frame []byte) error {
-	return c.call(ctx, http.MethodPost, "/v1/probes/inject", api.Injection{Port: port, Frame: frame}, nil)
+// Inject sends a frame into a port of the host that is called, times times.
+func (c *Client) Inject(ctx context.Context, port fabric.PortID, frame []byte, times int) error {
+	return c.call(ctx, http.MethodPost, "/v1/probes/inject", api.Injection{Port: port, Frame: frame, Times: times}, nil)
 }
 
 // Hops returns what the host that is called has recorded for a session so far.

@@ -61,6 +61,19 @@ func describe(link netlink.Link) Device {
 	return d
 }
 
+// Refused is how many packets the device had no room for since it was made (tx_dropped): of a tap, those that its guest did not
+// take in time. It is asked of the kernel and not of sysfs, which shows the devices of the namespace it was mounted in.
+func Refused(device string) (uint64, error) {
+	link, err := find(device)
+	if err != nil {
+		return 0, err
+	}
+	if s := link.Attrs().Statistics; s != nil {
+		return s.TxDropped, nil
+	}
+	return 0, nil
+}
+
 // SetDownIfThere lowers the device; one that is not there is down already.
 func SetDownIfThere(device string) error {
 	err := SetDown(device)
