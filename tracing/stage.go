@@ -24,6 +24,8 @@ type described[T ~uint8 | ~uint16] struct {
 	name string
 	doc  string
 	fix  string
+	// hyperv is the number and the name of Hyper-V's reason; reasons alone have one.
+	hyperv string
 }
 
 // String is the name of stages.yaml, as in "port.in"; a number this release does not know is written "stage(77)".
@@ -55,6 +57,9 @@ func (r Reason) Doc() string { return find(reasons, r).doc }
 
 // Fix says what to do about it; empty where nothing needs doing or nothing is known to help.
 func (r Reason) Fix() string { return find(reasons, r).fix }
+
+// HyperV is the number and the name that Hyper-V gives to such a drop, as in "16 MacSpoofing"; empty where it has none.
+func (r Reason) HyperV() string { return find(reasons, r).hyperv }
 
 // Class is who should care.
 func (r Reason) Class() Class { return Class(r / 100 * 100) }

@@ -38,6 +38,12 @@ func render(text string, s *Spec) ([]byte, error) {
 		"cell":  func(text string) string { return strings.ReplaceAll(text, "|", `\|`) },
 		"last":  func(from int) int { return from + 99 },
 		"of":    s.of,
+		"hyperv": func(r Reason) string {
+			if r.HyperV == 0 {
+				return ""
+			}
+			return fmt.Sprintf("%d %s", r.HyperV, s.HyperV[r.HyperV])
+		},
 	}).Parse(text)
 	if err != nil {
 		return nil, err

@@ -17,6 +17,8 @@ type Spec struct {
 	Results []string `json:"results"`
 	Classes []Class  `json:"classes"`
 	Reasons []Reason `json:"reasons"`
+	// HyperV names Hyper-V's drop reasons by their number.
+	HyperV map[int]string `json:"hyperv"`
 }
 
 // Stage is one step of a packet's way; ID is 1 to 255.
@@ -39,6 +41,8 @@ type Reason struct {
 	Name string `json:"name"`
 	Doc  string `json:"doc"`
 	Fix  string `json:"fix"`
+	// HyperV is the number of Hyper-V's reason for such a drop; 0 where it has none.
+	HyperV int `json:"hyperv"`
 
 	Class Class `json:"-"`
 	Index int   `json:"-"`
@@ -169,6 +173,8 @@ func (s *Spec) checkReasons() error {
 			return fmt.Errorf("reason %s appears twice", r.Name)
 		case r.Doc == "":
 			return fmt.Errorf("reason %s: doc is missing", r.Name)
+		case r.HyperV != 0 && s.HyperV[r.HyperV] == "":
+			return fmt.Errorf("reason %s: hyperv %d has no name", r.Name, r.HyperV)
 		}
 		names[r.Name] = true
 		r.Class, r.Index = class, i+1
