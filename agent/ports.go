@@ -3,11 +3,13 @@ package agent
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
+	"github.com/weftnet/weft/tracing"
 )
 
 // Ports are the ports attached here, with their counters and those of their rules; see server.Plugs.
@@ -51,4 +53,31 @@ func named(hits map[policy.RuleID]datapath.Hits, names map[policy.RuleID]fabric.
 		return cmp.Or(cmp.Compare(a.Policy, b.Policy), cmp.Compare(a.Rule, b.Rule))
 	})
 	return all
+}
+
+// Drops are what this host has dropped, at its ports and at none; see server.Plugs. A probe's end is no drop of anybody's packet.
+func (a *Agent) Drops(ctx context.Context) ([]tracing.Drop, error) {
+	counters, err := a.machine.Counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	host, err := a.machine.Host(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := a.dropsOf("", hostDrops(host))
+	for _, port := range slices.Sorted(maps.Keys(counters)) {
+		out = append(out, a.dropsOf(port, byName(counters[port].DropsIn, counters[port].DropsOut))...)
+	}
+	return out, nil
+}
+
+// dropsOf lists drops in the order of their reasons' numbers.
+func (a *Agent) dropsOf(port fabric.PortID, drops map[string]uint64) (out []tracing.Drop) {
+	for _, r := range tracing.Reasons() {
+		if n := drops[r.String()]; n > 0 && r != tracing.ReasonProbeCaught {
+			out = append(out, tracing.Drop{Host: a.config.Host, Port: port, Reason: r, Packets: n})
+		}
+	}
+	return out
 }

@@ -97,6 +97,16 @@ func PortsHere() huma.Operation {
 	return operation("ports-here", http.MethodGet, "/v1/here/ports", "ports", Read, "The ports that are plugged in on this host, with their counters")
 }
 
+// DropsHere lists what the host that is asked has dropped.
+func DropsHere() huma.Operation {
+	return operation("drops-here", http.MethodGet, "/v1/here/drops", "tracing", Read, "What this host has dropped, at its ports and at none")
+}
+
+// ListDrops lists what all hosts have dropped.
+func ListDrops() huma.Operation {
+	return operation("list-drops", http.MethodGet, "/v1/drops", "tracing", Read, "What all hosts have dropped, by port and reason")
+}
+
 // LeftHere reads what a port that moves away takes along.
 func LeftHere() huma.Operation {
 	return operation("left-here", http.MethodPost, "/v1/here/left/{name}", "ports", Report, "What a port that moves away from this host takes along: what its rules have met, and its connections")

@@ -1,6 +1,9 @@
 package api
 
-import "github.com/weftnet/weft/fabric"
+import (
+	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
+)
 
 // Status is the whole fabric on one page, as the answering host sees it.
 type Status struct {
@@ -102,4 +105,18 @@ type HostReach struct {
 	// Alive is false for a host that reports nothing; it is not waited for.
 	Alive    bool     `json:"alive"`
 	Problems []string `json:"problems,omitempty"`
+}
+
+// Drops are what the hosts have dropped.
+type Drops struct {
+	// Items are in the order of hosts, ports and reasons.
+	Items []tracing.Drop `json:"items"`
+	// Silent are the hosts that did not answer: what they have dropped is missing.
+	Silent []SilentHost `json:"silent,omitempty"`
+}
+
+// SilentHost is a host that did not answer, and why.
+type SilentHost struct {
+	Host  fabric.HostID `json:"host"`
+	Error string        `json:"error"`
 }

@@ -175,6 +175,9 @@ func (m *memory) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Exam
 	p, err := m.Trace(ctx, r)
 	return &tracing.Examination{Source: r.Source, Destination: r.Destination, From: "h1", Probe: p}, err
 }
+func (m *memory) Drops(context.Context) ([]tracing.Drop, error) {
+	return []tracing.Drop{{Host: "h1", Port: "a", Reason: tracing.ReasonGuardSrcMAC, Packets: 3}}, nil
+}
 func (m *memory) Arm(_ context.Context, s tracing.Session) error {
 	if s.Label != 1<<63 {
 		return fmt.Errorf("label %d: %w", s.Label, fabric.ErrInvalid)

@@ -43,6 +43,8 @@ type Plugs interface {
 	Detach(ctx context.Context, port fabric.PortID) error
 	// Ports are the ports attached here, with their counters.
 	Ports(ctx context.Context) ([]fabric.PortStatus, error)
+	// Drops are those of this host, at its ports and at none, in the order of ports and reasons.
+	Drops(ctx context.Context) ([]tracing.Drop, error)
 	// Left is what a port that moves away takes along; fabric.ErrNotFound when it does not move.
 	Left(ctx context.Context, port fabric.PortID, since api.LeftSince) (api.Left, error)
 }

@@ -12,6 +12,8 @@ import (
 func (s *Server) traceOperations() {
 	register(s, api.TracePacket(), s.tracePacket)
 	register(s, api.WhyNot(), s.why)
+	register(s, api.ListDrops(), s.drops)
+	register(s, api.DropsHere(), s.dropsHere)
 	register(s, api.ArmProbe(), s.arm)
 	register(s, api.InjectProbe(), s.inject)
 	register(s, api.CollectProbe(), s.hops)

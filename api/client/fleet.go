@@ -119,6 +119,11 @@ func (c *Client) Why(ctx context.Context, r api.TraceRequest) (*tracing.Examinat
 	return &x, c.call(ctx, http.MethodPost, "/v1/why", r, &x)
 }
 
+// Drops are what all hosts have dropped since their ports were plugged in; hosts that do not answer are named.
+func (c *Client) Drops(ctx context.Context) (d api.Drops, err error) {
+	return d, c.call(ctx, http.MethodGet, "/v1/drops", nil, &d)
+}
+
 // Arm makes the host that is called record a session; see tracing.Fabric.
 func (c *Client) Arm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/arm", s, nil)

@@ -35,8 +35,13 @@ func (a *app) eventsCommand() *cobra.Command {
 	return cmd
 }
 
-// events prints the events of all hosts or of one. When the agent that is asked ends, another one goes on where it was.
+// events prints the events of all hosts or of one.
 func (a *app) events(ctx context.Context, follow bool) error {
+	return a.eachEvent(ctx, follow, a.event)
+}
+
+// eachEvent tells the events of all hosts or of one. When the agent that is asked ends, another one goes on where it was.
+func (a *app) eachEvent(ctx context.Context, follow bool, tell func(fabric.Event) error) error {
 	var hosts []fabric.HostID
 	if a.host != "" {
 		hosts = []fabric.HostID{fabric.HostID(a.host)}
@@ -53,7 +58,7 @@ func (a *app) events(ctx context.Context, follow bool) error {
 				return nil
 			}
 			told[e.Host] = e.Time
-			return a.event(e)
+			return tell(e)
 		})
 	}
 	if follow {
