@@ -18,11 +18,15 @@ type lossy struct {
 }
 
 func (l *lossy) Arm(ctx context.Context, host fabric.HostID, s Session) error {
+	l.mu.Lock()
 	l.seen[host] = nil // a session that is armed again begins anew
+	l.mu.Unlock()
 	return l.fleet.Arm(ctx, host, s)
 }
 
 func (l *lossy) Inject(_ context.Context, host fabric.HostID, _ fabric.PortID, _ []byte, times int) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for range times {
 		l.one(host)
 	}
@@ -51,6 +55,8 @@ func (l *lossy) one(host fabric.HostID) {
 }
 
 func (l *lossy) Hops(_ context.Context, host fabric.HostID, _ Session) ([]Hop, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	return l.seen[host], nil
 }
 
