@@ -111,7 +111,7 @@ func (h *heir) next(ctx context.Context) error {
 	if err := h.keeper.takeOver(ctx, h.port); err != nil {
 		return err
 	}
-	// From here on this host judges alone. What the source has judged since it packed the last part comes with its answer.
+	// From here on this host judges alone. What the source has met since it packed the last part comes with its answer.
 	left, err = h.source.Left(ctx, h.port, api.LeftSince{Mark: h.mark, Taken: true})
 	if err != nil {
 		return err

@@ -43,14 +43,6 @@ func (r records) Follow(ctx context.Context, id fabric.MoveID, fn func(*fabric.M
 
 // Advance reports how far this host's part is, and returns the record afterwards, also with an error where it can be read.
 func (r records) Advance(ctx context.Context, id fabric.MoveID, host fabric.HostID, status fabric.MoveStatus) (*fabric.Move, error) {
-	if status.Phase == fabric.MoveActive && host == r.config.Host {
-		// Once the source knows of it, it judges nothing for this host any more.
-		if snap := r.Latest(); snap != nil && snap.Moves[id] != nil {
-			if err := r.keeper.takeOver(ctx, snap.Moves[id].Spec.Ports...); err != nil {
-				return nil, err
-			}
-		}
-	}
 	move, err := r.reports.ReportMove(ctx, api.MoveReport{Host: host, Move: id, Status: status})
 	if err == nil || move != nil && move.Metadata.Name != "" {
 		return move, err

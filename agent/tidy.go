@@ -4,6 +4,7 @@ import (
 	"maps"
 
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/fabric/location"
 )
 
 // tidy forgets what the host knew and the records have settled since: handoffs and stagings of moves that are over, and
@@ -21,9 +22,13 @@ func (k *keeper) tidy() {
 			continue
 		}
 		delete(next.Staged, port)
-		delete(next.Expects, port)
 		if loc.Host != k.host {
 			delete(next.Attachments, port)
+		}
+	}
+	for port, id := range next.Expects {
+		if move := k.snap.Moves[id]; move == nil || location.Over(move.Status.Phase) {
+			delete(next.Expects, port)
 		}
 	}
 	for move := range next.Moves {

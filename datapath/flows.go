@@ -171,7 +171,7 @@ func (d *Datapath) judgeBy(now *port, t *table, p Port) error {
 		}
 	}
 	if now := d.shared.policyWord(slot); word&policyHandover != 0 && now != 0 {
-		d.shared.setPolicyWord(slot, now|policyHandover) // before anything is sent on that the other host takes for judged
+		d.shared.setPolicyWord(slot, now|policyHandover) // before anything is sent on
 	}
 	if gate != Staged { // which the guest's first frame opens anyway
 		d.closeFor(now, p)

@@ -162,8 +162,8 @@ type Port struct {
 	Policy policy.Digest
 	// Connections is how many flows its rules remember, a multiple of 1,024; 0 is 16,384.
 	Connections int
-	// Handover lets the host that the port leaves judge what it receives for the one that it comes to: while it is Relay, that is judged here
-	// before it is sent on; while it is Staged, what comes from its relay is taken as judged. It needs a Policy.
+	// Handover lets the host that the port leaves judge what it receives for the one that it comes to: while it is Relay, what is sent on
+	// says whether the rules here let it pass; while it is Staged or Open, what says so and comes from that host passes. It needs a Policy.
 	Handover bool
 	// Priority is what becomes of its packets' priority.
 	Priority Priority

@@ -101,13 +101,13 @@ func (w *wanted) gate(name fabric.PortID) (datapath.Gate, fabric.Epoch) {
 	return datapath.Closed, loc.Epoch
 }
 
-// handover reports whether the source of the port's move judges what it receives, here for the destination or there for this host.
+// handover reports whether the source of the port's move judges what is sent on to the destination, here or there.
 func (w *wanted) handover(name fabric.PortID, gate datapath.Gate) bool {
 	switch gate {
 	case datapath.Relay:
 		return w.local.Handoffs[name].Judges
-	case datapath.Staged:
-		return w.local.Expects[name] == w.local.Staged[name]
+	case datapath.Staged, datapath.Open:
+		return w.local.Expects[name] != ""
 	}
 	return false
 }

@@ -20,7 +20,8 @@ struct arrival {
 	struct ethernet inner;
 	__u32 vni;
 	__u32 size;		/* of what is taken off */
-	__u32 detour;		/* it comes from a relay, and is not sent on again */
+	__u16 detour;		/* it comes from a relay, and is not sent on again */
+	__u16 judged;		/* its sender says that it has been judged */
 };
 
 INLINE int is_peer(__u32 id, const struct address *vtep)
@@ -154,6 +155,7 @@ INLINE int outer4_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	    (ip->tos & 3) == ECN_CE)
 		return KERNEL;
 	a->from = address4(ip->src);
+	a->judged = ip->ttl > JUDGED_TTL / 2;
 	a->size = OVERHEAD4;
 	return payload_of((void *)(udp + 1), end, a);
 }
@@ -172,6 +174,7 @@ INLINE int outer6_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	    (bswap32(ip->first) >> 20 & 3) == ECN_CE)
 		return KERNEL;
 	__builtin_memcpy(&a->from, ip->src, 16);
+	a->judged = ip->hops > JUDGED_TTL / 2;
 	a->size = OVERHEAD6;
 	return payload_of((void *)(udp + 1), end, a);
 }
@@ -244,6 +247,7 @@ INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	if (bpf_skb_get_tunnel_key(skb, &key, sizeof(key), cfg->ipv6 ? BPF_F_TUNINFO_IPV6 : 0))
 		return DROP_VTEP_UNKNOWN;
 	a->vni = key.tunnel_id;
+	a->judged = key.tunnel_ttl > JUDGED_TTL / 2;
 	if (cfg->ipv6)
 		__builtin_memcpy(&a->from, key.remote_ipv6, 16);
 	else
@@ -268,8 +272,8 @@ INLINE int tunnel_of(struct __sk_buff *skb, const struct config *cfg, struct arr
 	return 0;
 }
 
-/* A frame out of a tunnel is for a guest that is plugged in here, and has not left. What the host sends on that a staged one leaves
- * was judged there, until this host knows the port's flows. */
+/* A frame out of a tunnel is for a guest that is plugged in here, and has not left. What the host sends on that it leaves has been
+ * judged if that host says so, until this one knows the port's flows. */
 INLINE int is_here(const struct fdb *to, struct way *w, const struct arrival *a)
 {
 	const struct slot *s;
@@ -281,7 +285,7 @@ INLINE int is_here(const struct fdb *to, struct way *w, const struct arrival *a)
 	if (likely(!s))
 		return 1;
 	gate = s->gate & GATE_MASK;
-	if (gate == GATE_STAGED && (s->policy & POLICY_HANDOVER) && is_peer(to->peer, &a->from))
+	if (a->judged && (s->policy & POLICY_HANDOVER) && is_peer(to->peer, &a->from))
 		w->met |= WAY_JUDGED;
 	return gate != GATE_RELAY;
 }
@@ -316,11 +320,9 @@ INLINE int relay(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 {
 	const struct peer *p = peer_of(to->peer);
 	__u32 port = to->slot;
-	int kept;
-
-	if (unlikely(is_judged_here(to)) && (kept = keep_back(skb, w, 0, port)) != LET_GO)
-		return kept;
-	if (!p || load_tunnel_key(skb, cfg, p, w->vni, 0, 0))
+	if (unlikely(is_judged_here(to)))
+		judge_before(skb, w, 0, port);
+	if (!p || load_tunnel_key(skb, cfg, p, w->vni, 0, w->met & WAY_JUDGED ? JUDGED_TTL : OUTER_TTL, 0))
 		return drop(skb, w, STAGE_RELAY, p ? DROP_REDIRECT_FAILED : DROP_UNDERLAY_DOWN);
 	trace_peer(w, &p->vtep);
 	TRACE(skb, w, STAGE_RELAY, RESULT_RELAY, 0);

@@ -82,28 +82,20 @@ __attribute__((noinline)) int turn_away(struct __sk_buff *skb, struct way *w, __
 	return reason == DROP_POLICY_REJECTED ? answer_rejected(skb, w, slot) : DROP;
 }
 
-enum { LET_GO = -1 };
-
-/* The rules of a port that has left for another host judge here what is sent on to it there. LET_GO, or what becomes of a frame
- * that they keep from its guest. */
-__attribute__((noinline)) int keep_back(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
+/* Notes of a frame for a port that has left for another host whether its rules let it pass. */
+__attribute__((noinline)) int judge_before(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot)
 {
-	int reason;
-
 	if (!w)
-		return DROP;
+		return 0;
 	describe_once(skb, w, f);
-	reason = judge(w, slot, 1);
-	w->rule = reason ? w->rule : 0;
-	if (likely(!reason))
-		return LET_GO;
-	COUNT(w->slot, local);
-	COUNT(slot, offered);
-	return turn_away(skb, w, slot, reason);
+	if (!judge(w, slot, 1))
+		w->met |= WAY_JUDGED;
+	w->rule = 0;
+	return 0;
 }
 
-/* Whether the station's port has left, and its new host takes this one's word for what its rules let pass: it does not know
- * the port's flows yet. */
+/* Whether the station's port has left, and this host says of what it sends on whether its rules let it pass: the new one does not
+ * know the port's flows yet. */
 INLINE int is_judged_here(const struct fdb *to)
 {
 	const struct slot *s;

@@ -9,6 +9,7 @@ enum {
 	OVERHEAD4 = 50,
 	OVERHEAD6 = 70,
 	OUTER_TTL = 64,
+	JUDGED_TTL = 255,	/* of what the host that a port leaves has judged for the one that it comes to: above 128 there, as in RFC 5082 */
 	SOURCE_PORT_MIN = 49152,
 	SOURCE_PORT_MAX = 65535,	/* as the kernel's device is told: it uses one less */
 	VXLAN_FLAG_VNI = 0x08,
@@ -51,9 +52,9 @@ INLINE struct vxlan vxlan_header(__u32 vni)
 	return (struct vxlan){.flags = bswap32(VXLAN_FLAG_VNI << 24), .vni = bswap32(vni << 8)};
 }
 
-INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, const struct peer *p, __u32 vni, __u32 tos, int fragment)
+INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, const struct peer *p, __u32 vni, __u32 tos, __u32 ttl, int fragment)
 {
-	struct bpf_tunnel_key key = {.tunnel_id = vni, .tunnel_tos = tos, .tunnel_ttl = OUTER_TTL};
+	struct bpf_tunnel_key key = {.tunnel_id = vni, .tunnel_tos = tos, .tunnel_ttl = ttl};
 	__u64 flags = BPF_F_ZERO_CSUM_TX;
 
 	skb->mark = 0; /* ours is for devices of ports, and stays on this host */
@@ -73,7 +74,7 @@ INLINE int load_tunnel_key(struct __sk_buff *skb, const struct config *cfg, cons
 /* Through the kernel's VXLAN device. */
 INLINE int to_tunnel(struct __sk_buff *skb, struct way *w, const struct config *cfg, const struct peer *p, int fragment)
 {
-	if (load_tunnel_key(skb, cfg, p, w->vni, w->tos, fragment))
+	if (load_tunnel_key(skb, cfg, p, w->vni, w->tos, w->met & WAY_JUDGED ? JUDGED_TTL : OUTER_TTL, fragment))
 		return drop(skb, w, STAGE_ENCAP, DROP_REDIRECT_FAILED);
 	TRACE(skb, w, STAGE_ENCAP, RESULT_PASS, 0);
 	TRACE(skb, w, STAGE_UNDERLAY_OUT, RESULT_PASS, 0);
@@ -186,7 +187,7 @@ __attribute__((noinline)) int to_peer(struct __sk_buff *skb, struct way *w, cons
 		return to_tunnel(skb, w, cfg, p, 1);
 	}
 	clamp_mss(skb, f, room);
-	if (!is_plain(skb, cfg, f) || !p->ifindex)
+	if (!is_plain(skb, cfg, f) || !p->ifindex || unlikely(w->met & WAY_JUDGED))
 		return to_tunnel(skb, w, cfg, p, 0);
 	int failed = cfg->ipv6 ? encap6(skb, w, cfg, p, f) : encap4(skb, w, cfg, p, f);
 
@@ -208,10 +209,8 @@ INLINE int to_remote(struct __sk_buff *skb, struct way *w, const struct frame *f
 /* The same, to a station that lives elsewhere, or has just left for there. */
 INLINE int send_after(struct __sk_buff *skb, struct way *w, struct frame *f, const struct fdb *to)
 {
-	int kept;
-
-	if (unlikely(is_judged_here(to)) && (kept = keep_back(skb, w, f, to->slot)) != LET_GO)
-		return kept;
+	if (unlikely(is_judged_here(to)))
+		judge_before(skb, w, f, to->slot);
 	return to_remote(skb, w, f, to->peer);
 }
 

@@ -95,7 +95,7 @@ static long copy_to_peer(__u32 i, struct copies *c)
 		return 0;
 	trace_peer(c->w, &p->vtep);
 	TRACE(c->skb, c->w, STAGE_UNDERLAY_OUT, RESULT_FLOOD, 0);
-	if (load_tunnel_key(c->skb, c->cfg, p, c->w->vni, c->w->tos, c->fragment) || bpf_clone_redirect(c->skb, c->cfg->tunnel, 0) < 0) {
+	if (load_tunnel_key(c->skb, c->cfg, p, c->w->vni, c->w->tos, OUTER_TTL, c->fragment) || bpf_clone_redirect(c->skb, c->cfg->tunnel, 0) < 0) {
 		COUNT(SLOT_TUNNEL, offered);
 		count_drop(SLOT_TUNNEL, TO_GUEST, DROP_REDIRECT_FAILED);
 	}

@@ -203,7 +203,7 @@ INLINE int send_copy(struct __sk_buff *skb, const struct config *cfg, const stru
 	if (!id)
 		return into_sink(skb, vni);
 	p = peer_of(id);
-	if (!p || load_tunnel_key(skb, cfg, p, vni, 0, 1)) {
+	if (!p || load_tunnel_key(skb, cfg, p, vni, 0, OUTER_TTL, 1)) {
 		COUNT_COPY(vni, lost);
 		return DROP;
 	}

@@ -139,7 +139,7 @@ INLINE int answer_peer(struct __sk_buff *skb, struct way *w, __u32 slot)
 
 	if (!cfg || bpf_skb_load_bytes(skb, 0, to, 6) || !(e = station(w->vni, to)) || !(p = peer_of(e->peer)))
 		return DROP;
-	if (load_tunnel_key(skb, cfg, p, e->flags & FDB_SOURCE ? sends_on(slot, w->vni) : w->vni, 0, 0))
+	if (load_tunnel_key(skb, cfg, p, e->flags & FDB_SOURCE ? sends_on(slot, w->vni) : w->vni, 0, OUTER_TTL, 0))
 		return DROP;
 	return bpf_redirect(cfg->tunnel, 0);
 }

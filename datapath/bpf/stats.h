@@ -8,7 +8,7 @@
 /* A frame under way, from the program that met it to its end. */
 enum {
 	WAY_LEAVING = 1 << 0,	/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
-	WAY_JUDGED = 1 << 1,	/* the rules about what its guest receives have judged it, on the host where the guest was before */
+	WAY_JUDGED = 1 << 1,	/* the rules about what its guest receives let it pass, on the host that the guest leaves */
 };
 
 struct way {

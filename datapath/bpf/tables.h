@@ -11,7 +11,7 @@
 #define POLICY_STATEFUL (1ULL << 34)	/* rules open flows; */
 #define POLICY_METERS (1ULL << 35)	/* meters count what it sends, and one bit further what it receives; */
 #define POLICY_REJECTS (1ULL << 37)	/* rules reject what it receives; */
-#define POLICY_HANDOVER (1ULL << 38)	/* of a port that moves: the host that it leaves judges what it receives, for the other (ADR 22) */
+#define POLICY_HANDOVER (1ULL << 38)	/* of a port that moves: the host that it leaves judges what it sends on to the other, too (ADR 22) */
 #define POLICY_TRUNK (1ULL << 39)	/* of a trunk: what is judged on one of its segments says nothing of another */
 /* And what the port is limited in (limits.h). */
 #define LIMIT_OUT (1ULL << 40)		/* the rate of what the guest sends, */

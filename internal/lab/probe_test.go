@@ -21,6 +21,8 @@ type prober struct {
 	conn *net.IPConn
 	to   *net.IPAddr
 	stop context.CancelFunc
+	// fresh makes every probe one of an own connection, by the identifier of ICMP.
+	fresh bool
 	// sender has ended when no probe is sent any more; receiver, which the closed connection ends, when none is heard.
 	sender, receiver sync.WaitGroup
 
@@ -68,7 +70,18 @@ func (p probes) String() string {
 // probe begins to send from a guest that is a namespace.
 func probe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration) *prober {
 	t.Helper()
-	p := &prober{to: &net.IPAddr{IP: to.AsSlice()}}
+	return startProbe(t, l, guest, to, every, false)
+}
+
+// probeAfresh is probe with a connection for each.
+func probeAfresh(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration) *prober {
+	t.Helper()
+	return startProbe(t, l, guest, to, every, true)
+}
+
+func startProbe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration, fresh bool) *prober {
+	t.Helper()
+	p := &prober{fresh: fresh, to: &net.IPAddr{IP: to.AsSlice()}}
 	within(t, l.GuestNamespace(guest), func() (err error) {
 		p.conn, err = net.ListenIP("ip4:icmp", nil)
 		return err
@@ -112,7 +125,7 @@ func (p *prober) send(ctx context.Context, every time.Duration) {
 			seq := len(p.sent)
 			p.sent, p.back = append(p.sent, time.Now()), append(p.back, 0)
 			p.mu.Unlock()
-			if _, err := p.conn.WriteToIP(echoRequest(seq), p.to); err != nil {
+			if _, err := p.conn.WriteToIP(echoRequest(p.id(seq), seq), p.to); err != nil {
 				p.failed = fmt.Errorf("send probe %d: %w", seq, err)
 				return
 			}
@@ -132,11 +145,19 @@ func (p *prober) between(from, to time.Time) (n int) {
 	return n
 }
 
+// id is the identifier of a probe.
+func (p *prober) id(seq int) uint16 {
+	if p.fresh {
+		return uint16(seq)
+	}
+	return 0x7e57
+}
+
 // echoRequest carries its number as payload; the 16 bits of the protocol's own would soon be used up (RFC 792).
-func echoRequest(seq int) []byte {
+func echoRequest(id uint16, seq int) []byte {
 	b := make([]byte, 16)
 	b[0] = 8
-	binary.BigEndian.PutUint16(b[4:], 0x7e57)
+	binary.BigEndian.PutUint16(b[4:], id)
 	binary.BigEndian.PutUint16(b[6:], uint16(seq))
 	binary.BigEndian.PutUint64(b[8:], uint64(seq))
 	var sum uint32
@@ -157,10 +178,12 @@ func (p *prober) receive() {
 		if err != nil {
 			return
 		}
-		if n < 16 || b[0] != 0 || binary.BigEndian.Uint16(b[4:]) != 0x7e57 {
+		if n < 16 || b[0] != 0 {
 			continue
 		}
-		p.answered(int(binary.BigEndian.Uint64(b[8:])), time.Now())
+		if seq := int(binary.BigEndian.Uint64(b[8:])); binary.BigEndian.Uint16(b[4:]) == p.id(seq) {
+			p.answered(seq, time.Now())
+		}
 	}
 }
 
