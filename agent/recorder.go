@@ -29,6 +29,7 @@ type recorder struct {
 	written int64
 	lost    uint64
 	ended   error // errFull, or what went wrong
+	endedAt time.Time
 }
 
 // errFull ends a recorder whose file has its largest size.
@@ -89,7 +90,7 @@ func (r *recorder) run(ctx context.Context) {
 	defer close(r.done)
 	err := r.record(ctx)
 	r.mu.Lock()
-	r.ended = err
+	r.ended, r.endedAt = err, time.Now()
 	r.mu.Unlock()
 	if errors.Is(err, errFull) {
 		r.full()
@@ -102,35 +103,41 @@ func (r *recorder) record(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	flushed, pending := time.Now(), int64(0)
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("write %s: %w", r.path, err)
+	}
+	flushed, total := time.Now(), r.size()
 	for ctx.Err() == nil {
 		frame, at, err := r.listener.Next(time.Now().Add(flushEvery / 2))
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 		case err != nil:
 			return errors.Join(fmt.Errorf("hear the copies of mirror %s: %w", r.name, err), c.Flush())
-		case r.size()+pending+int64(len(frame))+blockOverhead > r.limit:
+		case total+block(frame)+lastBlock > r.limit:
 			return errors.Join(errFull, r.account(c))
 		default:
 			if err := c.Write(at, frame); err != nil {
 				return fmt.Errorf("write %s: %w", r.path, err)
 			}
-			pending += int64(len(frame)) + blockOverhead
+			total += block(frame)
 		}
-		if pending == 0 || time.Since(flushed) < flushEvery {
+		if time.Since(flushed) < flushEvery {
 			continue
 		}
 		if err := c.Flush(); err != nil {
 			return fmt.Errorf("write %s: %w", r.path, err)
 		}
 		r.drops()
-		flushed, pending = time.Now(), 0
+		flushed = time.Now()
 	}
 	return r.account(c)
 }
 
-// blockOverhead is what a packet's block has beside the frame, at most, and what the last block of a section takes.
-const blockOverhead = 128
+// lastBlock is what the last block of a section takes at most, in bytes.
+const lastBlock = 128
+
+// block is how many bytes a frame takes in the file (pcapng, section 4.3): its own, padded, and those of its block without options.
+func block(frame []byte) int64 { return 32 + (int64(len(frame))+3)&^3 }
 
 // account ends the section with how many frames were lost.
 func (r *recorder) account(c *packet.Capture) error {
@@ -159,6 +166,21 @@ func (r *recorder) state() (written int64, lost uint64, ended error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.written, r.lost, r.ended
+}
+
+// failure is what went wrong; nil while it runs, and where the file is full.
+func (r *recorder) failure() error {
+	if _, _, ended := r.state(); !errors.Is(ended, errFull) {
+		return ended
+	}
+	return nil
+}
+
+// at is when it ended.
+func (r *recorder) at() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.endedAt
 }
 
 // Close ends it, when everything that it has heard is in the file.

@@ -35,6 +35,9 @@ func (a *Agent) keepRecords(ctx context.Context) error {
 	return nil
 }
 
+// recordAgain is how long a file that could not be written is left alone.
+const recordAgain = 30 * time.Second
+
 // files are the mirrors whose copies are seen here and are to be written; false while the host knows nothing.
 func (k *keeper) files() (map[string]*fabric.Mirror, bool) {
 	k.mu.Lock()
@@ -53,11 +56,17 @@ func (k *keeper) files() (map[string]*fabric.Mirror, bool) {
 
 // setRecords begins and ends files. After a start of the agent those that are there are continued.
 func (a *Agent) setRecords(ctx context.Context, wanted map[string]*fabric.Mirror, again bool) {
+	failed := map[string]bool{}
 	for name, r := range a.recorders() {
-		_, _, ended := r.state()
-		if wanted[name] == nil || ended != nil && !errors.Is(ended, errFull) {
+		switch why := r.failure(); {
+		case wanted[name] == nil:
 			a.endRecord(name)
-			again = again || wanted[name] != nil // it failed, and goes on
+		case why == nil:
+		case time.Since(r.at()) < recordAgain:
+			a.trouble("mirror "+name, fmt.Errorf("%w: nothing is written; see to it, it is tried again within %v", why, recordAgain))
+		default:
+			a.endRecord(name)
+			failed[name] = true
 		}
 	}
 	running := a.recorders()
@@ -65,7 +74,7 @@ func (a *Agent) setRecords(ctx context.Context, wanted map[string]*fabric.Mirror
 		if running[name] != nil {
 			continue
 		}
-		r, err := a.startRecorder(ctx, m, datapath.ListenDevice(name), again)
+		r, err := a.startRecorder(ctx, m, datapath.ListenDevice(name), again || failed[name])
 		a.trouble("mirror "+name, err)
 		if err == nil {
 			a.mu.Lock()

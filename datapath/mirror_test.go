@@ -292,3 +292,61 @@ func TestMirrorsGoOnWhenTheLoaderChanges(t *testing.T) {
 	b.gets(t, frame)
 	sink.gets(t, frame)
 }
+
+func TestWhatMirrorsNeedIsPutBack(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b, sink := w.tap(h, 1, 0), w.tap(h, 2, 0), w.tap(h, 3, 0)
+	w.mirrors(datapath.Mirror{}, a, sink)
+	h.apply(datapath.Change{Put: datapath.State{Sinks: map[fabric.VNI]datapath.Sink{mirrorVNI + 1: {Device: "wm-other", Listen: true}}}})
+	frame := udp4(1, 2, 1000, 2000, "text")
+	passes := func(copied bool) {
+		t.Helper()
+		a.send(frame)
+		b.gets(t, frame)
+		if copied {
+			sink.gets(t, frame)
+		}
+		sink.silent()
+	}
+	passes(true)
+	// Nobody may remove the device by which copies leave without being noticed; the guests notice nothing.
+	w.in(h.ns, func() error { return nic.Delete(datapath.MirrorDevice) })
+	passes(false)
+	w.verify(h)
+	s, err := h.Read(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Mirrors) != 0 || s.Ports[a.device].Mirrors != (datapath.Mirrors{}) {
+		t.Errorf("it reads %+v, %+v: nothing would put it right", s.Mirrors, s.Ports[a.device].Mirrors)
+	}
+	w.mirrors(datapath.Mirror{}, a, sink)
+	passes(true)
+	w.in(h.ns, func() error { return nic.Delete("wm-other") })
+	w.verify(h)
+	if s, err = h.Read(context.Background()); err != nil || len(s.Sinks) != 1 {
+		t.Errorf("the sinks are %+v: %v", s.Sinks, err)
+	}
+	h.apply(datapath.Change{Put: datapath.State{Sinks: map[fabric.VNI]datapath.Sink{mirrorVNI + 1: {Device: "wm-other", Listen: true}}}})
+	// A port that goes takes its copies along: who comes to its place gets none.
+	h.apply(datapath.Change{Delete: datapath.State{Ports: map[string]datapath.Port{sink.device: {}}}})
+	if s, err = h.Read(context.Background()); err != nil || len(s.Sinks) != 1 {
+		t.Errorf("the sinks are %+v: %v", s.Sinks, err)
+	}
+	passes(false)
+	h.Close()
+	w.in(h.ns, func() error {
+		if err := datapath.Uninstall(h.pinDir); err != nil {
+			return err
+		}
+		for _, device := range []string{datapath.MirrorDevice, "wm-other"} {
+			if _, err := nic.Find(device); err == nil {
+				t.Errorf("%s is still there", device)
+			}
+		}
+		return nil
+	})
+	h.load()
+}
