@@ -188,6 +188,18 @@ func (k *keeper) attachment(port fabric.PortID) (attachment, bool) {
 	return a, there
 }
 
+// carries reports whether a port is on the device.
+func (k *keeper) carries(device string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, a := range k.local.Attachments {
+		if a.Device == device {
+			return true
+		}
+	}
+	return false
+}
+
 // portStatus is one port as it is here.
 func (k *keeper) portStatus(port fabric.PortID) fabric.PortStatus {
 	k.mu.Lock()

@@ -89,12 +89,18 @@ func (a *Agent) setFacades(snap *fabric.Snapshot, have map[fabric.SwitchID]nic.F
 	return all
 }
 
-// dropFacades removes the bridges of switches that are gone, or not on this host. One that still carries a device stays: it is down.
+// dropFacades removes the bridges of switches that are gone, or not on this host. One that still carries a
+// device stays, and stays down: its switch may have been renamed.
 func (a *Agent) dropFacades(snap *fabric.Snapshot, have map[fabric.SwitchID]nic.Facade) error {
 	var all error
 	for name, f := range have {
-		if sw := snap.Switches[name]; (sw == nil || !sw.Covers(a.config.Host)) && len(f.Plugged) == 0 {
+		switch sw := snap.Switches[name]; {
+		case sw != nil && sw.Covers(a.config.Host):
+		case len(f.Plugged) == 0:
 			all = errors.Join(all, a.machine.DropFacade(f))
+		case f.Up:
+			_, err := a.machine.SetFacade(name, f.MTU)
+			all = errors.Join(all, err)
 		}
 	}
 	return all
@@ -105,6 +111,10 @@ func (a *Agent) dropFacades(snap *fabric.Snapshot, have map[fabric.SwitchID]nic.
 func (a *Agent) adopt(ctx context.Context, snap *fabric.Snapshot, sw fabric.SwitchID, f nic.Facade) {
 	for device, plugged := range f.Plugged {
 		port, found := portOf(snap, sw, plugged.MAC)
+		if snap.Switches[sw] == nil && a.keeper.carries(device) {
+			a.trouble("adopt "+device, nil) // the switch has been renamed since it was plugged in
+			continue
+		}
 		if !found {
 			a.trouble("adopt "+device, fmt.Errorf("the device %s on bridge %s belongs to no port of switch %s: create a port with the guest's MAC, or let libvirt have it made: weft integrate libvirt", device, f.Bridge, sw))
 			continue

@@ -42,6 +42,7 @@ const (
 	Configured Outcome = "configured"
 	Unchanged  Outcome = "unchanged"
 	Deleted    Outcome = "deleted"
+	Renamed    Outcome = "renamed"
 )
 
 // Applied says what became of one object.

@@ -152,6 +152,11 @@ func GetWatch() huma.Operation {
 	return operation("watch", http.MethodGet, "/v1/watch", "streams", Read, "Every object, then every change: one JSON object a line, or server-sent events where Accept asks for them")
 }
 
+// RenameSwitch gives a switch another name.
+func RenameSwitch() huma.Operation {
+	return operation("rename-switch", http.MethodPost, "/v1/switches/{name}/rename", "switches", Write, "Give a switch another name, with all that belongs to it; refused for an internal one while VMs are plugged in")
+}
+
 // StartMove starts a live migration.
 func StartMove() huma.Operation {
 	return operation("start-move", http.MethodPost, "/v1/moves", "moves", Write, "Start a live migration of a VM with all its ports")

@@ -88,6 +88,14 @@ func (m *memory) Delete(_ context.Context, kind fabric.Kind, name string) (fabri
 	return 0, fmt.Errorf("delete %s %s: ports a, b are plugged in: %w", kind, name, fabric.ErrConflict)
 }
 
+func (m *memory) RenameSwitch(_ context.Context, from, to fabric.SwitchID, _ string) (fabric.Revision, error) {
+	if snap, _, _, _ := m.now(); snap.Switches[from] == nil {
+		return 0, fabric.ErrNotFound
+	}
+	m.change(func(s *fabric.Snapshot) { s.Switches[to] = s.Switches[from]; delete(s.Switches, from) })
+	return 9, nil
+}
+
 func (m *memory) Snapshot(context.Context) (*fabric.Snapshot, error) {
 	snap, _, _, err := m.now()
 	return snap, err

@@ -48,6 +48,7 @@ func (s *Server) objectOperations() {
 	kind(s, fabric.KindMove, func(v *view) []fabric.Move { return v.moves() })
 	register(s, api.ApplyObjects(), s.apply)
 	register(s, api.Confirm(), s.confirm)
+	register(s, api.RenameSwitch(), s.rename)
 }
 
 // kind registers list, get and delete of one kind.

@@ -26,6 +26,7 @@ import (
 type Objects interface {
 	Apply(ctx context.Context, objects []fabric.Object, o store.ApplyOptions) (store.ApplyResult, error)
 	Delete(ctx context.Context, kind fabric.Kind, name string) (fabric.Revision, error)
+	RenameSwitch(ctx context.Context, from, to fabric.SwitchID, trace string) (fabric.Revision, error)
 	Snapshot(ctx context.Context) (*fabric.Snapshot, error)
 	Follow(ctx context.Context, each func(*fabric.Snapshot)) error
 }

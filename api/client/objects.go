@@ -125,6 +125,12 @@ func (c *Client) Delete(ctx context.Context, kind fabric.Kind, name string) (api
 	return res, c.call(ctx, http.MethodDelete, r.Path(url.PathEscape(name)), nil, &res)
 }
 
+// RenameSwitch gives a switch another name.
+func (c *Client) RenameSwitch(ctx context.Context, from, to fabric.SwitchID) (api.ApplyResult, error) {
+	var res api.ApplyResult
+	return res, c.call(ctx, http.MethodPost, "/v1/switches/"+url.PathEscape(string(from))+"/rename", api.Rename{To: to}, &res)
+}
+
 // DeletePlugged removes a port although it is plugged in, and cuts its guest off.
 func (c *Client) DeletePlugged(ctx context.Context, port fabric.PortID) (api.ApplyResult, error) {
 	var res api.ApplyResult

@@ -76,7 +76,7 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 		}),
 	}
 	f := cmd.Flags()
-	f.StringSliceVar(&hosts, "host", nil, "host that the switch is on, and no other; all hosts when absent")
+	f.StringSliceVar(&hosts, "on", nil, "host that the switch is on, and no other; all hosts when absent")
 	f.StringSliceVar(&uplinks, "uplink", nil, "NIC that an external switch is on, as HOST=NIC, or LABEL=VALUE:NIC for all hosts with that label")
 	f.BoolVar(&nat.nat, "nat", false, "let guests of an internal switch reach the world by the host they run on, under its address")
 	f.StringArrayVar(&nat.forwards, "forward", nil, "lead from a port of every host to a guest, as tcp/8080=web-1:80; asks for --nat")
@@ -89,7 +89,7 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	a.policyFlag(cmd, &o.Spec.Policies)
 	defaultFlag(cmd, &o.Spec.DefaultAction)
 	labelFlag(cmd, o.Meta())
-	_ = cmd.RegisterFlagCompletionFunc("host", a.completeNames("host"))
+	_ = cmd.RegisterFlagCompletionFunc("on", a.completeNames("host"))
 	_ = cmd.RegisterFlagCompletionFunc("type", cobra.FixedCompletions([]string{"external", "internal", "private"}, cobra.ShellCompDirectiveNoFileComp))
 	_ = cmd.RegisterFlagCompletionFunc("profile", a.completeNames("profile"))
 	return cmd

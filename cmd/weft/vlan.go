@@ -61,6 +61,13 @@ func (a *app) describeVLAN(ctx context.Context, c *client.Client, p *fabric.Port
 	for _, line := range effectiveVLAN(p, snap) {
 		fmt.Fprintf(a.out, "%-12s %s\n", "VLAN", line)
 	}
+	if !p.IsHost() && sw.Status.MTU > 0 {
+		told := ""
+		if sw.ServesDHCP() {
+			told = "; DHCP and router advertisements tell it too"
+		}
+		fmt.Fprintf(a.out, "%-12s %d: host_mtu=%[2]d of a virtio NIC%[3]s\n", "Guest MTU", sw.Status.MTU, told)
+	}
 	return nil
 }
 

@@ -123,7 +123,8 @@ func (l *Lab) runQEMU(ctx context.Context, g *Guest, i Instance, tap *os.File, m
 		"-qmp", "unix:"+in(labMonitor)+",server=on,wait=off",
 		"-netdev", "tap,id=nic0,fd=3",
 		// UFO frames cannot be encapsulated (datapath.md 2.1); no boot ROM saves a second.
-		"-device", "virtio-net-pci,netdev=nic0,romfile=,host_ufo=off,guest_ufo=off,mac="+g.NIC.MAC.String(),
+		// The device tells the guest its MTU (VIRTIO_NET_F_MTU, virtio 1.1 section 5.1.3).
+		"-device", fmt.Sprintf("virtio-net-pci,netdev=nic0,romfile=,host_ufo=off,guest_ufo=off,mac=%s,host_mtu=%d", g.NIC.MAC, g.NIC.MTU),
 		"-pidfile", in("pid"), "-daemonize")
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, more...)...)
 	cmd.ExtraFiles = []*os.File{tap}
@@ -152,7 +153,7 @@ func (g *Guest) commandLine() string {
 	for _, a := range g.NIC.Addresses {
 		addresses = append(addresses, a.String())
 	}
-	return fmt.Sprintf("weft.name=%s weft.mtu=%d weft.address=%s", g.Name, g.NIC.MTU, strings.Join(addresses, ","))
+	return fmt.Sprintf("weft.name=%s weft.address=%s", g.Name, strings.Join(addresses, ","))
 }
 
 // freeURI finds a port on the host's underlay address where a migration can arrive.
