@@ -45,13 +45,16 @@ func (a *Agent) beginTrial(ctx context.Context, name fabric.PortID) error {
 	}
 	port := snap.Ports[name]
 	sw := snap.Switches[port.Spec.Switch]
-	var addresses []netip.Prefix
+	w := trial.Wanted{MTU: snap.SwitchMTU(sw)}
 	for _, address := range port.Spec.Addresses {
 		for _, subnet := range sw.Spec.Subnets {
 			if subnet.Contains(address) {
-				addresses = append(addresses, netip.PrefixFrom(address, subnet.Bits()))
+				w.Addresses = append(w.Addresses, netip.PrefixFrom(address, subnet.Bits()))
+				if address.Is4() && sw.ServesDHCP() && snap.Settings(port).VLAN.Home() == 0 {
+					w.Lease = address
+				}
 			}
 		}
 	}
-	return a.trials.Begin(ctx, port, addresses, snap.SwitchMTU(sw))
+	return a.trials.Begin(ctx, port, w)
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/weftnet/weft/agent/dhcp"
 	"github.com/weftnet/weft/api"
 )
 
@@ -33,12 +34,15 @@ const (
 // check tries everything, one after the other.
 func (g *guest) check(ctx context.Context, peer netip.Addr) []api.TrialCheckResult {
 	var all []api.TrialCheckResult
-	for _, c := range []struct {
+	type one struct {
 		name string
 		try  func(context.Context, netip.Addr) (string, error)
-	}{
-		{"ping", g.ping}, {"full-size", g.fullSize}, {"tcp", g.tcp}, {"deny", g.denied},
-	} {
+	}
+	checks := []one{{"ping", g.ping}, {"full-size", g.fullSize}, {"tcp", g.tcp}, {"deny", g.denied}}
+	if g.lease.IsValid() {
+		checks = append(checks, one{"dhcp", g.leased})
+	}
+	for _, c := range checks {
 		detail, err := c.try(ctx, peer)
 		if err != nil {
 			detail = err.Error()
@@ -177,6 +181,32 @@ func (g *guest) denied(ctx context.Context, peer netip.Addr) (string, error) {
 	}
 	c.Close()
 	return "", fmt.Errorf("a connection to TCP port %d was made although the policy refuses it", api.TrialDeniedPort)
+}
+
+// leased asks for a lease, and expects the address of the port and the MTU of its switch. The peer has no part in it.
+func (g *guest) leased(ctx context.Context, _ netip.Addr) (string, error) {
+	g.asking.Lock()
+	defer g.asking.Unlock()
+	var conn net.PacketConn
+	err := g.namespace.Do(func() (err error) {
+		conn, err = dhcp.OpenClient(ctx, inside)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	begin := time.Now()
+	lease, err := dhcp.Ask(ctx, conn, g.mac)
+	switch {
+	case err != nil:
+		return "", err
+	case lease.Address != g.lease:
+		return "", fmt.Errorf("server %s gives %s, and the port's address is %s", lease.Server, lease.Address, g.lease)
+	case lease.MTU != g.mtu:
+		return "", fmt.Errorf("server %s says an MTU of %d, and the switch's is %d", lease.Server, lease.MTU, g.mtu)
+	}
+	return fmt.Sprintf("%s from %s for %s, %d µs", lease.Address, lease.Server, lease.Time, time.Since(begin).Microseconds()), nil
 }
 
 // dial connects from the guest.

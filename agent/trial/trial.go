@@ -41,9 +41,18 @@ type Guests struct {
 // New has no guests yet.
 func New(p Plugs) *Guests { return &Guests{plugs: p, guests: map[fabric.PortID]*guest{}} }
 
-// Begin starts a guest for the port and returns when the port is in force. The addresses are the port's, each with the length of its
-// subnet. A guest that is there already stays.
-func (g *Guests) Begin(ctx context.Context, port *fabric.Port, addresses []netip.Prefix, mtu int) (err error) {
+// Wanted is what the records say of a guest.
+type Wanted struct {
+	// Addresses are the port's, each with the length of its subnet.
+	Addresses []netip.Prefix
+	// MTU is the switch's, in bytes.
+	MTU int
+	// Lease is the address that DHCP must give; the zero Addr where nobody serves the guest.
+	Lease netip.Addr
+}
+
+// Begin starts a guest for the port and returns when the port is in force. A guest that is there already stays.
+func (g *Guests) Begin(ctx context.Context, port *fabric.Port, w Wanted) (err error) {
 	name := fabric.PortID(port.Metadata.Name)
 	if port.Metadata.Labels[api.TrialLabel] == "" {
 		return fmt.Errorf("begin a trial at port %s: it is not one of a trial's: use weft test: %w", name, api.ErrForbidden)
@@ -53,7 +62,7 @@ func (g *Guests) Begin(ctx context.Context, port *fabric.Port, addresses []netip
 	if g.guests[name] != nil {
 		return nil
 	}
-	made, err := open(port, addresses, mtu)
+	made, err := open(port, w)
 	if err != nil {
 		return fmt.Errorf("begin a trial at port %s: %w", name, err)
 	}
@@ -104,14 +113,17 @@ func (g *Guests) Close() error {
 type guest struct {
 	device    string
 	namespace nic.Namespace
+	mac       fabric.MAC
 	mtu       int
+	lease     netip.Addr
 	listeners []net.Listener
 	timer     *time.Timer
+	asking    sync.Mutex // one DHCP client at a time
 }
 
 // open makes a guest; its NIC is not plugged in yet.
-func open(port *fabric.Port, addresses []netip.Prefix, mtu int) (_ *guest, err error) {
-	g := &guest{device: device(port.Metadata.Name), mtu: mtu}
+func open(port *fabric.Port, w Wanted) (_ *guest, err error) {
+	g := &guest{device: device(port.Metadata.Name), mac: port.Spec.MAC, mtu: w.MTU, lease: w.Lease}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, g.Close())
@@ -125,10 +137,10 @@ func open(port *fabric.Port, addresses []netip.Prefix, mtu int) (_ *guest, err e
 		return g, err
 	}
 	return g, g.namespace.Do(func() error {
-		if err := errors.Join(nic.SetMTU(inside, mtu), nic.SetUp(inside)); err != nil {
+		if err := errors.Join(nic.SetMTU(inside, w.MTU), nic.SetUp(inside)); err != nil {
 			return err
 		}
-		for _, a := range addresses {
+		for _, a := range w.Addresses {
 			if err := nic.AddAddress(inside, a); err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ import (
 
 // Trial tries the network of the fabric with throw-away guests, one on each host.
 type Trial struct {
-	// Switch is what they are plugged into; a private one of their own when empty.
+	// Switch is what they are plugged into; an internal one of their own, which the hosts serve, when empty.
 	Switch fabric.SwitchID
 	// Hosts are those that take part: one or more.
 	Hosts []fabric.HostID
@@ -157,7 +157,8 @@ func (t *trial) objects() []fabric.Object {
 	if t.Switch == "" {
 		sw := &fabric.Switch{TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch}}
 		sw.Metadata.Name, t.sw = t.name, fabric.SwitchID(t.name)
-		sw.Spec.Type, sw.Spec.Subnets = fabric.Private, drawSubnets(len(t.Hosts))
+		off := false
+		sw.Spec.Type, sw.Spec.Subnets, sw.Spec.HostAccess = fabric.Internal, drawSubnets(len(t.Hosts)), &off
 		objects = append(objects, sw)
 	}
 	for i, name := range t.names() {

@@ -17,9 +17,10 @@ func (a *app) testCommand() *cobra.Command {
 	var sw string
 	var only []string
 	cmd := &cobra.Command{
-		Use: "test", Short: "Try the network between all hosts with throw-away guests: ping, full-size packets, TCP, a rule that denies", Args: exactly(),
+		Use: "test", Short: "Try the network between all hosts with throw-away guests: ping, full-size packets, TCP, a rule that denies, DHCP", Args: exactly(),
 		Long: "Start a throw-away guest on every host, a network namespace that is plugged into a port as any guest is, and let each try all others:\n" +
-			"ping, a packet as long as the MTU, TCP, and a connection that a policy denies. Guests, ports, policy and switch are taken away again.",
+			"ping, a packet as long as the MTU, TCP, a connection that a policy denies, and, where the hosts\n" +
+			"serve the switch, a lease by DHCP. Guests, ports, policy and switch are taken away again.",
 		Example: "  weft test\n  weft test --switch blue --on h1 --on h3",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := a.checkOutput(); err != nil {
@@ -28,7 +29,7 @@ func (a *app) testCommand() *cobra.Command {
 			return a.traced(cmd, func(ctx context.Context) error { return a.test(ctx, fabric.SwitchID(sw), only) })
 		},
 	}
-	cmd.Flags().StringVar(&sw, "switch", "", "switch to try; a private one of its own when empty")
+	cmd.Flags().StringVar(&sw, "switch", "", "switch to try; an internal one of its own, which no host can be reached by, when empty")
 	cmd.Flags().StringArrayVar(&only, "on", nil, "host that takes part; all that are ready when absent")
 	_ = cmd.RegisterFlagCompletionFunc("switch", a.completeNames("switch"))
 	_ = cmd.RegisterFlagCompletionFunc("on", a.completeNames("host"))
