@@ -8,7 +8,7 @@ var wayFaults = []fault{
 		means: "out rules are not asked"},
 	{name: "out rules only where there are in rules", file: "weft.c",
 		old:   `if (s->policy & POLICY_OUT) {`,
-		new:   `if ((s->policy & POLICY_IN) && likely(!(w->met & WAY_JUDGED))) {`,
+		new:   `if (s->policy & POLICY_IN) {`,
 		means: "a port with out rules alone sends what it likes"},
 	{name: "denied frames are sent", file: "weft.c",
 		old:   `if ((reason = judge(&w, w.slot, 0)))`,
