@@ -5,7 +5,6 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/store"
@@ -44,13 +43,9 @@ func TestAReaderSeesEverythingAndChangesNothing(t *testing.T) {
 		},
 		"confirm a restore": reader.ConfirmRestore,
 	} {
-		begin := time.Now()
 		err := change(t.Context())
 		if !errors.Is(err, store.ErrNotAllowed) || !strings.Contains(err.Error(), "writes through a server host") {
 			t.Errorf("a reader may %s: %v", what, err)
-		}
-		if took := time.Since(begin); took > 10*time.Second { // it asks nobody
-			t.Errorf("the refusal to %s took %v", what, took)
 		}
 	}
 	if snap, err := writer.Snapshot(t.Context()); err != nil || len(snap.Ports) != 2 || len(snap.Locations) != 0 {

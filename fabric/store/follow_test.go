@@ -354,13 +354,9 @@ func TestEtcdThatIsAwayIsSaidSo(t *testing.T) {
 	states := follow(t, s)
 	await(t, states, "the switch", func(snap *fabric.Snapshot) bool { return snap.Switches["blue"] != nil })
 	e.Stop()
-	begin := time.Now()
-	_, err := s.Apply(t.Context(), []fabric.Object{newSwitch("red")}, store.ApplyOptions{})
+	_, err := s.Apply(t.Context(), []fabric.Object{newSwitch("red")}, store.ApplyOptions{}) // for ever, were it not for the deadline that hasty sets
 	if !errors.Is(err, store.ErrUnavailable) || !strings.Contains(err.Error(), e.Endpoint) {
 		t.Errorf("error %v is not ErrUnavailable that names %s", err, e.Endpoint)
-	}
-	if took := time.Since(begin); took > time.Minute { // for ever, were it not for the deadline that hasty sets
-		t.Errorf("it took %v", took)
 	}
 	e.Restart(t)
 	r := apply(t, s, newSwitch("red"))
