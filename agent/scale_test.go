@@ -22,10 +22,10 @@ import (
 )
 
 // many is how many remote ports a host must cope with; maxMemory is what its agent may take then, and maxMore what it may take for
-// them, in kB: 2.8 for each. A third of it all is the program's own pages, which hosts' agents and the command line share.
+// them, in kB: 2.8 for each.
 const (
 	many      = 10_000
-	maxMemory = 92 << 10
+	maxMemory = 80 << 10
 	maxMore   = 28 << 10
 )
 

@@ -30,7 +30,8 @@ import (
 func build(tb testing.TB, version string) string {
 	tb.Helper()
 	path := filepath.Join(tb.TempDir(), "weft")
-	cmd := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", path, "../cmd/weft")
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", path, "../cmd/weft")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // as make build does
 	if out, err := cmd.CombinedOutput(); err != nil {
 		tb.Fatalf("build weft: %v\n%s", err, out)
 	}
