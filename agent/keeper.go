@@ -249,7 +249,11 @@ func (k *keeper) repairing(steps []datapath.Change) {
 func (k *keeper) devicesChanged(ctx context.Context) {
 	present, err := k.devices()
 	k.mu.Lock()
-	same := err == nil && sameDevices(present, k.present) && k.sameNICs()
+	same := err == nil && sameDevices(present, k.present)
+	if err == nil && !k.sameNICs() {
+		same = false
+		k.failover(ctx)
+	}
 	k.mu.Unlock()
 	if !same {
 		k.check(ctx)
@@ -348,6 +352,10 @@ func (k *keeper) plugged() plan.Local {
 	}
 	l.Ended = k.ended
 	l.NICs, l.Others, l.Unconfirmed = k.uplinks.fit, k.uplinks.others, k.uplinks.unconfirmed
+	l.Idle, l.Settled, l.Leads = k.uplinks.idle, k.uplinks.settled, map[string]bool{}
+	for _, wire := range k.have.Wires {
+		l.Leads[wire.Device] = true
+	}
 	for name, a := range k.local.Attachments {
 		if k.present[a.Device] != 0 {
 			l.Attachments[name] = a.Attachment

@@ -22,6 +22,10 @@ type uplinks struct {
 	fit         map[string]bool
 	others      map[fabric.HostID]map[string]bool
 	unconfirmed map[fabric.SwitchID]bool
+	// idle are those that a switch could be on, and that lead nowhere now; since is when the others began to be fit, settled are those that
+	// have been for settledAfter.
+	idle, settled map[string]bool
+	since         map[string]time.Time
 	// missed is since when hosts do not report that did before.
 	missed map[fabric.HostID]time.Time
 }
@@ -29,6 +33,9 @@ type uplinks struct {
 // forgiven is how long a host that has stopped to report is still taken to carry for others: an agent that is replaced must not
 // move the way to the wire twice.
 const forgiven = 15 * time.Second
+
+// settledAfter is how long a NIC must have had a link before it takes the guests back from another one of its switch.
+const settledAfter = 5 * time.Second
 
 // isFit reports whether a switch can be on the NIC, and frames get anywhere by it.
 func isFit(n *fabric.NICStatus) bool { return n.Unfit() == "" && n.Up && n.Carrier }
@@ -52,6 +59,25 @@ func (k *keeper) plugIns() func(device string) bool {
 	return func(device string) bool { return plugged[device] }
 }
 
+// settle finds out which NICs lead nowhere, and which others have led somewhere for a while.
+func (u *uplinks) settle(since map[string]time.Time, now time.Time) {
+	u.idle, u.settled, u.since = map[string]bool{}, map[string]bool{}, map[string]time.Time{}
+	for i := range u.nics {
+		name := u.nics[i].Name
+		if !u.fit[name] {
+			u.idle[name] = u.nics[i].Unfit() == ""
+			continue
+		}
+		u.since[name] = now
+		if begun, before := since[name]; before {
+			u.since[name] = begun
+		}
+		if now.Sub(u.since[name]) >= settledAfter {
+			u.settled[name] = true
+		}
+	}
+}
+
 // lookAtNICs finds out which NICs there are, and which switches have run out of time. The caller holds mu.
 func (k *keeper) lookAtNICs(now time.Time) error {
 	nics, err := k.nics(k.plugIns())
@@ -62,6 +88,7 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 		nics[i].Underlay = nics[i].Name == k.underlay
 	}
 	next := uplinks{nics: nics, fit: fitNICs(nics), others: k.uplinks.others, unconfirmed: map[fabric.SwitchID]bool{}, missed: k.uplinks.missed}
+	next.settle(k.uplinks.since, now)
 	for id, since := range next.missed {
 		if now.Sub(since) > forgiven {
 			delete(next.missed, id)
@@ -77,7 +104,7 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 			}
 		}
 	}
-	if !maps.Equal(next.fit, k.uplinks.fit) || !maps.Equal(next.unconfirmed, k.uplinks.unconfirmed) {
+	if !maps.Equal(next.fit, k.uplinks.fit) || !maps.Equal(next.idle, k.uplinks.idle) || !maps.Equal(next.settled, k.uplinks.settled) || !maps.Equal(next.unconfirmed, k.uplinks.unconfirmed) {
 		k.want = nil
 	}
 	k.uplinks = next
@@ -88,6 +115,17 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 func (k *keeper) sameNICs() bool {
 	nics, err := k.nics(k.plugIns())
 	return err == nil && maps.Equal(fitNICs(nics), k.uplinks.fit)
+}
+
+// failover puts the uplinks in force as their links are now, before anything else is looked at: guests wait for it. The caller holds
+// mu.
+func (k *keeper) failover(ctx context.Context) {
+	if k.snap == nil || len(externals(k.snap)) == 0 || k.lookAtNICs(time.Now()) != nil {
+		return // the check that follows says what is wrong
+	}
+	if k.want == nil {
+		k.round(ctx)
+	}
 }
 
 // hear takes over what the other hosts say of their NICs, and puts it in force where it changes anything.
@@ -173,10 +211,11 @@ func (k *keeper) reportNICs() []fabric.NICStatus {
 	}
 	for _, name := range externals(k.snap) {
 		sw := k.snap.Switches[name]
-		device := sw.UplinkOn(k.host, k.snap.Hosts[k.host])
+		team := sw.NICsOn(k.host, k.snap.Hosts[k.host])
 		for i := range nics {
-			if _, on := k.have.Uplinks[device]; on && nics[i].Name == device && k.have.Wires[sw.Spec.VNI].Device == device {
-				nics[i].Switch = name
+			u, on := k.have.Uplinks[nics[i].Name]
+			if on && slices.Contains(team, nics[i].Name) && k.have.Wires[sw.Spec.VNI].Device == cmp.Or(u.Leader, nics[i].Name) {
+				nics[i].Switch, nics[i].Leader = name, u.Leader
 			}
 		}
 	}
@@ -192,25 +231,33 @@ func (k *keeper) uplinkProblems() (problems []string) {
 	slices.Sort(names)
 	status := fabric.HostStatus{NICs: k.uplinks.nics}
 	for _, name := range names {
-		nic := k.snap.Switches[name].UplinkOn(k.host, k.snap.Hosts[k.host])
-		if nic == "" {
+		nics := k.snap.Switches[name].NICsOn(k.host, k.snap.Hosts[k.host])
+		if len(nics) > 0 && k.uplinks.unconfirmed[name] {
+			problems = append(problems, fmt.Sprintf("switch %s was not confirmed in time and is off its NICs: weft confirm switch %s puts it back, weft delete switch %s removes it", name, name, name))
 			continue
 		}
-		n := status.FindNIC(nic)
-		switch {
-		case k.uplinks.unconfirmed[name]:
-			problems = append(problems, fmt.Sprintf("switch %s was not confirmed in time and is off its NICs: weft confirm switch %s puts it back, weft delete switch %s removes it", name, name, name))
-		case n == nil:
-			problems = append(problems, fmt.Sprintf("switch %s: there is no NIC %s here: name another one in spec.uplinks, or see ip link", name, nic))
-		case n.Unfit() != "":
-			problems = append(problems, fmt.Sprintf("switch %s: %s %s", name, nic, n.Unfit()))
-		case !n.Up:
-			problems = append(problems, fmt.Sprintf("switch %s: %s is down: ip link set %s up", name, nic, nic))
-		case !n.Carrier:
-			problems = append(problems, fmt.Sprintf("switch %s: %s has no link: check its cable and the other end", name, nic))
+		for _, nic := range nics {
+			if text := nicProblem(nic, status.FindNIC(nic)); text != "" {
+				problems = append(problems, fmt.Sprintf("switch %s: %s", name, text))
+			}
 		}
 	}
 	return problems
+}
+
+// nicProblem says why nothing goes by a NIC that is wanted; empty when something does.
+func nicProblem(nic string, n *fabric.NICStatus) string {
+	switch {
+	case n == nil:
+		return fmt.Sprintf("there is no NIC %s here: name another one in spec.uplinks, or see ip link", nic)
+	case n.Unfit() != "":
+		return nic + " " + n.Unfit()
+	case !n.Up:
+		return fmt.Sprintf("%s is down: ip link set %s up", nic, nic)
+	case !n.Carrier:
+		return nic + " has no link: check its cable and the other end"
+	}
+	return ""
 }
 
 // announceOnWire tells the wire where a guest is that has just moved here, whatever it has said first itself.

@@ -48,7 +48,7 @@ type SwitchSpec struct {
 	Profile string `json:"profile,omitempty"`
 	// Policies judge the packets of all ports on the switch, after the ports' own and their profiles'.
 	Policies []string `json:"policies,omitempty"`
-	// Uplinks are the NICs that an external switch is on, at most one of each host. Hosts without one reach the wire through one
+	// Uplinks are the NICs that an external switch is on, at most one uplink of each host. Hosts without one reach the wire through one
 	// that has it. The untagged wire is the switch's own segment, and each of its VLANs the tagged one.
 	Uplinks []Uplink `json:"uplinks,omitempty"`
 	// HostAccess false keeps the hosts themselves off an external switch: what they send and receive by its NICs is dropped. Absent

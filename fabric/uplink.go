@@ -14,13 +14,39 @@ type Uplink struct {
 	// Host is the one host; Hosts are the labels that hosts must all carry. One of the two is given.
 	Host  HostID            `json:"host,omitempty"`
 	Hosts map[string]string `json:"hosts,omitempty"`
-	// NIC is the device's name there, such as eth1. The host keeps its addresses on it.
-	NIC string `json:"nic"`
+	// NIC is the device's name there, such as eth1. The host keeps its addresses on it. NICs are several instead, at most four, the best
+	// first, all on the same wire (ADR 18).
+	NIC  string   `json:"nic,omitempty"`
+	NICs []string `json:"nics,omitempty"`
+	// Mode is how several NICs serve the guests: active-standby (the default), hash-port or hash-flow.
+	Mode UplinkMode `json:"mode,omitempty"`
 }
 
-// maxUplinks bounds the list of one switch; maxNIC is the longest device name (linux/if.h, IFNAMSIZ).
+// UplinkMode is how several NICs of a host serve the guests of a switch.
+type UplinkMode string
+
+// Modes of several NICs (ADR 18).
+const (
+	// ActiveStandby uses one NIC, and another when that has no link.
+	ActiveStandby UplinkMode = "active-standby"
+	// HashPort gives each guest one NIC, by its MAC.
+	HashPort UplinkMode = "hash-port"
+	// HashFlow gives each flow one NIC: the physical switch must have them as one static link aggregation.
+	HashFlow UplinkMode = "hash-flow"
+)
+
+// All are the NICs of the uplink, the best first.
+func (u *Uplink) All() []string {
+	if u.NIC != "" {
+		return append([]string{u.NIC}, u.NICs...)
+	}
+	return u.NICs
+}
+
+// maxUplinks bounds the list of one switch, maxNICs that of one uplink; maxNIC is the longest device name (linux/if.h, IFNAMSIZ).
 const (
 	maxUplinks = 1024
+	maxNICs    = 4
 	maxNIC     = 15
 )
 
@@ -40,23 +66,30 @@ func (u *Uplink) takes(id HostID, h *Host) bool {
 	return true
 }
 
-// UplinkOn is the NIC that an external switch is on at a host, by the first of its uplinks that takes the host; empty when
-// none does.
-func (s *Switch) UplinkOn(id HostID, h *Host) string {
+// UplinkOn is how an external switch is on the wire at a host: the first of its uplinks that takes the host; nil when none does.
+func (s *Switch) UplinkOn(id HostID, h *Host) *Uplink {
 	if s.Spec.Type != External || !s.Covers(id) {
-		return ""
+		return nil
 	}
 	for i := range s.Spec.Uplinks {
 		if s.Spec.Uplinks[i].takes(id, h) {
-			return s.Spec.Uplinks[i].NIC
+			return &s.Spec.Uplinks[i]
 		}
 	}
-	return ""
+	return nil
+}
+
+// NICsOn are the NICs that an external switch is on at a host, the best first.
+func (s *Switch) NICsOn(id HostID, h *Host) []string {
+	if u := s.UplinkOn(id, h); u != nil {
+		return u.All()
+	}
+	return nil
 }
 
 // UplinkHosts are the hosts that a switch has a NIC on, in order.
 func (s *Snapshot) UplinkHosts(sw *Switch) []HostID {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.Hosts)), func(id HostID) bool { return sw.UplinkOn(id, s.Hosts[id]) == "" })
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(s.Hosts)), func(id HostID) bool { return sw.UplinkOn(id, s.Hosts[id]) == nil })
 }
 
 // HostIsOn reports whether the hosts themselves are on the switch by their uplinks; they are unless they are kept off.
@@ -88,13 +121,43 @@ func (s *Switch) checkUplinks(f *Findings) {
 		}
 		checkRef(f, path+".host", string(u.Host), false)
 		checkLabels(f, path+".hosts", u.Hosts)
+		u.check(f, path)
+		if other, twice := seen[u.Host]; twice && u.Host != "" {
+			f.add(path+".host", "%s has an uplink in spec.uplinks[%d] already: name all NICs of a host in one uplink, with nics", u.Host, other)
+		}
+		seen[u.Host] = i
+	}
+}
+
+// check checks the NICs of one uplink.
+func (u *Uplink) check(f *Findings, path string) {
+	nics := u.All()
+	switch {
+	case len(u.NICs) == 0 || u.NIC != "":
 		if text := badNIC(u.NIC); text != "" {
 			f.add(path+".nic", "%s", text)
 		}
-		if other, twice := seen[u.Host]; twice && u.Host != "" {
-			f.add(path+".host", "%s has an uplink in spec.uplinks[%d] already: a switch is on one NIC of a host", u.Host, other)
+		if len(u.NICs) > 0 {
+			f.add(path+".nics", "give nic or nics, and not both")
 		}
-		seen[u.Host] = i
+	case len(nics) > maxNICs:
+		f.add(path+".nics", "%d NICs, the most is %d", len(nics), maxNICs)
+	}
+	for i, name := range u.NICs {
+		if text := badNIC(name); text != "" {
+			f.add(fmt.Sprintf("%s.nics[%d]", path, i), "%s", text)
+		}
+		if slices.Contains(u.NICs[:i], name) {
+			f.add(fmt.Sprintf("%s.nics[%d]", path, i), "%s is named twice", name)
+		}
+	}
+	switch u.Mode {
+	case "", ActiveStandby, HashPort, HashFlow:
+		if u.Mode != "" && len(nics) < 2 {
+			f.add(path+".mode", "one NIC has no mode: name several in nics, or take mode away")
+		}
+	default:
+		f.add(path+".mode", "%s is no mode: it is %s, %s or %s", quote(string(u.Mode)), ActiveStandby, HashPort, HashFlow)
 	}
 }
 
@@ -129,6 +192,9 @@ type NICStatus struct {
 	Underlay bool   `json:"underlay,omitempty"`
 	// Switch is the external switch that is on it.
 	Switch SwitchID `json:"switch,omitempty"`
+	// Leader is the NIC of that switch here that takes the group frames, and with active-standby all frames, instead of this one; empty:
+	// this one does.
+	Leader string `json:"leader,omitempty"`
 }
 
 // Unfit says why no switch can be on the NIC, and what to do; empty when one can. A NIC that is down, or has no link, can be

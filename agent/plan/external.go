@@ -17,9 +17,12 @@ type wire struct {
 	// uplinked are the hosts that have a NIC on it; carrier is the one that carries for the others, empty when there is none.
 	uplinked map[fabric.HostID]bool
 	carrier  fabric.HostID
-	// device is this host's own NIC; carries is true where this host is the carrier.
+	// device is this host's own NIC, of several the one that leads; carries is true where this host is the carrier.
 	device  string
 	carries bool
+	// team are all NICs of this host on it, share is how they serve the guests.
+	team  []string
+	share datapath.Share
 }
 
 // tunnels reports whether group frames of guests here reach the host by VXLAN: where it does not get them from the wire.
@@ -46,7 +49,7 @@ func (w *wanted) uplinks() {
 			way.device, way.carries = "", false // two records that met: the first by name has the NIC
 		}
 		if way.device != "" {
-			w.state.Uplinks[way.device] = datapath.Uplink{HostAccess: sw.HostIsOn()}
+			w.join(sw, way)
 		}
 		w.lead(name, sw.Spec.VNI, 0, way)
 		for _, v := range sw.Spec.VLANs {
@@ -56,6 +59,46 @@ func (w *wanted) uplinks() {
 			w.lead(name, v.VNI, v.ID, way)
 		}
 	}
+}
+
+// join puts the switch on the NICs of this host. One that leads nowhere is kept ready: nothing is attached when it is needed.
+func (w *wanted) join(sw *fabric.Switch, way wire) {
+	w.state.Uplinks[way.device] = datapath.Uplink{HostAccess: sw.HostIsOn(), Share: way.share}
+	for _, nic := range way.team {
+		if _, taken := w.state.Uplinks[nic]; taken || !w.local.NICs[nic] && !w.local.Idle[nic] {
+			continue
+		}
+		w.state.Uplinks[nic] = datapath.Uplink{HostAccess: sw.HostIsOn(), Leader: way.device, Share: way.share, Down: !w.local.NICs[nic]}
+	}
+}
+
+// leader is the one of several NICs that leads: the best that has a link. One that has just got it again waits, so that a link that
+// comes and goes does not take the guests along each time.
+func (w *wanted) leader(nics []string) string {
+	leads := ""
+	for _, nic := range nics {
+		if w.local.NICs[nic] && w.local.Leads[nic] {
+			leads = nic
+			break
+		}
+	}
+	for _, nic := range nics {
+		if w.local.NICs[nic] && (leads == "" || nic == leads || w.local.Settled[nic]) {
+			return nic
+		}
+	}
+	return ""
+}
+
+// shareOf is how several NICs serve the guests, by the mode in the record.
+func shareOf(mode fabric.UplinkMode) datapath.Share {
+	switch mode {
+	case fabric.HashPort:
+		return datapath.ByPort
+	case fabric.HashFlow:
+		return datapath.ByFlow
+	}
+	return datapath.Standby
 }
 
 // lead gives a segment its way to the wire, and the host that carries for it where it has none of its own.
@@ -85,14 +128,15 @@ func (w *wanted) wire(sw *fabric.Switch) wire {
 	way := wire{uplinked: map[fabric.HostID]bool{}}
 	silent := fabric.HostID("")
 	for _, id := range w.snap.UplinkHosts(sw) {
-		nic := sw.UplinkOn(id, w.snap.Hosts[id])
+		uplink := sw.UplinkOn(id, w.snap.Hosts[id])
+		nics := uplink.All()
 		fit, reports := w.local.Others[id]
 		unheard := id != w.host && !reports && w.local.Others != nil
 		switch {
-		case id == w.host && !w.local.NICs[nic], id != w.host && reports && !fit[nic]:
+		case id == w.host && w.leader(nics) == "", id != w.host && reports && !slices.ContainsFunc(nics, func(nic string) bool { return fit[nic] }):
 			continue
 		case id == w.host:
-			way.device = nic
+			way.device, way.team, way.share = w.leader(nics), nics, shareOf(uplink.Mode)
 		}
 		way.uplinked[id] = true
 		if unheard {

@@ -139,3 +139,55 @@ func TestOneNICHasOneSwitch(t *testing.T) {
 		t.Fatalf("uplinks %v, wires %v", got.Uplinks, got.Wires)
 	}
 }
+
+// several puts blue on eth1 and eth2 of the host.
+func several(mode fabric.UplinkMode) *fabric.Snapshot {
+	snap := external()
+	snap.Switches["blue"].Spec.Uplinks = []fabric.Uplink{{Host: "h1", NICs: []string{"eth1", "eth2"}, Mode: mode}}
+	return snap
+}
+
+func TestTheBestNICThatLeadsSomewhereLeads(t *testing.T) {
+	set := func(names ...string) map[string]bool {
+		out := map[string]bool{}
+		for _, name := range names {
+			out[name] = true
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name                      string
+		fit, idle, settled, leads map[string]bool
+		leader                    string
+		others                    map[string]datapath.Uplink
+	}{
+		{"both have a link", set("eth1", "eth2"), nil, nil, nil, "eth1", map[string]datapath.Uplink{"eth2": {HostAccess: true, Leader: "eth1"}}},
+		{"the leader has lost its link", set("eth2"), set("eth1"), nil, set("eth1"), "eth2", map[string]datapath.Uplink{"eth1": {HostAccess: true, Leader: "eth2", Down: true}}},
+		{"the best one has just come back", set("eth1", "eth2"), nil, set("eth2"), set("eth2"), "eth2", map[string]datapath.Uplink{"eth1": {HostAccess: true, Leader: "eth2"}}},
+		{"the best one has been back for a while", set("eth1", "eth2"), nil, set("eth1", "eth2"), set("eth2"), "eth1", map[string]datapath.Uplink{"eth2": {HostAccess: true, Leader: "eth1"}}},
+		{"one is not there", set("eth1"), nil, nil, nil, "eth1", map[string]datapath.Uplink{}},
+		{"none leads anywhere", nil, set("eth1", "eth2"), nil, set("eth1"), "", map[string]datapath.Uplink{}},
+	} {
+		local := wired("h1")
+		local.NICs, local.Idle, local.Settled, local.Leads = c.fit, c.idle, c.settled, c.leads
+		got := plan.Wanted(several(""), "h1", local)
+		if got.Wires[7].Device != c.leader {
+			t.Errorf("%s: %q leads, want %q", c.name, got.Wires[7].Device, c.leader)
+		}
+		delete(got.Uplinks, c.leader)
+		if !maps.Equal(got.Uplinks, c.others) {
+			t.Errorf("%s: the others are %+v, want %+v", c.name, got.Uplinks, c.others)
+		}
+	}
+}
+
+func TestTheModeSaysHowSeveralNICsShare(t *testing.T) {
+	for mode, want := range map[fabric.UplinkMode]datapath.Share{"": datapath.Standby, fabric.ActiveStandby: datapath.Standby, fabric.HashPort: datapath.ByPort, fabric.HashFlow: datapath.ByFlow} {
+		local := wired("h1")
+		local.NICs["eth2"] = true
+		got := plan.Wanted(several(mode), "h1", local).Uplinks
+		if got["eth1"].Share != want || got["eth2"].Share != want || got["eth2"].Leader != "eth1" {
+			t.Errorf("%q: uplinks %+v, want share %d", mode, got, want)
+		}
+	}
+}

@@ -16,6 +16,9 @@ type Local struct {
 	Attachments map[fabric.PortID]Attachment
 	// NICs are the devices here that a switch can be on.
 	NICs map[string]bool
+	// Idle are those that a switch could be on, and that lead nowhere now. Settled are those of NICs that have had a link for a while, Leads
+	// the ones that lead now: a NIC that has come back takes over again only when it is settled.
+	Idle, Settled, Leads map[string]bool
 	// Others are the hosts that report, with the NICs that a switch can be on there; nil while that is not known. A host that is silent keeps the uplinks it
 	// has, because what its kernel was told it does without an agent; it is not chosen to carry for others.
 	Others map[fabric.HostID]map[string]bool

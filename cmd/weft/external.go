@@ -11,8 +11,8 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// uplinksOf reads the values of --uplink: HOST=NIC, or LABEL=VALUE:NIC.
-func uplinksOf(words []string) ([]fabric.Uplink, error) {
+// uplinksOf reads the values of --uplink: HOST=NIC, or LABEL=VALUE:NIC; several NICs are joined by +, and serve guests by the mode.
+func uplinksOf(words []string, mode string) ([]fabric.Uplink, error) {
 	var out []fabric.Uplink
 	for _, word := range words {
 		labels, nic, byLabel := strings.Cut(word, ":")
@@ -21,16 +21,25 @@ func uplinksOf(words []string) ([]fabric.Uplink, error) {
 			if !ok || host == "" || nic == "" {
 				return nil, fmt.Errorf("--uplink %q names no host and NIC: write h1=eth1, or rack=a:eth1 for all hosts with that label", word)
 			}
-			out = append(out, fabric.Uplink{Host: fabric.HostID(host), NIC: nic})
+			out = append(out, withNICs(fabric.Uplink{Host: fabric.HostID(host)}, nic, mode))
 			continue
 		}
 		key, value, ok := strings.Cut(labels, "=")
 		if !ok || key == "" || nic == "" {
 			return nil, fmt.Errorf("--uplink %q names no label and NIC: write rack=a:eth1", word)
 		}
-		out = append(out, fabric.Uplink{Hosts: map[string]string{key: value}, NIC: nic})
+		out = append(out, withNICs(fabric.Uplink{Hosts: map[string]string{key: value}}, nic, mode))
 	}
 	return out, nil
+}
+
+// withNICs gives an uplink its NIC, or several.
+func withNICs(u fabric.Uplink, names, mode string) fabric.Uplink {
+	u.NIC = names
+	if nics := strings.Split(names, "+"); len(nics) > 1 {
+		u.NIC, u.NICs, u.Mode = "", nics, fabric.UplinkMode(mode)
+	}
+	return u
 }
 
 // external fills in what goes with uplinks. The time to confirm by is in the record, so that every host knows it: one that the
@@ -74,13 +83,15 @@ func (a *app) tellUplinks(ctx context.Context, c *client.Client, sw *fabric.Swit
 		if !ok {
 			continue
 		}
-		name := sw.UplinkOn(fabric.HostID(h.Metadata.Name), h)
-		if name == "" {
+		nics := sw.NICsOn(fabric.HostID(h.Metadata.Name), h)
+		if len(nics) == 0 {
 			without = append(without, h.Metadata.Name)
 			continue
 		}
 		carrier = cmp.Or(carrier, h.Metadata.Name)
-		lines = append(lines, planOf(sw, h, name, plan)...)
+		for _, name := range nics {
+			lines = append(lines, planOf(sw, h, name, plan)...)
+		}
 	}
 	if plan && len(without) > 0 && carrier != "" {
 		lines = append(lines, fmt.Sprintf("%s: no NIC of its own; guests there reach the wire by %s, over VXLAN", strings.Join(without, ", "), carrier))
@@ -146,6 +157,9 @@ func nicLine(n *fabric.NICStatus) string {
 	}
 	if n.Switch != "" {
 		words = append(words, "switch "+string(n.Switch))
+		if n.Leader != "" {
+			words = append(words, "led by "+n.Leader)
+		}
 	}
 	return strings.Join(words, ", ")
 }

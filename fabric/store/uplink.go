@@ -47,24 +47,22 @@ func (a *applying) uplinks(s, before *fabric.Switch) error {
 		return err
 	}
 	for _, id := range slices.Sorted(maps.Keys(hosts)) {
-		nic := s.UplinkOn(id, hosts[id])
-		if nic == "" {
-			continue
-		}
-		for _, other := range others {
-			if other.UplinkOn(id, hosts[id]) == nic {
-				f = append(f, fabric.Finding{Path: "spec.uplinks", Message: fmt.Sprintf("%s of host %s is an uplink of switch %s: name another NIC, or add a VLAN to that switch", nic, id, other.Metadata.Name)})
+		for _, nic := range s.NICsOn(id, hosts[id]) {
+			for _, other := range others {
+				if slices.Contains(other.NICsOn(id, hosts[id]), nic) {
+					f = append(f, fabric.Finding{Path: "spec.uplinks", Message: fmt.Sprintf("%s of host %s is an uplink of switch %s: name another NIC, or add a VLAN to that switch", nic, id, other.Metadata.Name)})
+				}
 			}
-		}
-		if before != nil && before.UplinkOn(id, hosts[id]) == nic && before.HostIsOn() == s.HostIsOn() {
-			continue
-		}
-		finding, err := a.unfit(s, id, nic)
-		if err != nil {
-			return err
-		}
-		if finding != "" {
-			f = append(f, fabric.Finding{Path: "spec.uplinks", Message: finding})
+			if before != nil && slices.Contains(before.NICsOn(id, hosts[id]), nic) && before.HostIsOn() == s.HostIsOn() {
+				continue
+			}
+			finding, err := a.unfit(s, id, nic)
+			if err != nil {
+				return err
+			}
+			if finding != "" {
+				f = append(f, fabric.Finding{Path: "spec.uplinks", Message: finding})
+			}
 		}
 	}
 	a.untouched(kindPrefix(fabric.KindSwitch))

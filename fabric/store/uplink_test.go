@@ -60,7 +60,14 @@ func TestANICThatCannotBeAnUplinkIsRefused(t *testing.T) {
 		"of a private switch":     {outer("x", "eth1", func(s *fabric.SwitchSpec) { s.Type = fabric.Private }), "has no NIC"},
 		"no device's name":        {outer("x", "a name too long to be"), "at most 15"},
 		"named without a host":    {outer("x", "eth1", func(s *fabric.SwitchSpec) { s.Uplinks[0].Host = "" }), "give the name of a host, or labels"},
-		"twice on one host":       {outer("x", "eth1", func(s *fabric.SwitchSpec) { s.Uplinks = append(s.Uplinks, s.Uplinks[0]) }), "a switch is on one NIC of a host"},
+		"twice on one host":       {outer("x", "eth1", func(s *fabric.SwitchSpec) { s.Uplinks = append(s.Uplinks, s.Uplinks[0]) }), "name all NICs of a host in one uplink"},
+		"one of several, absent":  {outer("x", "", func(s *fabric.SwitchSpec) { s.Uplinks[0].NICs = []string{"eth3", "eth7"} }), "host h1 has no NIC eth7"},
+		"one of several, taken":   {outer("x", "", func(s *fabric.SwitchSpec) { s.Uplinks[0].NICs = []string{"eth3", "eth1"} }), "is an uplink of switch wan"},
+		"named twice":             {outer("x", "", func(s *fabric.SwitchSpec) { s.Uplinks[0].NICs = []string{"eth3", "eth3"} }), "eth3 is named twice"},
+		"one of too many":         {outer("x", "", func(s *fabric.SwitchSpec) { s.Uplinks[0].NICs = []string{"a", "b", "c", "d", "e"} }), "the most is 4"},
+		"in two lists":            {outer("x", "eth3", func(s *fabric.SwitchSpec) { s.Uplinks[0].NICs = []string{"eth4"} }), "nic or nics"},
+		"in no known mode":        {outer("x", "", func(s *fabric.SwitchSpec) { s.Uplinks[0].NICs, s.Uplinks[0].Mode = []string{"eth3", "eth4"}, "lacp" }), "is no mode"},
+		"alone in a mode":         {outer("x", "eth3", func(s *fabric.SwitchSpec) { s.Uplinks[0].Mode = fabric.HashPort }), "one NIC has no mode"},
 		"to confirm without NICs": {outer("x", "eth1", func(s *fabric.SwitchSpec) { s.Uplinks, s.ConfirmBy = nil, &later }), "nothing to confirm"},
 	} {
 		_, err := s.Apply(t.Context(), []fabric.Object{c.sw}, store.ApplyOptions{})
