@@ -69,6 +69,20 @@ func toHost() []expr.Any {
 	return []expr.Any{&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagDADDR: true}, equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
 }
 
+// fromHost matches packets from any address of the host itself.
+func fromHost() []expr.Any {
+	return []expr.Any{&expr.Fib{Register: reg, ResultADDRTYPE: true, FlagSADDR: true}, equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL))}
+}
+
+// notToLoopback matches packets to other addresses than 127.0.0.0/8 or ::1; of which family is matched before.
+func notToLoopback(six bool) []expr.Any {
+	not := func(data []byte) expr.Any { return &expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: data} }
+	if six {
+		return []expr.Any{&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 24, Len: 16}, not(netip.IPv6Loopback().AsSlice())}
+	}
+	return []expr.Any{&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 1}, not([]byte{127})}
+}
+
 func protocol(n uint8) []expr.Any {
 	return []expr.Any{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: reg}, equal([]byte{n})}
 }

@@ -200,6 +200,14 @@ func TestAForwardLeadsToTheGuest(t *testing.T) {
 	if who := fetch(t, w.guest, "http://192.0.2.1:8080/cgi-bin/who"); who != "10.10.0.254" {
 		t.Errorf("a guest that asks its own switch's forward was answered as %s, want the host's 10.10.0.254", who)
 	}
+	for url, want := range map[string]string{"http://192.0.2.1:8080/cgi-bin/who": "10.10.0.254", "http://[2001:db8:2::1]:8080/cgi-bin/who": "2001:db8:2::1", "http://10.10.0.1:8080/cgi-bin/who": "10.10.0.254"} {
+		if who := fetch(t, w.host, url); who != want {
+			t.Errorf("the host that asks its own forward, %s, was answered as %s, want %s", url, who, want)
+		}
+	}
+	if out, ok := run(t, w.host, "curl", "-sS", "-m", "2", "http://127.0.0.1:8080/"); ok || !strings.Contains(out, "curl: (7)") {
+		t.Errorf("a connection to a loopback address is not refused at once: %s", out)
+	}
 	elsewhere := w.config()
 	elsewhere.Switches[0].Forwards[0].Local = false
 	w.keep(t, table, elsewhere)

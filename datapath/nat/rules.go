@@ -29,6 +29,7 @@ type rule struct {
 func (c *Config) chains(opened []Opened) []chain {
 	return slices.DeleteFunc([]chain{
 		{"prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest, c.prerouting()},
+		{"output", nftables.ChainTypeNAT, nftables.ChainHookOutput, nftables.ChainPriorityNATDest, c.output()},
 		{"postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, c.postrouting()},
 		{"input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, c.input()},
 		{"forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, c.forward(opened)},
@@ -46,8 +47,21 @@ func (c *Config) prerouting() (rules []rule) {
 	return rules
 }
 
+// output turns the host's own connections to its forwarded ports, as prerouting turns those of others. What goes to a loopback address
+// stays: its answers could not come from outside (RFC 1122 section 3.2.1.3).
+func (c *Config) output() (rules []rule) {
+	for _, s := range c.Switches {
+		for _, w := range s.Forwards {
+			six := w.To.Addr().Is6()
+			rules = append(rules, rule{s.Device + " forward of the host", join(
+				family(six), toHost(), notToLoopback(six), protocol(w.Protocol), destinationPort(w.HostPort), turn(expr.NATTypeDestNAT, w.To.Addr(), w.To.Port()))})
+		}
+	}
+	return rules
+}
+
 // postrouting hides the guests behind the host's address, and the host behind its address on the switch where answers would not
-// come back else: from a guest elsewhere, and from one that is on the switch together with who asks.
+// come back else: from a guest elsewhere, from one that is on the switch together with who asks, and from one that the host asks.
 func (c *Config) postrouting() (rules []rule) {
 	for _, s := range c.Switches {
 		for _, w := range s.Forwards {
@@ -63,6 +77,7 @@ func (c *Config) postrouting() (rules []rule) {
 				rules = append(rules, rule{s.Device + " forward elsewhere", back()})
 				continue
 			}
+			rules = append(rules, rule{s.Device + " forward of the host", back(fromHost()...)})
 			for _, p := range s.Prefixes {
 				if p.Addr().Is6() == six {
 					rules = append(rules, rule{s.Device + " forward from the same switch", back(source(p)...)})
