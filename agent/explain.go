@@ -21,7 +21,7 @@ func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.
 	if err != nil {
 		return nil, err
 	}
-	e := &explanation{snap: snap, packet: p, vni: snap.Segments(snap.Ports[r.Source]).Sends, path: tracing.Path{Mode: tracing.ModeExplain, Verdict: tracing.Dropped, Generation: snap.Revision}}
+	e := &explanation{snap: snap, packet: p, vni: snap.Segments(snap.Ports[r.Source]).Sends, path: tracing.Path{Mode: tracing.ModeExplain, Verdict: tracing.Dropped, Generation: snap.Revision, Frame: frame}}
 	source := snap.Locations[r.Source].Host
 	e.hop(source, r.Source, tracing.StagePortIn, tracing.ResultPass, 0)
 	e.hop(source, r.Source, tracing.StageGuard, tracing.ResultPass, 0)

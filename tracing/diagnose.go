@@ -172,7 +172,7 @@ func (d *diagnosis) dropping() {
 	drops := slices.Clone(d.x.Drops)
 	slices.SortStableFunc(drops, func(a, b Drop) int { return cmp.Compare(b.Now, a.Now) })
 	for _, drop := range drops {
-		if drop.Now == 0 || drop.Reason == ReasonProbeCaught {
+		if drop.Now == 0 || drop.Reason == ReasonProbeCaught || d.elsewhere(drop.Reason) {
 			continue
 		}
 		c := Cause{Fault: Fault(drop.Reason.String()), Host: drop.Host, Port: drop.Port, Stage: drop.Reason.stage(), Reason: drop.Reason, Next: drop.Reason.Fix()}
@@ -182,6 +182,12 @@ func (d *diagnosis) dropping() {
 		}
 		d.add(c)
 	}
+}
+
+// elsewhere reports whether a drop is of other packets than those that are asked about: what a rule denies, it would have denied the
+// probe.
+func (d *diagnosis) elsewhere(r Reason) bool {
+	return d.x.Probe != nil && d.x.Probe.Verdict == Delivered && (r == ReasonPolicyDenied || r == ReasonPolicyRejected || r == ReasonPvlan)
 }
 
 func atPort(p fabric.PortID) string {

@@ -47,7 +47,7 @@ func TestDiagnoseNamesWhatIsWrong(t *testing.T) {
 		{"some are lost", Examination{Probe: arrived(), Reply: arrived(), Full: arrived(), Volleys: volley},
 			[]Cause{{Fault: FaultPartialLoss, Host: "h1", Peer: "h2", Stage: StageUnderlayOut, Way: There}}},
 		{"the guest's own packets are dropped now, others were before", Examination{Probe: arrived(), Drops: []Drop{
-			{Host: "h1", Port: "a", Reason: ReasonGuardSrcIP, Packets: 9, Now: 4}, {Host: "h2", Port: "b", Reason: ReasonRateLimited, Packets: 7}, {Host: "h2", Port: "b", Reason: ReasonProbeCaught, Packets: 500, Now: 500}}},
+			{Host: "h1", Port: "a", Reason: ReasonGuardSrcIP, Packets: 9, Now: 4}, {Host: "h2", Port: "b", Reason: ReasonRateLimited, Packets: 7}, {Host: "h2", Port: "b", Reason: ReasonPolicyDenied, Packets: 7, Now: 5}, {Host: "h2", Port: "b", Reason: ReasonProbeCaught, Packets: 500, Now: 500}}},
 			[]Cause{{Fault: "guard_src_ip", Host: "h1", Stage: StageGuard, Change: &Change{Object: "port/a"}}}},
 	} {
 		t.Run(c.claim, func(t *testing.T) {

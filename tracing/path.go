@@ -45,6 +45,8 @@ type Path struct {
 	// Generation is the one under which the frame was judged where its way ended.
 	Generation fabric.Revision `json:"generation,omitempty"`
 
+	// Frame is what was sent, from the Ethernet header on.
+	Frame []byte `json:"frame,omitempty"`
 	// Start is when the first hop was recorded, on that host's clock.
 	Start time.Time `json:"start,omitzero"`
 	// Hops are in the order of the way: each visit to a host in the order of its stages, followed by what came of it.

@@ -197,6 +197,7 @@ func (p *probe) path() *Path {
 		hops = append(hops, p.hops[host]...)
 	}
 	path := Assemble(p.o.Session.ID, p.o.Session.Label, hops, p.o.VTEPs)
+	path.Frame = p.o.Frame
 	for _, host := range p.o.Hosts {
 		if m, ok := p.missing[host]; ok {
 			path.Missing = append(path.Missing, m)

@@ -29,6 +29,8 @@ const (
 	atOnce = 100
 	// quietFor is how long the records must stay as they are until the missing ones are held for lost.
 	quietFor = 60 * time.Millisecond
+	// markers is how many more probes are sent to find out whether records are late or probes lost.
+	markers = 3
 )
 
 // Fire sends a probe n times and counts what the hosts of its two ends saw; o is as in Probe, with To. A volley between ports of
@@ -62,12 +64,33 @@ func (p *probe) round(ctx context.Context, n int) (Volley, error) {
 	if err := p.fabric.Inject(ctx, p.o.From, p.o.Port, p.o.Frame, n); err != nil {
 		return v, fmt.Errorf("inject %d probes at port %s on %s: %w", n, p.o.Port, p.o.From, err)
 	}
-	p.settle(ctx, &v)
+	p.settle(ctx, &v, 0)
+	// A host tells its records in the order in which they were made: once it tells of a probe that was sent later, what it has not told
+	// of did not come.
+	for more := 0; more < markers && v.Arrived+v.Dropped < v.Sent; more++ {
+		seen := p.seen(v.To)
+		if err := p.fabric.Inject(ctx, p.o.From, p.o.Port, p.o.Frame, 1); err != nil {
+			return v, fmt.Errorf("inject a probe at port %s on %s: %w", p.o.Port, p.o.From, err)
+		}
+		v.Sent++
+		p.settle(ctx, &v, seen)
+		if p.seen(v.To) > seen {
+			break
+		}
+	}
 	return v, nil
 }
 
-// settle collects until every probe is accounted for, or the records have not changed for a while.
-func (p *probe) settle(ctx context.Context, v *Volley) {
+// seen is how many records a host has told of.
+func (p *probe) seen(host fabric.HostID) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.hops[host])
+}
+
+// settle collects until every probe is accounted for, or the records have not changed for a while and the other end has told of more
+// than it had before.
+func (p *probe) settle(ctx context.Context, v *Volley, before int) {
 	ctx, cancel := context.WithTimeout(ctx, p.o.Timeout)
 	defer cancel()
 	seen := -1
@@ -80,7 +103,7 @@ func (p *probe) settle(ctx context.Context, v *Volley) {
 		if hops != seen {
 			seen, since = hops, time.Now()
 		}
-		if time.Since(since) > quietFor || !sleep(ctx, 5*firstPause) {
+		if time.Since(since) > quietFor && p.seen(v.To) > before || !sleep(ctx, 5*firstPause) {
 			return
 		}
 	}

@@ -12,7 +12,11 @@ import (
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
+	"github.com/weftnet/weft/tracing/packet"
 )
+
+// outputPackets is the output that is a packet file.
+const outputPackets = "pcapng"
 
 // traceCommand follows one packet through the fabric.
 func (a *app) traceCommand() *cobra.Command {
@@ -22,12 +26,15 @@ func (a *app) traceCommand() *cobra.Command {
 		Use: "trace SRC DST PROTO[/PORT]", Short: "Follow one packet from a port, across hosts, with what decided about it", Args: exactly("SRC", "DST", "PROTO/PORT"),
 		Long: "Send one probe from the port SRC through the real datapath to the port or address DST, and show every stage it passed on\n" +
 			"every host. The probe is caught before it reaches a guest. With --explain nothing is sent: the answer is what the records and\n" +
-			"the reference model of policies say of the first packet of such a connection.",
-		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --explain",
+			"the reference model of policies say of the first packet of such a connection. With -o pcapng the way is a packet file: the probe once\n" +
+			"for every stage, with what the stage made of it as the packet's comment.",
+		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --explain\n  weft trace web-1 web-2 tcp/443 -o pcapng > way.pcapng",
 		ValidArgsFunction: a.completeNames("port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.checkOutput(); err != nil {
-				return err
+			if a.output != outputPackets {
+				if err := a.checkOutput(); err != nil {
+					return err
+				}
 			}
 			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds(), Explain: explain}
 			if err := r.ParseTarget(args[2]); err != nil {
@@ -50,12 +57,16 @@ func (a *app) trace(ctx context.Context, r api.TraceRequest) error {
 	if err != nil {
 		return err
 	}
-	if a.structured() {
-		if err := a.document(p); err != nil {
-			return err
-		}
-	} else {
+	switch {
+	case a.output == outputPackets:
+		err = packet.WritePath(a.out, p)
+	case a.structured():
+		err = a.document(p)
+	default:
 		a.printPath(r, p)
+	}
+	if err != nil {
+		return err
 	}
 	if p.Verdict == tracing.Unknown {
 		return &statusError{status: exitPartial}
