@@ -191,6 +191,13 @@ func (r reading) Reading(ctx context.Context) (export.Reading, error) {
 	if k := a.served.Load(); k != nil {
 		out.Services = k.Counts()
 	}
+	copied, err := a.MirrorCounts(ctx)
+	if err != nil {
+		return export.Reading{}, err
+	}
+	for _, c := range copied {
+		out.Mirrors = append(out.Mirrors, export.MirrorCount{Mirror: c.Name, Copied: c.Copied, Given: c.Given, Lost: c.Lost})
+	}
 	alive := a.Alive()
 	if snap := a.Latest(); snap != nil {
 		for id := range snap.Hosts {

@@ -31,6 +31,14 @@ type Reading struct {
 	Peers, PeersWanted int
 	// Services are what guests of internal switches were answered.
 	Services []ServiceCount
+	// Mirrors are what mirrors have copied here, in frames.
+	Mirrors []MirrorCount
+}
+
+// MirrorCount is a mirror on this host: Copied at ports here, Given to its sink here, Lost here.
+type MirrorCount struct {
+	Mirror              string
+	Copied, Given, Lost uint64
 }
 
 // ServiceCount is how often a service on a device has ended a request in one way.
@@ -136,6 +144,7 @@ var (
 	descBytes      = desc("port_bytes_total", "Bytes of a port; rx is from the guest, tx to the guest.", "port", "direction")
 	descDrops      = desc("drops_total", "Dropped packets by reason; port is empty for those of no port.", "port", "reason", "class")
 	descServices   = desc("service_requests_total", "What guests of internal switches asked of a service, by how it ended; of NAT, packets by rule.", "service", "device", "result")
+	descMirrors    = desc("mirror_frames_total", "Frames of mirrors: copied at ports here, given to the sink here, lost here.", "mirror", "outcome")
 )
 
 func desc(name, help string, labels ...string) *prometheus.Desc {
@@ -148,7 +157,7 @@ type scraper struct{ metrics *Metrics }
 // Describe names all metrics, so that a name taken twice is found at start.
 func (s *scraper) Describe(out chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		descUp, descGeneration, descReady, descProblems, descAge, descPeers, descPorts, descPackets, descBytes, descDrops, descServices,
+		descUp, descGeneration, descReady, descProblems, descAge, descPeers, descPorts, descPackets, descBytes, descDrops, descServices, descMirrors,
 	} {
 		out <- d
 	}
@@ -180,6 +189,11 @@ func (s *scraper) Collect(out chan<- prometheus.Metric) {
 	drops(out, "", r.Drops)
 	for _, c := range r.Services {
 		counter(out, descServices, c.Count, c.Service, c.Device, c.Result)
+	}
+	for _, c := range r.Mirrors {
+		counter(out, descMirrors, c.Copied, c.Mirror, "copied")
+		counter(out, descMirrors, c.Given, c.Mirror, "given")
+		counter(out, descMirrors, c.Lost, c.Mirror, "lost")
 	}
 }
 

@@ -66,6 +66,7 @@ func TestMetrics(t *testing.T) {
 			{Name: "b", State: fabric.PortActive}, {Name: "c", State: fabric.PortStaged},
 		}},
 		Drops: map[string]uint64{"vtep_unknown": 7}, PolicyAge: 1500 * time.Millisecond, Peers: 1, PeersWanted: 2,
+		Mirrors: []MirrorCount{{Mirror: "ids", Copied: 5, Given: 4, Lost: 1}},
 	}}
 	telemetry := open(t, Options{Dir: t.TempDir()})
 	span(t, telemetry, "apply")
@@ -86,7 +87,9 @@ func TestMetrics(t *testing.T) {
 		"weft_port_bytes_total{direction=rx,port=a}": 30, "weft_port_bytes_total{direction=tx,port=a}": 40,
 		"weft_drops_total{class=policy,port=a,reason=guard_src_ip}": 3, "weft_drops_total{class=unknown,port=a,reason=of_the_future}": 1,
 		"weft_drops_total{class=config,port=,reason=vtep_unknown}": 7,
-		"weft_reconcile_duration_seconds{outcome=unchanged}":       1, "weft_reconcile_duration_seconds{outcome=changed}": 1,
+		"weft_mirror_frames_total{mirror=ids,outcome=copied}":      5, "weft_mirror_frames_total{mirror=ids,outcome=given}": 4,
+		"weft_mirror_frames_total{mirror=ids,outcome=lost}":  1,
+		"weft_reconcile_duration_seconds{outcome=unchanged}": 1, "weft_reconcile_duration_seconds{outcome=changed}": 1,
 		"weft_reconcile_duration_seconds{outcome=failed}": 1, "weft_drift_repairs_total{kind=program}": 2,
 		"weft_in_force_duration_seconds{}": 1, "weft_attach_duration_seconds{}": 1, "weft_events_total{}": 1, "weft_build_info{version=0.1.0}": 1,
 		"weft_trace_spans_total{outcome=sent}": 1, "weft_trace_spans_total{outcome=lost}": 0,
