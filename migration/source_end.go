@@ -11,7 +11,9 @@ import (
 func (t *turn) sent() {
 	t.enter(Sent, t.Limits.Switch)
 	if t.Handed && !t.Lost {
-		t.do(Drain) // what was on its way into the device when the ports were closed
+		// What was on its way into the device when the ports were closed; and the count, in case somebody else ends the machine, whose
+		// device goes with it.
+		t.do(Drain, Count)
 	}
 	if t.Fault {
 		t.recall()

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -138,9 +139,10 @@ func (a *app) hook(ctx context.Context, args []string) error {
 	for _, n := range call.NICs {
 		out.NICs = append(out.NICs, api.GuestNIC{MAC: n.MAC, Bridge: n.Bridge, Network: n.Network, Profile: n.Portgroup, Device: n.Device})
 	}
+	a.quiet = true // libvirt shows what a hook says only with its error
 	past := call.Act == libvirt.Ended || call.Act == libvirt.Release || call.Act == libvirt.Unplug
 	if !past {
-		limited, cancel := context.WithTimeout(ctx, hookPatience)
+		limited, cancel := context.WithTimeoutCause(ctx, hookPatience, errors.New("the agent of this host does not answer: start it (systemctl start weft), and try again"))
 		defer cancel()
 		return a.patiently(limited, func(c *client.Client) error { return c.CallHypervisor(ctx, out) })
 	}
@@ -149,7 +151,7 @@ func (a *app) hook(ctx context.Context, args []string) error {
 		err = c.CallHypervisor(ctx, out)
 	}
 	if err != nil {
-		a.progress("%v", err)
+		fmt.Fprintln(a.err, err)
 	}
 	return nil
 }
