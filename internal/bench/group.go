@@ -12,10 +12,10 @@ type group struct {
 }
 
 // groupNames are the names of all groups.
-var groupNames = []string{policyName, portsName}
+var groupNames = []string{policyName, portsName, servicesName}
 
 // groups in the order they are taken.
-func groups() []group { return []group{policyGroup, portsGroup} }
+func groups() []group { return []group{policyGroup, portsGroup, servicesGroup} }
 
 // measureNames are the names of measures.
 func measureNames(measures []measure) []string {
