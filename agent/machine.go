@@ -59,6 +59,8 @@ type Links interface {
 	Devices() (map[string]int, error)
 	// NICs describes the devices that could be an uplink, in the order of their names; not those that are skipped.
 	NICs(skip func(device string) bool) ([]fabric.NICStatus, error)
+	// HasLink reports whether a device is up and has a link now.
+	HasLink(device string) (bool, error)
 	// MTU is the largest L3 packet of a device, in bytes.
 	MTU(device string) (int, error)
 	// Watch hints that devices may have changed, until ctx ends.
@@ -130,6 +132,9 @@ func (kernelDevices) Devices() (map[string]int, error) {
 	}
 	return names, nil
 }
+
+// HasLink asks the kernel.
+func (kernelDevices) HasLink(device string) (bool, error) { return nic.HasLink(device) }
 
 // NICs asks the kernel.
 func (kernelDevices) NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {

@@ -274,6 +274,26 @@ func (a *Agent) announceOnWire(ctx context.Context, e datapath.Event) {
 	}
 }
 
+// linkEvery is how often the links of uplinks are looked at: the kernel tells of them late.
+const linkEvery = 25 * time.Millisecond
+
+// watchLinks puts the uplinks in force anew when one of them has lost its link, or has it again.
+func (a *Agent) watchLinks(ctx context.Context) error {
+	return every(ctx, linkEvery, func() {
+		a.keeper.mu.Lock()
+		defer a.keeper.mu.Unlock()
+		for _, n := range a.keeper.uplinks.nics {
+			if _, on := a.keeper.have.Uplinks[n.Name]; !on {
+				continue
+			}
+			if has, err := a.machine.HasLink(n.Name); err == nil && has != (n.Up && n.Carrier) {
+				a.keeper.failover(ctx)
+				return
+			}
+		}
+	})
+}
+
 // watchUplinks tells of guests' MACs that come in from the wire, once a minute at most for each NIC.
 func (a *Agent) watchUplinks(ctx context.Context) error {
 	seen, told := map[string]uint64{}, map[string]time.Time{}
