@@ -245,7 +245,7 @@ func (a *Agent) run(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
 		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks, a.watchLinks, a.keepRecords,
-		a.keepSmall,
+		a.sendEvents, a.keepSmall,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}
@@ -263,6 +263,23 @@ func (a *Agent) emit(e fabric.Event) {
 		return
 	}
 	a.metrics.Logged()
+}
+
+// sendEvents sends the events to the collector, where there is one. It is never in the way: what keeps it from sending is said, and the
+// agent goes on.
+func (a *Agent) sendEvents(ctx context.Context) error {
+	c := a.config
+	if c.OTLP.Endpoint == "" {
+		return nil
+	}
+	s, err := export.NewEventSender(a.events, export.Options{Host: c.Host, Version: c.Version, Endpoint: c.OTLP.Endpoint, Logger: a.log})
+	if err == nil {
+		err = s.Run(ctx)
+	}
+	if err != nil {
+		a.log.Error("events are not sent to the collector any more; weft events has them", "error", err)
+	}
+	return nil
 }
 
 // event is something that happened here now.

@@ -29,6 +29,7 @@ const (
 	KeyClass      = "weft.drop.class"
 	KeyMissing    = "weft.hosts.missing"
 	KeyEvent      = "weft.event"
+	KeyEventSeq   = "weft.event.seq"
 	KeyError      = "error"
 
 	KeySourceAddress      = "source.address"
