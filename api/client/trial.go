@@ -94,6 +94,9 @@ func (c *Client) RunTrial(ctx context.Context, o Trial) (report TrialReport, err
 	if report.Absent, err = t.begin(ctx); err != nil {
 		return report, fmt.Errorf("start the guests of the trial: %w", err)
 	}
+	if err := t.known(ctx); err != nil {
+		return report, fmt.Errorf("wait until every host knows where the guests are: %w", err)
+	}
 	o.Progress("Trying every pair …")
 	if report.Pairs, err = t.pairs(ctx); err != nil {
 		return report, fmt.Errorf("try the network: %w", err)
@@ -204,6 +207,16 @@ func (t *trial) begin(ctx context.Context) ([]TrialAbsent, error) {
 	}
 	t.guests = begun
 	return absent, err
+}
+
+// known waits until what the hosts have said of the guests' places is in force everywhere: the first packet is not to be lost to news.
+func (t *trial) known(ctx context.Context) error {
+	ports, err := t.List(ctx, fabric.KindPort)
+	if err != nil {
+		return err
+	}
+	_, err = t.WaitInForce(ctx, ports.Revision)
+	return err
 }
 
 // each does something for every guest, some at once.
