@@ -61,6 +61,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		d.closeFor(now, p)
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
+	d.paceBy(now.value.Slot, found, p)
 	d.shared.limitBy(now.value.Slot, p.Limits)
 	if err := d.mirrorBy(now.value.Slot, p.Mirrors); err != nil {
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
@@ -197,7 +198,7 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 	if err := d.writePort(now); err != nil {
 		return err
 	}
-	d.shared.setOut(slot, p.home(), way(p.Kind, device), device.Index)
+	d.shared.setOut(slot, p.home(), d.way(slot, p.Kind, device), device.Index)
 	if gate != Open || epoch != p.Epoch { // else the guest's first frame has opened it under this epoch, and that is told
 		d.expectOpened(now.ifindex, place{p.Name, device.Name}, p.Gate == Staged)
 	}
@@ -217,12 +218,12 @@ func (d *Datapath) install(now *port, device nic.Device, p Port, was fabric.VNI)
 }
 
 // way is how frames are handed to a device: straight into the other namespace where the kernel can (bpf_redirect_peer), or
-// out of the device; to the host itself under its own MAC.
-func way(kind PortKind, device nic.Device) int {
+// out of the device, which is where what is over a rate waits; to the host itself under its own MAC.
+func (d *Datapath) way(slot uint32, kind PortKind, device nic.Device) int {
 	if kind == HostEnd {
 		return outHost
 	}
-	if kind == Veth && device.PeerElsewhere {
+	if kind == Veth && device.PeerElsewhere && !d.shared.isPaced(slot) {
 		return outPeer
 	}
 	return outEgress
@@ -238,7 +239,7 @@ func (d *Datapath) removePort(device string) error {
 	slot := p.value.Slot
 	d.shared.setGate(slot, Closed, 0, 0)
 	if found, err := nic.Find(device); err == nil && found.Index == p.ifindex {
-		if err := nic.SetDown(device); err != nil {
+		if err := errors.Join(nic.SetDown(device), d.unpace(slot, device)); err != nil {
 			return err
 		}
 	}

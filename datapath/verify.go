@@ -90,7 +90,7 @@ func (d *Datapath) verifyPorts(devices map[int]nic.Device) error {
 			d.emit(Event{Kind: DeviceGone, Time: time.Now(), Port: name, Device: device, Message: fmt.Sprintf("The device %s of port %s is gone.", device, name)})
 			continue
 		}
-		d.shared.setOut(p.value.Slot, p.value.home(), way(PortKind(p.value.Kind), devices[p.ifindex]), p.ifindex)
+		d.shared.setOut(p.value.Slot, p.value.home(), d.way(p.value.Slot, PortKind(p.value.Kind), devices[p.ifindex]), p.ifindex)
 		if err := d.verifyAttachments(portAttachments(device, p.ifindex), name); err != nil {
 			return err
 		}
