@@ -79,7 +79,9 @@ func (f *failures) err() error {
 // applyClosings closes what is to pass less than now, or nothing any more, before anything else takes time.
 func (d *Datapath) applyClosings(c Change, _ *failures) {
 	for device := range c.Delete.Ports {
-		d.closeFor(d.ports[device], Port{Gate: Closed})
+		if _, put := c.Put.Ports[device]; !put { // else it is what is put that may be too old
+			d.closeFor(d.ports[device], Port{Gate: Closed})
+		}
 	}
 	for device, p := range c.Put.Ports {
 		if p.Gate != Staged && p.Check(device) == nil { // a staged port's first frame opens it anyway
