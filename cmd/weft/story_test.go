@@ -33,7 +33,7 @@ func play(t *testing.T, dir string) {
 	testscript.Run(t, testscript.Params{
 		Dir: dir,
 		Setup: func(env *testscript.Env) error {
-			name := fmt.Sprintf("%.1s%d", filepath.Base(env.WorkDir)[len("script-"):], os.Getpid()%1_000_000)
+			name := fmt.Sprintf("%.3s%d", filepath.Base(env.WorkDir)[len("script-"):], os.Getpid()%1_000_000)
 			env.Setenv("WEFT_LAB", name)
 			if err := begin(env, name); err != nil {
 				return err
