@@ -180,7 +180,7 @@ func TestADeviceThatVanishesTakesItsPortWithIt(t *testing.T) {
 	if len(s.Ports) != 1 || len(s.FDB) != 1 {
 		t.Fatalf("left behind: %+v, %+v", s.Ports, s.FDB)
 	}
-	if links := pinned(t, h, "links"); len(links) != 3+4 {
+	if links := pinned(t, h, "links"); len(links) != 4+4 {
 		t.Fatalf("left behind: %v", links)
 	}
 	again := w.tap(h, 1, 0)

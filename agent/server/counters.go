@@ -2,14 +2,9 @@ package server
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 	"maps"
 	"slices"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -56,32 +51,17 @@ func (s *Server) leftHere(ctx context.Context, in *leftOf) (*answer[api.Left], e
 
 // count fetches the counters of the ports that the view's hosts hold, or of one port alone.
 func (s *Server) count(ctx context.Context, v *view, only fabric.PortID) {
-	ctx, cancel := context.WithTimeout(ctx, countersWithin)
-	defer cancel()
 	v.statuses = maps.Clone(v.statuses) // it is the store's
-	holders := map[fabric.HostID]bool{}
+	holders := map[fabric.HostID]*fabric.Host{}
 	for id, l := range v.snap.Locations {
 		if l.Host != "" && (only == "" || only == id) {
-			holders[l.Host] = true
+			holders[l.Host] = v.snap.Hosts[l.Host]
 		}
 	}
-	var mu sync.Mutex
-	var group errgroup.Group
-	group.SetLimit(countersAtOnce)
-	for host := range holders {
-		group.Go(func() error {
-			ports, err := s.portsOf(ctx, v.snap.Hosts[host])
-			if err != nil {
-				s.o.Logger.DebugContext(ctx, "a host's counters are not shown", "host", host, "error", err)
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			v.counted(host, ports)
-			return nil
-		})
+	answers, _ := askAll(ctx, s, holders, s.askPorts())
+	for host, ports := range answers {
+		v.counted(host, ports)
 	}
-	_ = group.Wait() // the functions return nothing
 }
 
 // counted takes the counters into what the host said about itself.
@@ -103,21 +83,16 @@ func (v *view) counted(host fabric.HostID, ports []fabric.PortStatus) {
 	v.statuses[host] = st
 }
 
-// portsOf asks a host for its ports.
+// askPorts asks a host for its ports.
+func (s *Server) askPorts() question[fabric.PortStatus] {
+	q := question[fabric.PortStatus]{path: api.PortsHere().Path}
+	if s.o.Plugs != nil {
+		q.here = s.o.Plugs.Ports
+	}
+	return q
+}
+
+// portsOf asks one host for its ports.
 func (s *Server) portsOf(ctx context.Context, h *fabric.Host) ([]fabric.PortStatus, error) {
-	switch {
-	case h == nil:
-		return nil, fabric.ErrNotFound
-	case fabric.HostID(h.Metadata.Name) == s.o.Self && s.o.Plugs != nil:
-		return s.o.Plugs.Ports(ctx)
-	case s.o.PeerTLS == nil:
-		return nil, absent("call other hosts")
-	}
-	resp, err := s.callPeer(ctx, h, api.PortsHere().Path)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var list api.List[fabric.PortStatus]
-	return list.Items, json.NewDecoder(io.LimitReader(resp.Body, api.MaxBody)).Decode(&list)
+	return ask(ctx, s, h, s.askPorts())
 }

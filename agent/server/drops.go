@@ -2,16 +2,10 @@ package server
 
 import (
 	"context"
-	"encoding/json"
-	"io"
 	"maps"
 	"slices"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/weftnet/weft/api"
-	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
 )
 
@@ -30,25 +24,10 @@ func (s *Server) dropsHere(ctx context.Context, _ *struct{}) (*answer[api.List[t
 // drops asks all hosts at once; one that does not answer in time is named.
 func (s *Server) drops(ctx context.Context, _ *struct{}) (*answer[api.Drops], error) {
 	hosts := s.hosts(ctx)
-	ctx, cancel := context.WithTimeout(ctx, countersWithin)
-	defer cancel()
-	var mu sync.Mutex
-	found, failed := map[fabric.HostID][]tracing.Drop{}, map[fabric.HostID]error{}
-	var group errgroup.Group
-	group.SetLimit(countersAtOnce)
-	for id, host := range hosts {
-		group.Go(func() error {
-			drops, err := s.dropsOf(ctx, host)
-			mu.Lock()
-			defer mu.Unlock()
-			found[id], failed[id] = drops, err
-			return nil
-		})
-	}
-	_ = group.Wait() // the functions return nothing
+	found, silent := askAll(ctx, s, hosts, s.askDrops())
 	out := api.Drops{Items: []tracing.Drop{}}
 	for _, id := range slices.Sorted(maps.Keys(hosts)) {
-		if err := failed[id]; err != nil {
+		if err := silent[id]; err != nil {
 			out.Silent = append(out.Silent, api.SilentHost{Host: id, Error: err.Error()})
 		}
 		out.Items = append(out.Items, found[id]...)
@@ -56,19 +35,11 @@ func (s *Server) drops(ctx context.Context, _ *struct{}) (*answer[api.Drops], er
 	return &answer[api.Drops]{out}, nil
 }
 
-// dropsOf asks one host.
-func (s *Server) dropsOf(ctx context.Context, h *fabric.Host) ([]tracing.Drop, error) {
-	switch {
-	case fabric.HostID(h.Metadata.Name) == s.o.Self && s.o.Plugs != nil:
-		return s.o.Plugs.Drops(ctx)
-	case s.o.PeerTLS == nil:
-		return nil, absent("call other hosts")
+// askDrops asks a host for its drops.
+func (s *Server) askDrops() question[tracing.Drop] {
+	q := question[tracing.Drop]{path: api.DropsHere().Path}
+	if s.o.Plugs != nil {
+		q.here = s.o.Plugs.Drops
 	}
-	resp, err := s.callPeer(ctx, h, api.DropsHere().Path)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var list api.List[tracing.Drop]
-	return list.Items, json.NewDecoder(io.LimitReader(resp.Body, api.MaxBody)).Decode(&list)
+	return q
 }

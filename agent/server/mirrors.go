@@ -2,15 +2,10 @@ package server
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"maps"
 	"slices"
-	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
@@ -68,54 +63,22 @@ func (s *Server) mirrorsHere(ctx context.Context, _ *struct{}) (*answer[api.List
 
 // countMirrors asks the hosts that hold a port of a mirror, or its sink, what they have copied; one that does not answer is left out.
 func (s *Server) countMirrors(ctx context.Context, v *view) {
-	ctx, cancel := context.WithTimeout(ctx, countersWithin)
-	defer cancel()
-	asked := map[fabric.HostID]bool{}
+	asked := map[fabric.HostID]*fabric.Host{}
 	for _, m := range v.mirrors() {
-		asked[m.Status.Host] = m.Status.Host != ""
+		asked[m.Status.Host] = v.snap.Hosts[m.Status.Host]
 		for _, p := range m.Status.Ports {
-			asked[v.snap.Locations[p].Host] = v.snap.Locations[p].Host != ""
+			asked[v.snap.Locations[p].Host] = v.snap.Hosts[v.snap.Locations[p].Host]
 		}
 	}
-	var mu sync.Mutex
-	var group errgroup.Group
-	group.SetLimit(countersAtOnce)
-	for host, ask := range asked {
-		if !ask {
-			continue
-		}
-		group.Go(func() error {
-			counts, err := s.mirrorsOf(ctx, v.snap.Hosts[host])
-			if err != nil {
-				s.o.Logger.DebugContext(ctx, "a host's mirrors are not counted", "host", host, "error", err)
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			v.copied = append(v.copied, counts...)
-			return nil
-		})
+	delete(asked, "")
+	q := question[api.MirrorCount]{path: api.MirrorsHere().Path}
+	if s.o.Mirrors != nil {
+		q.here = s.o.Mirrors.MirrorCounts
 	}
-	_ = group.Wait() // the functions return nothing
-}
-
-// mirrorsOf asks a host for its mirrors.
-func (s *Server) mirrorsOf(ctx context.Context, h *fabric.Host) ([]api.MirrorCount, error) {
-	switch {
-	case h == nil:
-		return nil, fabric.ErrNotFound
-	case fabric.HostID(h.Metadata.Name) == s.o.Self && s.o.Mirrors != nil:
-		return s.o.Mirrors.MirrorCounts(ctx)
-	case s.o.PeerTLS == nil:
-		return nil, absent("call other hosts")
+	answers, _ := askAll(ctx, s, asked, q)
+	for _, counts := range answers {
+		v.copied = append(v.copied, counts...)
 	}
-	resp, err := s.callPeer(ctx, h, api.MirrorsHere().Path)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	var list api.List[api.MirrorCount]
-	return list.Items, json.NewDecoder(io.LimitReader(resp.Body, api.MaxBody)).Decode(&list)
 }
 
 // addCounts puts what the hosts have counted into a mirror's status.
