@@ -41,10 +41,9 @@ func (p *prober) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Exam
 	}
 	x.To = o.To
 	if packet.Protocol(r.Protocol) != packet.ARP {
-		if x.Explain, err = explain(snap, r, o.Frame); err != nil && !errors.Is(err, fabric.ErrConflict) {
+		if x.Explain, err = p.Explain(snap, r); err != nil && !errors.Is(err, fabric.ErrConflict) {
 			return nil, err
 		}
-		x.Flips = flips(snap, r, o.Frame)
 	}
 	if x.Probe = p.examined(ctx, x, o); x.Probe == nil || x.Probe.Verdict != tracing.Delivered {
 		return x, nil

@@ -11,6 +11,21 @@ import (
 	"github.com/weftnet/weft/tracing/packet"
 )
 
+// Explain says by the records of a snapshot and the reference model what would become of the first packet of such a connection, and which
+// single change would turn that over.
+func (p *prober) Explain(snap *fabric.Snapshot, r api.TraceRequest) (*tracing.Path, error) {
+	o, err := p.plan(snap, r, packet.Probe{Nonce: packet.NewNonce()})
+	if err != nil {
+		return nil, fmt.Errorf("explain the way from port %s to %s: %w", r.Source, r.Destination, err)
+	}
+	path, err := explain(snap, r, o.Frame)
+	if err != nil {
+		return nil, err
+	}
+	path.Flips = flips(snap, r, o.Frame)
+	return path, nil
+}
+
 // explain says by the records and the reference model alone what would become of a probe, as the first packet of its connection:
 // no host is asked and nothing is sent. Guards are taken to let it pass, because a probe speaks with its port's own addresses.
 func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.Path, error) {

@@ -59,11 +59,9 @@ func candidates(snap *fabric.Snapshot, p *tracing.Path, r api.TraceRequest) []ca
 
 // withPolicy is the snapshot with another list of rules in a policy.
 func withPolicy(snap *fabric.Snapshot, name string, rules []fabric.Rule) *fabric.Snapshot {
-	s, pol := *snap, *snap.Policies[name]
-	pol.Spec.Rules = rules
-	s.Policies = maps.Clone(snap.Policies)
-	s.Policies[name] = &pol
-	return &s
+	changed := *snap.Policies[name]
+	changed.Spec.Rules = rules
+	return snap.With(&changed)
 }
 
 // ruleOf is where a rule is in its policy; -1 where it is not.

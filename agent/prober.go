@@ -148,9 +148,6 @@ func (p *prober) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, 
 	if err != nil {
 		return nil, fmt.Errorf("trace from port %s to %s: %w", r.Source, r.Destination, err)
 	}
-	if r.Explain {
-		return explain(snap, r, o.Frame)
-	}
 	path, err := tracing.Probe(ctx, p.everywhere(), o)
 	if err != nil {
 		return nil, err

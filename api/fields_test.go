@@ -3,6 +3,7 @@ package api_test
 import (
 	"errors"
 	"net/netip"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func TestATargetIsReadOrRefused(t *testing.T) {
 		"tcp/443": {Protocol: "tcp", Port: 443}, "UDP/53": {Protocol: "udp", Port: 53}, "icmp": {Protocol: "icmp"}, "icmp6": {Protocol: "icmp"}, "arp": {Protocol: "arp"},
 	} {
 		var r api.TraceRequest
-		if err := r.ParseTarget(target); err != nil || r != want {
+		if err := r.ParseTarget(target); err != nil || !reflect.DeepEqual(r, want) {
 			t.Errorf("%s: %+v, %v", target, r, err)
 		}
 	}

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -21,6 +22,10 @@ type TraceRequest struct {
 	Size int `json:"size,omitempty" minimum:"0" maximum:"65535"`
 	// Explain sends nothing: the answer is what the records and the rules say of the first packet of such a connection.
 	Explain bool `json:"explain,omitempty"`
+	// Revision, with Explain, is the past state to judge by; 0 is the newest. etcd has it until it is compacted.
+	Revision fabric.Revision `json:"revision,omitempty" minimum:"0" doc:"With explain: judge by the records as they were at this revision"`
+	// With, with Explain and not with Revision, are complete objects to judge by as if they had been applied.
+	With []json.RawMessage `json:"with,omitempty" maxItems:"10000" doc:"With explain: judge as if these objects were applied; nothing is written"`
 	// TimeoutSeconds is how long to wait for the hosts' records; 0 means 3 s.
 	TimeoutSeconds float64 `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"60"`
 }

@@ -1,6 +1,9 @@
 package fabric
 
-import "net/netip"
+import (
+	"maps"
+	"net/netip"
+)
 
 // Snapshot is the whole wanted state at one revision: what an agent plans from. It is immutable once handed out.
 type Snapshot struct {
@@ -19,6 +22,40 @@ type Snapshot struct {
 	Mirrors   map[string]*Mirror
 	Moves     map[MoveID]*Move
 	Locations map[PortID]Location
+}
+
+// With is the snapshot as it would be with objects in the place of those of the same names; s stays as it is. Moves and locations are
+// the hosts' and not changed.
+func (s *Snapshot) With(objects ...Object) *Snapshot {
+	c := *s
+	for _, o := range objects {
+		name := o.Meta().Name
+		switch o := o.(type) {
+		case *Host:
+			c.Hosts = with(c.Hosts, HostID(name), o)
+		case *Switch:
+			c.Switches = with(c.Switches, SwitchID(name), o)
+		case *Port:
+			c.Ports = with(c.Ports, PortID(name), o)
+		case *Profile:
+			c.Profiles = with(c.Profiles, name, o)
+		case *Group:
+			c.Groups = with(c.Groups, name, o)
+		case *Policy:
+			c.Policies = with(c.Policies, name, o)
+		case *Mirror:
+			c.Mirrors = with(c.Mirrors, name, o)
+		}
+	}
+	return &c
+}
+
+// with is a copy of a map with one more entry.
+func with[K comparable, V any](m map[K]V, k K, v V) map[K]V {
+	c := make(map[K]V, len(m)+1)
+	maps.Copy(c, m)
+	c[k] = v
+	return c
 }
 
 // Encapsulation overhead on the underlay, in bytes from the inner L3 packet to the outer one: inner Ethernet 14 + VXLAN 8

@@ -16,8 +16,6 @@ type Examination struct {
 
 	// Explain is the way by the records and the model; nil where they have no say, as of ARP.
 	Explain *Path `json:"explain,omitempty"`
-	// Flips are changes of the records that turn the model's verdict over, the one with the least effect first.
-	Flips []Flip `json:"flips,omitempty"`
 	// Probe is the way of one probe, Reply that of the answer to it, Full that of one as long as the switch's MTU lets pass.
 	// Reply and Full are nil unless the probe was delivered.
 	Probe *Path `json:"probe,omitempty"`

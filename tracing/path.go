@@ -51,6 +51,8 @@ type Path struct {
 	Start time.Time `json:"start,omitzero"`
 	// Hops are in the order of the way: each visit to a host in the order of its stages, followed by what came of it.
 	Hops []Step `json:"hops"`
+	// Flips, in ModeExplain, are changes of single records that turn the verdict over, the one with the least effect first.
+	Flips []Flip `json:"flips,omitempty"`
 	// Missing are the hosts that did not do what they were asked, and why.
 	Missing []Missing `json:"missing,omitempty"`
 }

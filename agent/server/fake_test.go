@@ -101,6 +101,14 @@ func (m *memory) Snapshot(context.Context) (*fabric.Snapshot, error) {
 	return snap, err
 }
 
+func (m *memory) SnapshotAt(_ context.Context, rev fabric.Revision) (*fabric.Snapshot, error) {
+	snap, _, _, err := m.now()
+	if rev > snap.Revision {
+		return nil, fabric.ErrNotFound
+	}
+	return snap, err
+}
+
 func (m *memory) Follow(ctx context.Context, each func(*fabric.Snapshot)) error {
 	for {
 		snap, _, changed, _ := m.now()
@@ -178,6 +186,9 @@ func (m *memory) Events(ctx context.Context, after uint64, follow bool, each fun
 
 func (m *memory) Trace(_ context.Context, r api.TraceRequest) (*tracing.Path, error) {
 	return &tracing.Path{Verdict: tracing.Delivered, Mode: tracing.ModeProbe, Label: 1 << 63, Hops: []tracing.Step{}}, nil
+}
+func (m *memory) Explain(snap *fabric.Snapshot, _ api.TraceRequest) (*tracing.Path, error) {
+	return &tracing.Path{Verdict: tracing.Delivered, Mode: tracing.ModeExplain, Generation: snap.Revision, Hops: []tracing.Step{}}, nil
 }
 func (m *memory) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Examination, error) {
 	p, err := m.Trace(ctx, r)

@@ -28,6 +28,7 @@ type Objects interface {
 	Delete(ctx context.Context, kind fabric.Kind, name string) (fabric.Revision, error)
 	RenameSwitch(ctx context.Context, from, to fabric.SwitchID, trace string) (fabric.Revision, error)
 	Snapshot(ctx context.Context) (*fabric.Snapshot, error)
+	SnapshotAt(ctx context.Context, rev fabric.Revision) (*fabric.Snapshot, error)
 	Follow(ctx context.Context, each func(*fabric.Snapshot)) error
 }
 
@@ -69,6 +70,8 @@ type Moves interface {
 type Prober interface {
 	// Trace follows one probe through the fabric, wherever its port is.
 	Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, error)
+	// Explain says by records alone what would become of the first packet of such a connection.
+	Explain(snap *fabric.Snapshot, r api.TraceRequest) (*tracing.Path, error)
 	// Examine finds out all that probes and the model can say about the way; the server adds what the hosts have counted.
 	Examine(ctx context.Context, r api.TraceRequest) (*tracing.Examination, error)
 	// Arm, Inject, Hops and Disarm act on this host only; see tracing.Fabric. Inject refuses a frame that no armed session

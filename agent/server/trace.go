@@ -23,17 +23,14 @@ func (s *Server) traceOperations() {
 
 // tracePacket follows one probe through the fabric.
 func (s *Server) tracePacket(ctx context.Context, in *struct{ Body api.TraceRequest }) (*answer[*tracing.Path], error) {
-	if s.o.Prober == nil {
-		return nil, absent("trace packets")
+	if in.Body.Explain {
+		return s.explain(ctx, in.Body)
 	}
-	v, err := s.view(ctx)
+	if in.Body.Revision != 0 || len(in.Body.With) > 0 {
+		return nil, &api.Error{Code: api.CodeInvalid, Field: "revision", Message: "trace a packet: a probe meets what is in force; only the model knows past and proposed records", Next: "ask with explain"}
+	}
+	_, r, err := s.traced(ctx, in.Body)
 	if err != nil {
-		return nil, err
-	}
-	r := in.Body
-	r.Source = v.snap.Named(r.Source, fabric.PortID(r.Destination))
-	r.Destination = string(v.snap.Named(fabric.PortID(r.Destination), r.Source))
-	if err := traceable(v, r); err != nil {
 		return nil, err
 	}
 	path, err := s.o.Prober.Trace(ctx, r)
@@ -43,20 +40,40 @@ func (s *Server) tracePacket(ctx context.Context, in *struct{ Body api.TraceRequ
 	return &answer[*tracing.Path]{path}, nil
 }
 
+// traced is a request with its ports' names in full, after a check that packets can be sent for it.
+func (s *Server) traced(ctx context.Context, r api.TraceRequest) (*view, api.TraceRequest, error) {
+	if s.o.Prober == nil {
+		return nil, r, absent("trace packets")
+	}
+	v, err := s.view(ctx)
+	if err != nil {
+		return nil, r, err
+	}
+	r, err = addressed(v.snap, r)
+	return v, r, err
+}
+
+// addressed is a request with its ports' names in full, if the records let packets be sent for it.
+func addressed(snap *fabric.Snapshot, r api.TraceRequest) (api.TraceRequest, error) {
+	r.Source = snap.Named(r.Source, fabric.PortID(r.Destination))
+	r.Destination = string(snap.Named(fabric.PortID(r.Destination), r.Source))
+	return r, traceable(snap, r)
+}
+
 // traceable checks that both ends exist and that there is somewhere to send from.
-func traceable(v *view, r api.TraceRequest) error {
+func traceable(snap *fabric.Snapshot, r api.TraceRequest) error {
 	ports := api.Resource{Singular: "port", Plural: "ports"}
-	if _, ok := v.snap.Ports[r.Source]; !ok {
+	if _, ok := snap.Ports[r.Source]; !ok {
 		return missing(ports, string(r.Source))
 	}
 	if _, isAddress := r.Address(); !isAddress {
-		if _, ok := v.snap.Ports[fabric.PortID(r.Destination)]; !ok {
+		if _, ok := snap.Ports[fabric.PortID(r.Destination)]; !ok {
 			e := missing(ports, r.Destination)
 			e.Next += "; an address works too"
 			return e
 		}
 	}
-	if v.snap.Locations[r.Source].Host == "" {
+	if snap.Locations[r.Source].Host == "" {
 		return &api.Error{
 			Code: api.CodeConflict, Object: "port/" + string(r.Source),
 			Message: fmt.Sprintf("trace from port %s: it is plugged in nowhere", r.Source),

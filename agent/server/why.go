@@ -14,17 +14,8 @@ import (
 
 // why says why packets of one kind do not come through from a port, or that they do.
 func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (*answer[*tracing.Examination], error) {
-	if s.o.Prober == nil {
-		return nil, absent("trace packets")
-	}
-	v, err := s.view(ctx)
+	v, r, err := s.traced(ctx, in.Body)
 	if err != nil {
-		return nil, err
-	}
-	r := in.Body
-	r.Source = v.snap.Named(r.Source, fabric.PortID(r.Destination))
-	r.Destination = string(v.snap.Named(fabric.PortID(r.Destination), r.Source))
-	if err := traceable(v, r); err != nil {
 		return nil, err
 	}
 	ends := v.ends(r)

@@ -22,31 +22,9 @@ func (c *Client) Judged(ctx context.Context) (*fabric.Snapshot, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, o := range list.Items {
-			judge(s, o)
-		}
+		s = s.With(list.Items...)
 	}
 	return s, nil
-}
-
-// judge puts an object into a snapshot.
-func judge(s *fabric.Snapshot, o fabric.Object) {
-	switch o := o.(type) {
-	case *fabric.Mirror:
-		s.Mirrors[o.Metadata.Name] = o
-	case *fabric.Host:
-		s.Hosts[fabric.HostID(o.Metadata.Name)] = o
-	case *fabric.Group:
-		s.Groups[o.Metadata.Name] = o
-	case *fabric.Policy:
-		s.Policies[o.Metadata.Name] = o
-	case *fabric.Profile:
-		s.Profiles[o.Metadata.Name] = o
-	case *fabric.Switch:
-		s.Switches[fabric.SwitchID(o.Metadata.Name)] = o
-	case *fabric.Port:
-		s.Ports[fabric.PortID(o.Metadata.Name)] = o
-	}
 }
 
 // JudgedWith is Judged as it would be after an apply of objects, with what that would allocate; nothing is changed.
@@ -70,7 +48,7 @@ func (c *Client) JudgedWith(ctx context.Context, objects []fabric.Object) (*fabr
 		if err := json.Unmarshal(item.Object, o); err != nil {
 			return nil, fmt.Errorf("read what would become of %s %s: %w", item.Kind, item.Name, err)
 		}
-		judge(s, o)
+		s = s.With(o)
 	}
 	return s, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -22,13 +23,16 @@ const outputPackets = "pcapng"
 func (a *app) traceCommand() *cobra.Command {
 	var timeout time.Duration
 	var explain bool
+	var revision int64
+	var paths []string
 	cmd := &cobra.Command{
 		Use: "trace SRC DST PROTO[/PORT]", Short: "Follow one packet from a port, across hosts, with what decided about it", Args: exactly("SRC", "DST", "PROTO/PORT"),
 		Long: "Send one probe from the port SRC through the real datapath to the port or address DST, and show every stage it passed on\n" +
 			"every host. The probe is caught before it reaches a guest. With --explain nothing is sent: the answer is what the records and\n" +
-			"the reference model of policies say of the first packet of such a connection. With -o pcapng the way is a packet file: the probe once\n" +
+			"the reference model of policies say of the first packet of such a connection, now, at a past revision or with a change that is\n" +
+			"only proposed, and which single change would turn the verdict over. With -o pcapng the way is a packet file: the probe once\n" +
 			"for every stage, with what the stage made of it as the packet's comment.",
-		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --explain\n  weft trace web-1 web-2 tcp/443 -o pcapng > way.pcapng",
+		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --explain\n  weft trace web-1 web-2 tcp/443 --explain -f change.yaml\n  weft trace web-1 web-2 tcp/443 -o pcapng > way.pcapng",
 		ValidArgsFunction: a.completeNames("port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if a.output != outputPackets {
@@ -36,7 +40,13 @@ func (a *app) traceCommand() *cobra.Command {
 					return err
 				}
 			}
-			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds(), Explain: explain}
+			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds(), Explain: explain, Revision: fabric.Revision(revision)}
+			if (revision != 0 || len(paths) > 0) && !explain {
+				return usage(cmd, "a probe meets what is in force: --revision and --file need --explain")
+			}
+			if err := a.proposed(&r, paths); err != nil {
+				return err
+			}
 			if err := r.ParseTarget(args[2]); err != nil {
 				return usage(cmd, "%s", strings.TrimSuffix(err.Error(), ": "+fabric.ErrInvalid.Error()))
 			}
@@ -44,8 +54,29 @@ func (a *app) traceCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&explain, "explain", false, "send nothing: say what the records and the rules make of it")
+	cmd.Flags().Int64Var(&revision, "revision", 0, "with --explain: judge by the records as they were at this revision; a change prints its own, and a record has that of its last (metadata.revision)")
+	cmd.Flags().StringArrayVarP(&paths, "file", "f", nil, "with --explain: judge as if these documents were applied: YAML or JSON file, directory of such files, or - for standard input")
 	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the hosts' records")
 	return cmd
+}
+
+// proposed puts the documents of files into a request.
+func (a *app) proposed(r *api.TraceRequest, paths []string) error {
+	if len(paths) == 0 {
+		return nil
+	}
+	d, err := a.read(paths)
+	if err != nil {
+		return err
+	}
+	for _, o := range d.objects {
+		b, err := json.Marshal(o)
+		if err != nil {
+			return fmt.Errorf("write %s as JSON: %w", fabric.Ref(o), err)
+		}
+		r.With = append(r.With, b)
+	}
+	return nil
 }
 
 func (a *app) trace(ctx context.Context, r api.TraceRequest) error {
@@ -104,6 +135,7 @@ func (a *app) printPath(r api.TraceRequest, p *tracing.Path) {
 	}
 	colour := map[tracing.Verdict]string{tracing.Delivered: green, tracing.Dropped: red, tracing.Unknown: yellow}[p.Verdict]
 	fmt.Fprintln(a.out, a.paint(a.out, colour, p.Sentence()))
+	a.flips(p.Flips)
 }
 
 // hopText is what happened at one stage.

@@ -87,7 +87,14 @@ func (a *app) printExamination(r api.TraceRequest, x *tracing.Examination) {
 			a.fact("dropped", dropText(d))
 		}
 	}
-	for _, f := range x.Flips {
+	if x.Explain != nil {
+		a.flips(x.Explain.Flips)
+	}
+}
+
+// flips prints what would turn the model's verdict over.
+func (a *app) flips(all []tracing.Flip) {
+	for _, f := range all {
 		a.fact("flip", fmt.Sprintf("%s: %s → %s (checked with the model)", f.Object, f.Change, f.Verdict))
 	}
 }

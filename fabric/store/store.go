@@ -153,7 +153,22 @@ func (s *Store) Snapshot(ctx context.Context) (*fabric.Snapshot, error) {
 		return snap, nil
 	}
 	t := newTable(nil)
-	if err := t.load(ctx, s); err != nil {
+	if err := t.load(ctx, s, 0); err != nil {
+		return nil, err
+	}
+	return t.snapshot(), nil
+}
+
+// SnapshotAt returns everything as it was at a past revision, from etcd's history. Errors: fabric.ErrNotFound when etcd has compacted it,
+// or has not come to it yet; ErrUnavailable.
+func (s *Store) SnapshotAt(ctx context.Context, rev fabric.Revision) (*fabric.Snapshot, error) {
+	t := newTable(nil)
+	switch err := t.load(ctx, s, int64(rev)); {
+	case errors.Is(err, rpctypes.ErrCompacted):
+		return nil, fmt.Errorf("the records at revision %d: etcd has compacted its history up to a later one and keeps them no more: %w", rev, fabric.ErrNotFound)
+	case errors.Is(err, rpctypes.ErrFutureRev):
+		return nil, fmt.Errorf("the records at revision %d: etcd has not come to it yet: %w", rev, fabric.ErrNotFound)
+	case err != nil:
 		return nil, err
 	}
 	return t.snapshot(), nil

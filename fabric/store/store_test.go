@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -146,6 +147,32 @@ func await(tb testing.TB, states <-chan *fabric.Snapshot, what string, wanted fu
 		case <-deadline:
 			tb.Fatalf("no state with %s within 30 s", what)
 		}
+	}
+}
+
+func TestThePastIsThereUntilItIsCompacted(t *testing.T) {
+	t.Parallel()
+	etcd := storetest.Start(t)
+	s, client := etcd.Open(t), store.Raw(etcd.OpenAs(t, "root"))
+	first := apply(t, s, newSwitch("blue")).Revision
+	second := apply(t, s, newSwitch("red")).Revision
+	for rev, want := range map[fabric.Revision][]fabric.SwitchID{first: {"blue"}, second: {"blue", "red"}} {
+		snap, err := s.SnapshotAt(t.Context(), rev)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Sorted(maps.Keys(snap.Switches)); snap.Revision != rev || !slices.Equal(got, want) {
+			t.Errorf("at revision %d: switches %v of revision %d, want %v", rev, got, snap.Revision, want)
+		}
+	}
+	if _, err := s.SnapshotAt(t.Context(), second+1000); !errors.Is(err, fabric.ErrNotFound) {
+		t.Errorf("a revision that etcd has not come to: %v", err)
+	}
+	if _, err := client.Compact(t.Context(), int64(second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.SnapshotAt(t.Context(), first); !errors.Is(err, fabric.ErrNotFound) || !strings.Contains(err.Error(), "compacted") {
+		t.Errorf("a revision that was compacted: %v", err)
 	}
 }
 

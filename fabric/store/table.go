@@ -105,10 +105,10 @@ func objectsOf(s *fabric.Snapshot) []fabric.Object {
 	return all
 }
 
-// load reads everything but the index, at one revision, into an empty table.
-func (t *table) load(ctx context.Context, s *Store) error {
+// load reads everything but the index, as of a revision, the current one when 0, into an empty table.
+func (t *table) load(ctx context.Context, s *Store, at int64) error {
 	var changes []change
-	rev, err := s.everything(ctx, 0, false, func(r record) { changes = append(changes, change{record: r}) })
+	rev, err := s.everything(ctx, at, false, func(r record) { changes = append(changes, change{record: r}) })
 	if err != nil {
 		return err
 	}
