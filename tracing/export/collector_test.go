@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/jaegertracing/jaeger-idl/model/v1"
+	"github.com/open-telemetry/opentelemetry-collector-contrib/pkg/translator/jaeger"
 	"go.opentelemetry.io/collector/component"
 	"go.opentelemetry.io/collector/component/componenttest"
 	"go.opentelemetry.io/collector/confmap"
@@ -139,6 +141,43 @@ func TestACollectorUnderstandsAPacketsWay(t *testing.T) {
 				t.Errorf("attributes %v", end.Attributes().AsRaw())
 			}
 		})
+	}
+}
+
+// What Jaeger stores and shows is its own model: a process per host, references between spans. This is the translation that it uses.
+func TestAPacketsWayIsOneTraceInJaeger(t *testing.T) {
+	c := collect(t)
+	telemetry := open(t, Options{Endpoint: c.endpoints[0]})
+	p := path()
+	telemetry.Path(t.Context(), p)
+	spans, hosts, roots := map[model.SpanID]bool{}, map[string]int{}, 0
+	var all []*model.Span
+	for _, batch := range c.spans.AllTraces() {
+		for _, b := range jaeger.ProtoFromTraces(batch) {
+			for _, tag := range b.Process.Tags {
+				if tag.Key == "host.name" {
+					hosts[b.Process.ServiceName+"@"+tag.VStr] += len(b.Spans)
+				}
+			}
+			all = append(all, b.Spans...)
+		}
+	}
+	for _, s := range all {
+		spans[s.SpanID] = true
+	}
+	for _, s := range all {
+		if s.TraceID.String() != p.TraceID.String() {
+			t.Errorf("%s is of trace %s, not %s", s.OperationName, s.TraceID, p.TraceID)
+		}
+		switch parent := s.ParentSpanID(); {
+		case parent == 0:
+			roots++
+		case !spans[parent]:
+			t.Errorf("%s hangs below a span that is not there", s.OperationName)
+		}
+	}
+	if roots != 1 || len(all) != 7 || len(hosts) != 2 || hosts["weft-agent@h1"] != 4 || hosts["weft-agent@h2"] != 3 {
+		t.Errorf("%d spans, %d roots, by host %v", len(all), roots, hosts)
 	}
 }
 
