@@ -1,14 +1,16 @@
 // Command tally runs `go test -json` with the arguments it is given, shows what failed in full and what passed in a line
-// per package, and ends with "N passed, N failed" (", N skipped" when any). A skipped test fails the run: in `make test`
-// nothing is skipped.
+// per package, names the slowest tests, and ends with "N passed, N failed" (", N skipped" when any). A skipped test fails
+// the run: in `make test` nothing is skipped.
 package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 )
 
@@ -18,8 +20,12 @@ type event struct {
 	Elapsed                       float64
 }
 
+// shown is how many of the slowest tests are named.
+const shown = 12
+
 type tally struct {
 	passed, failed, skipped int
+	took                    []event             // what tests that are no part of another took
 	output                  map[string][]string // package or package.test → lines not shown yet
 }
 
@@ -41,6 +47,7 @@ func main() {
 		t.line(lines.Bytes())
 	}
 	err = cmd.Wait()
+	t.slowest()
 	fmt.Printf("%d passed, %d failed", t.passed, t.failed)
 	if t.skipped > 0 {
 		fmt.Printf(", %d skipped", t.skipped)
@@ -83,10 +90,21 @@ func (t *tally) line(raw []byte) {
 func (t *tally) ended(e event, counter *int) {
 	if e.Test != "" {
 		*counter++
+		if !strings.Contains(e.Test, "/") {
+			t.took = append(t.took, e)
+		}
 		return
 	}
 	if e.Action == "fail" {
 		return
 	}
 	fmt.Printf("ok   %s (%.1fs)\n", e.Package, e.Elapsed)
+}
+
+// slowest names the tests that made the run long.
+func (t *tally) slowest() {
+	slices.SortFunc(t.took, func(a, b event) int { return cmp.Compare(b.Elapsed, a.Elapsed) })
+	for _, e := range t.took[:min(shown, len(t.took))] {
+		fmt.Printf("slow %s %s (%.1fs)\n", e.Package, e.Test, e.Elapsed)
+	}
 }
