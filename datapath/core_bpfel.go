@@ -312,6 +312,7 @@ type coreJudgement struct {
 	_         [6]byte
 	SrcMac    uint64
 	DstMac    uint64
+	Tick      uint64
 	Now       uint64
 	Turn      uint64
 	Segment   uint32
@@ -594,6 +595,14 @@ type coreTag struct {
 	Vid     uint32
 }
 
+type coreTally struct {
+	_    structs.HostLayout
+	Hits coreHits
+	Rule uint64
+	Slot uint32
+	Zero uint32
+}
+
 type coreTrunkKey struct {
 	_    structs.HostLayout
 	Slot uint32
@@ -675,6 +684,7 @@ const (
 	coreMapStatsV1       = "stats_v1"
 	coreMapTablesV2      = "tables_v2"
 	coreMapTagsV1        = "tags_v1"
+	coreMapTalliesV1     = "tallies_v1"
 	coreMapTrunksV1      = "trunks_v1"
 	coreMapUplinksV2     = "uplinks_v2"
 	coreMapVectorsV1     = "vectors_v1"
@@ -786,6 +796,7 @@ type coreMapSpecs struct {
 	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
 	TablesV2      *ebpf.MapSpec `ebpf:"tables_v2"`
 	TagsV1        *ebpf.MapSpec `ebpf:"tags_v1"`
+	TalliesV1     *ebpf.MapSpec `ebpf:"tallies_v1"`
 	TrunksV1      *ebpf.MapSpec `ebpf:"trunks_v1"`
 	UplinksV2     *ebpf.MapSpec `ebpf:"uplinks_v2"`
 	VectorsV1     *ebpf.MapSpec `ebpf:"vectors_v1"`
@@ -853,6 +864,7 @@ type coreMaps struct {
 	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
 	TablesV2      *ebpf.Map `ebpf:"tables_v2"`
 	TagsV1        *ebpf.Map `ebpf:"tags_v1"`
+	TalliesV1     *ebpf.Map `ebpf:"tallies_v1"`
 	TrunksV1      *ebpf.Map `ebpf:"trunks_v1"`
 	UplinksV2     *ebpf.Map `ebpf:"uplinks_v2"`
 	VectorsV1     *ebpf.Map `ebpf:"vectors_v1"`
@@ -896,6 +908,7 @@ func (m *coreMaps) Close() error {
 		m.StatsV1,
 		m.TablesV2,
 		m.TagsV1,
+		m.TalliesV1,
 		m.TrunksV1,
 		m.UplinksV2,
 		m.VectorsV1,

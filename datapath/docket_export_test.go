@@ -94,7 +94,7 @@ type Witness struct {
 
 // Witness loads the programs once more.
 func (d *Datapath) Witness() (w *Witness, err error) {
-	spec, err := loadCore()
+	spec, err := coreSpec()
 	if err != nil {
 		return nil, err
 	}

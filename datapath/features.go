@@ -73,7 +73,7 @@ func haveHelper(f asm.BuiltinFunc) func() error {
 
 // loadOnce loads the core on maps of its own, and lets go of both.
 func loadOnce() error {
-	spec, err := loadCore()
+	spec, err := coreSpec()
 	if err != nil {
 		return err
 	}

@@ -43,7 +43,7 @@ func (d *Datapath) ensureFlows(slot uint32, size int) error {
 			return nil
 		}
 	}
-	spec, err := loadCore()
+	spec, err := coreSpec()
 	if err != nil {
 		return err
 	}

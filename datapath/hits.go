@@ -44,7 +44,19 @@ func (d *Datapath) RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.R
 		id := policy.RuleID(key.Rule)
 		all[name][id] = all[name][id].plus(hitsOf(perCPU))
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	d.shared.eachTally(func(key coreHitKey, h coreHits) {
+		if name, known := names[key.Slot]; known {
+			if all[name] == nil {
+				all[name] = map[policy.RuleID]Hits{}
+			}
+			id := policy.RuleID(key.Rule)
+			all[name][id] = all[name][id].plus(hitsOf([]coreHits{h}))
+		}
+	})
+	return all, nil
 }
 
 // InheritHits adds what the port's rules have met on the hosts where it was before; said again, it replaces what was said.
@@ -146,6 +158,7 @@ func (d *Datapath) clearHits(slot uint32) error {
 	if err != nil {
 		return err
 	}
+	d.shared.freeTallies(func(key coreHitKey) bool { return key.Slot == slot })
 	return remove(d.maps.HitsV1, stale)
 }
 
@@ -184,5 +197,9 @@ func (d *Datapath) pruneHits(most int) error {
 	if kept+len(strays) > most {
 		orphans = append(orphans, strays...)
 	}
+	taken := 0
+	d.shared.eachTally(func(coreHitKey, coreHits) { taken++ })
+	crowded := taken > min(most, len(d.shared.tallies)/2)
+	d.shared.freeTallies(func(key coreHitKey) bool { return !slots[key.Slot] || crowded && !rules[key.Rule] })
 	return remove(d.maps.HitsV1, orphans)
 }

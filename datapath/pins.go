@@ -77,7 +77,7 @@ func lockHolder(f *os.File) string {
 // openMaps opens the pinned maps, and makes those that are not there. A pinned map of another shape is an error: its name
 // should have had another version.
 func (p pins) openMaps() (m coreMaps, err error) {
-	spec, err := loadCore()
+	spec, err := coreSpec()
 	if err != nil {
 		return m, err
 	}

@@ -1,6 +1,8 @@
 package datapath_test
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -22,6 +24,65 @@ func manyRules(n int, stateful bool) *policy.Source {
 	}
 	all = append(all, fabric.Rule{Name: "all", Direction: fabric.Out, Action: fabric.Allow, Protocol: "udp", Stateful: stateful, Weight: 1})
 	return &policy.Source{Policies: []*fabric.Policy{{Metadata: fabric.Metadata{Name: "many"}, Spec: fabric.PolicySpec{Rules: all}}}, Default: fabric.Deny}
+}
+
+// BenchmarkFlow measures vp_in from one port to another on the same host for a packet of a connection, which both ports judge.
+func BenchmarkFlow(b *testing.B) {
+	w := newWorld(b, 1, false)
+	w.load()
+	w.unbalanced = true
+	h := w.hosts[0]
+	from, to := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	source := func(n int, d fabric.Direction) *policy.Source {
+		s := manyRules(n, true)
+		for i := range s.Policies[0].Spec.Rules {
+			s.Policies[0].Spec.Rules[i].Direction = d
+		}
+		s.Policies[0].Spec.Rules[n-1].Protocol = ""
+		return s
+	}
+	type packet struct {
+		name            string
+		open, answer, f []byte
+	}
+	segment := func(from, to int, sport, dport uint16, flags uint8) []byte {
+		s := tcp(address4(from), address4(to), flags, nil, nil)
+		binary.BigEndian.PutUint16(s, sport)
+		binary.BigEndian.PutUint16(s[2:], dport)
+		return ip{protocol: protoTCP}.frame(from, to, false, s)
+	}
+	packets := []packet{
+		{"UDP", ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 2000, data)), ip{protocol: protoUDP}.frame(2, 1, false, udp(2000, 1000, data)),
+			ip{protocol: protoUDP}.frame(1, 2, false, udp(1000, 2000, data))},
+		{"UDP over IPv6", ip{protocol: protoUDP}.frame(1, 2, true, udp(1000, 2000, data)), ip{protocol: protoUDP}.frame(2, 1, true, udp(2000, 1000, data)),
+			ip{protocol: protoUDP}.frame(1, 2, true, udp(1000, 2000, data))},
+		{"TCP", segment(1, 2, 1000, 80, 0x02), segment(2, 1, 80, 1000, 0x12), segment(1, 2, 1000, 80, 0x10)},
+	}
+	for _, judged := range []bool{false, true} {
+		if judged {
+			from.judge(b, source(1000, fabric.Out))
+			to.judge(b, source(1000, fabric.In))
+		}
+		for _, p := range packets {
+			b.Run(fmt.Sprintf("%s judged=%v", p.name, judged), func(b *testing.B) {
+				best := time.Hour
+				w.in(h.ns, func() error {
+					_, err := h.TestRun(from.device, p.open, 1)
+					_, err2 := h.TestRun(to.device, p.answer, 1)
+					return errors.Join(err, err2)
+				})
+				for range 15 * b.N {
+					var took time.Duration
+					w.in(h.ns, func() (err error) {
+						took, err = h.TestRun(from.device, p.f, 100000)
+						return err
+					})
+					best = min(best, took)
+				}
+				b.ReportMetric(float64(best), "ns/packet")
+			})
+		}
+	}
 }
 
 // BenchmarkJudgement measures vp_in from one port to another on the same host, whose sender is judged by so many rules.

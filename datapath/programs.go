@@ -113,7 +113,7 @@ func isAttached(l link.Link) bool {
 
 // loadPrograms loads this release's programs into the kernel, on the given maps.
 func loadPrograms(maps *coreMaps) (programs, error) {
-	spec, err := loadCore()
+	spec, err := coreSpec()
 	if err != nil {
 		return nil, err
 	}
@@ -146,7 +146,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"networks_v2": m.NetworksV2, "fdb_v1": m.FdbV1, "neighbors_v1": m.NeighborsV1, "stats_v1": m.StatsV1,
 		"drops_v1": m.DropsV1, "probe_labels_v1": m.ProbeLabelsV1, "events_v1": m.EventsV1,
 		"tables_v2": m.TablesV2, "places_v1": m.PlacesV1, "services_v1": m.ServicesV1, "exacts_v1": m.ExactsV1,
-		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v2": m.CombosV2, "hits_v1": m.HitsV1,
+		"vectors_v1": m.VectorsV1, "rules_v1": m.RulesV1, "combos_v2": m.CombosV2, "hits_v1": m.HitsV1, "tallies_v1": m.TalliesV1,
 		"flows_v2": m.FlowsV2, "fragments_v2": m.FragmentsV2,
 		"uplinks_v2": m.UplinksV2, "shares_v1": m.SharesV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
 		"trunks_v1": m.TrunksV1, "segments_v1": m.SegmentsV1,

@@ -59,6 +59,8 @@ type shared struct {
 	config *coreConfig
 	slots  []coreSlot
 	limits []coreLimits
+	// tallies are those of one CPU after the other.
+	tallies []coreTally
 }
 
 // mapShared maps the arrays into this process.
@@ -75,11 +77,17 @@ func mapShared(m coreMaps) (s shared, err error) {
 	if err != nil {
 		return s, errors.Join(err, unix.Munmap(config), unix.Munmap(slots))
 	}
+	places := int(m.TalliesV1.MaxEntries())
+	counted, err := mapArray(m.TalliesV1, places*int(unsafe.Sizeof(coreTally{})))
+	if err != nil {
+		return s, errors.Join(err, unix.Munmap(config), unix.Munmap(slots), unix.Munmap(limits))
+	}
 	return shared{
-		memory: [][]byte{config, slots, limits},
-		config: (*coreConfig)(unsafe.Pointer(&config[0])),
-		slots:  unsafe.Slice((*coreSlot)(unsafe.Pointer(&slots[0])), maxPorts),
-		limits: unsafe.Slice((*coreLimits)(unsafe.Pointer(&limits[0])), maxPorts),
+		memory:  [][]byte{config, slots, limits, counted},
+		config:  (*coreConfig)(unsafe.Pointer(&config[0])),
+		slots:   unsafe.Slice((*coreSlot)(unsafe.Pointer(&slots[0])), maxPorts),
+		limits:  unsafe.Slice((*coreLimits)(unsafe.Pointer(&limits[0])), maxPorts),
+		tallies: unsafe.Slice((*coreTally)(unsafe.Pointer(&counted[0])), places),
 	}, nil
 }
 

@@ -49,6 +49,7 @@ struct judgement {
 	struct side side;	/* what the table says about it */
 	__u16 ethertype;
 	__u64 src_mac, dst_mac;	/* as numbers, the first byte highest */
+	__u64 tick;		/* of the kernel's, in which now was read */
 	__u64 now;		/* CLOCK_MONOTONIC_COARSE when its judgement began, in ns; every use is in seconds */
 	__u64 turn;		/* judgements on this CPU so far; read by the test */
 	__u32 segment;		/* VNI of the VLAN that a trunk's guest has tagged it with, or receives it tagged with; else 0 */

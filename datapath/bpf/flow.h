@@ -141,7 +141,8 @@ INLINE void advance(struct flow *f, const struct judgement *j, __u32 from)
 {
 	struct flow_side *mine = from ? &f->sides[1] : &f->sides[0], *other = from ? &f->sides[0] : &f->sides[1];
 
-	f->seen = j->now;
+	if (f->seen != j->now) /* its line is not another CPU's for each packet */
+		f->seen = j->now;
 	if (j->key.proto != PROTO_TCP) {
 		if (from && f->state != FLOW_OPEN)
 			f->state = FLOW_OPEN;

@@ -11,31 +11,67 @@ enum {
 	LOG_BURST_NS = 990000000,	/* at once after a second without any */
 };
 
-/* Makes room for the hits that the docket names. Two CPUs may meet at a rule's first packet: who loses the race to insert finds
+/* The place of this CPU where a rule of the port may be counted. */
+INLINE struct tally *tally_at(__u32 slot, __u64 rule)
+{
+	__u32 place = ((__u32)rule + slot * 2654435761U) >> (32 - TALLIES_SHIFT);
+	__u32 at = bpf_get_smp_processor_id() << TALLIES_SHIFT | place;
+
+	return bpf_map_lookup_elem(&tallies_v1, &at);
+}
+
+/* Makes room for the hits that the docket names, which have no place on this CPU: that place, if it is free and this CPU has not
+ * begun to count them elsewhere; whether it is. Two CPUs may meet at a rule's first packet: who loses the race to insert finds
  * the entry there. */
 __attribute__((noinline)) int begin_hits(void)
 {
 	struct judgement *j = judgement(PACKET);
 	struct hits first = {};
+	const struct hits *h;
+	struct tally *t;
 
-	if (j)
+	if (!j)
+		return 0;
+	h = bpf_map_lookup_elem(&hits_v1, &j->hit);
+	if (h && h->packets)
+		return 0;
+	t = tally_at(j->hit.slot, j->hit.rule);
+	if (t && !t->rule) {
+		t->hits = first;
+		t->slot = j->hit.slot;
+		barrier(); /* a reader that finds the rule finds the rest */
+		t->rule = j->hit.rule;
+		return 1;
+	}
+	if (!h)
 		bpf_map_update_elem(&hits_v1, &j->hit, &first, BPF_NOEXIST);
 	return 0;
+}
+
+/* Where a rule of the port is counted that is not in its place on this CPU. */
+INLINE struct hits *other_hits(struct judgement *j, __u32 slot, __u64 rule)
+{
+	struct tally *t;
+
+	j->hit = (struct hit_key){.rule = rule, .slot = slot};
+	if (!begin_hits())
+		return bpf_map_lookup_elem(&hits_v1, &j->hit);
+	t = tally_at(slot, rule);
+	return t ? &t->hits : 0;
 }
 
 /* Counts the packet for a rule of the port; whether an event is asked for, that is whether it is the first of sample. */
 INLINE int count_hit(struct judgement *j, __u32 slot, __u64 rule, __u32 sample)
 {
+	struct tally *t = tally_at(slot, rule);
 	struct hits *h;
 
-	j->hit = (struct hit_key){.rule = rule, .slot = slot};
-	h = bpf_map_lookup_elem(&hits_v1, &j->hit);
-	if (unlikely(!h)) {
-		begin_hits();
-		h = bpf_map_lookup_elem(&hits_v1, &j->hit);
-		if (!h)
-			return 0;
-	}
+	if (likely(t && t->rule == rule && t->slot == slot))
+		h = &t->hits;
+	else
+		h = other_hits(j, slot, rule);
+	if (unlikely(!h))
+		return 0;
 	__u64 before = h->packets;
 
 	h->packets += j->packets;
@@ -96,6 +132,17 @@ INLINE __u32 tagged_segment(const struct way *w, const struct slot *s, __u64 wor
 	return likely(!(word & POLICY_TRUNK)) || w->vni == s->out >> 40 ? 0 : w->vni;
 }
 
+/* Reads the coarse clock, which goes on with each tick, no oftener than that: a tick's number is one load. It may be a tick late. */
+INLINE void set_time(struct judgement *j)
+{
+	__u64 tick = bpf_jiffies64();
+
+	if (likely(tick == j->tick))
+		return;
+	j->tick = tick;
+	j->now = bpf_ktime_get_coarse_ns();
+}
+
 /* Says which end is the guest's, and on which of its segments it is met. */
 INLINE void face(struct judgement *j, __u32 slot, __u32 in, __u32 segment)
 {
@@ -108,7 +155,7 @@ INLINE void face(struct judgement *j, __u32 slot, __u32 in, __u32 segment)
 	j->rule = j->meter = 0;
 	j->stateful = 0;
 	j->sample = 0;
-	j->now = bpf_ktime_get_coarse_ns();
+	set_time(j);
 	j->turn++;
 	if (unlikely(j->fragment))
 		j->fragment_of = (struct fragment_key){.slot = slot, .in = in, .place = j->id % FRAGMENT_PLACES};

@@ -31,6 +31,8 @@ enum {
 	MAX_SERVICES = 262144,
 	MAX_VECTORS = 262144,
 	MAX_HITS = 524288,	/* rules that have met a packet, of all ports */
+	TALLIES_SHIFT = 12,
+	TALLIES = 1 << TALLIES_SHIFT,	/* of them, those that a CPU counts in places of its own */
 	NO_RULE = 0xffff,
 	MAX_FLOWS = 16384,	/* of one port; the oldest give way */
 	FRAGMENT_PLACES = 32,	/* first fragments that a port remembers, of each direction */
@@ -159,6 +161,14 @@ struct hits {
 	__u64 last;		/* CLOCK_MONOTONIC, in ns */
 };
 
+/* A place where one CPU counts for one rule of one port, without a look-up in a hash. */
+struct tally {
+	struct hits hits;	/* first: a pointer to them is one to the place, which the verifier knows to be 0 or not */
+	__u64 rule;		/* 0: it is free */
+	__u32 slot;
+	__u32 zero;
+};
+
 /* A connection at a port: its guest's end and the other one. */
 struct flow_key {
 	struct address local, remote;
@@ -281,7 +291,7 @@ struct {
 	MAP_TYPE(value, struct combo);
 } combos_v2 SEC(".maps");
 
-/* Key: a port's slot and a rule. Value: the packets it has decided or metered there, per CPU.
+/* Key: a port's slot and a rule. Value: the packets it has decided or metered there, per CPU, beside those in tallies_v1.
  * Written by judge, made at the first. Read by the loader. */
 struct {
 	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_HASH);
@@ -290,6 +300,17 @@ struct {
 	MAP_TYPE(key, struct hit_key);
 	MAP_TYPE(value, struct hits);
 } hits_v1 SEC(".maps");
+
+/* Key: a CPU's number * TALLIES + a place that slot and rule give. Value: what that CPU has counted for the first of them that came
+ * there; what finds its place taken is counted in hits_v1.
+ * Written by judge. Read by the loader, who frees places of what counts no more. As many as the machine has CPUs: coreSpec. */
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_UINT(max_entries, TALLIES);
+	MAP_UINT(map_flags, BPF_F_MMAPABLE);
+	MAP_TYPE(key, __u32);
+	MAP_TYPE(value, struct tally);
+} tallies_v1 SEC(".maps");
 
 /* The flows of one port. Key: a connection. Value: how far it is. */
 struct flows {
