@@ -122,6 +122,9 @@ func (e *explanation) judge(host fabric.HostID, port fabric.PortID, d fabric.Dir
 // the one that does receives nothing of the source's segment.
 func (e *explanation) station(source fabric.PortID) (fabric.PortID, fabric.HostID, tracing.Reason) {
 	from := e.snap.Ports[source]
+	if gateway, host := e.gateway(source); gateway != "" {
+		return gateway, host, 0
+	}
 	for name, port := range e.snap.Ports {
 		if port.Spec.Switch != from.Spec.Switch || port.Spec.MAC != e.packet.DestinationMAC {
 			continue
@@ -135,6 +138,22 @@ func (e *explanation) station(source fabric.PortID) (fabric.PortID, fabric.HostI
 		}
 	}
 	return "", "", tracing.ReasonDstUnknown
+}
+
+// gateway is the port of the source's own host, and that host, where the packet is for the switch's gateway: every host is the gateway of
+// its guests (ADR 14). Empty of other packets.
+func (e *explanation) gateway(source fabric.PortID) (fabric.PortID, fabric.HostID) {
+	from := e.snap.Ports[source]
+	sw := e.snap.Switches[from.Spec.Switch]
+	if sw == nil || len(sw.Gateways()) == 0 || e.packet.DestinationMAC != fabric.GatewayMAC(sw.Spec.VNI) || e.snap.Segments(from).Sends != sw.Spec.VNI {
+		return "", ""
+	}
+	host := e.snap.Locations[source].Host
+	port := fabric.HostPort(host, from.Spec.Switch)
+	if e.snap.Ports[port] == nil {
+		return "", ""
+	}
+	return port, host
 }
 
 // tunnel takes the packet from one host to another.

@@ -51,6 +51,26 @@ func vlans(s *fabric.Snapshot, a, c string) {
 	s.Ports["c"].Spec.VLAN, _ = fabric.ParseVLAN(c)
 }
 
+// The gateway is the host itself, whichever it is; what is for other networks goes there, too.
+func TestExplainKnowsTheGateway(t *testing.T) {
+	s := explained()
+	blue := s.Switches["blue"]
+	blue.Spec.Type, blue.Spec.Subnets = fabric.Internal, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}
+	port := fabric.HostPort("h1", "blue")
+	s.Ports[port] = &fabric.Port{Metadata: fabric.Metadata{Name: string(port)}, Spec: fabric.PortSpec{Switch: "blue", MAC: fabric.MAC{2, 0, 0, 0, 0, 9}, Role: fabric.RoleHost}}
+	s.Locations[port] = fabric.Location{Port: port, Switch: "blue", Host: "h1", Epoch: 1}
+	s.Ports["a"].Spec.Policies = nil
+	for destination, want := range map[string]string{
+		"8.8.8.8": "It would be delivered to host-h1-blue on h1.", "10.0.0.3": "It would be dropped on h2 at policy.in by default-in: policy_denied",
+	} {
+		r := api.TraceRequest{Source: "a", Destination: destination, Protocol: "udp", Port: 54, Explain: true}
+		p, err := (&prober{}).Explain(s, r)
+		if err != nil || !strings.HasPrefix(p.Sentence(), want) {
+			t.Errorf("to %s: %v (%v), want %s", destination, p, err, want)
+		}
+	}
+}
+
 func TestExplainSaysWhatTheRulesMakeOfAPacket(t *testing.T) {
 	const into = "port.in:pass guard:pass policy.out:pass "
 	for _, c := range []struct {

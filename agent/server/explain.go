@@ -19,8 +19,11 @@ func (s *Server) explain(ctx context.Context, r api.TraceRequest) (*answer[*trac
 	if err != nil {
 		return nil, err
 	}
+	at := snap.Revision
 	if r, err = addressed(snap, r); err != nil {
-		return nil, err
+		e := failure(err)
+		e.Message += fmt.Sprintf(" at revision %d", at)
+		return nil, e
 	}
 	path, err := s.o.Prober.Explain(snap, r)
 	if err != nil {

@@ -29,7 +29,22 @@ func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (
 	x.Notes = v.notes(ends)
 	x.Notes = append(x.Notes, full(before, s.queuesAt(v, ends))...)
 	x.Diagnose(v.changeOf)
+	v.apart(r, x.Causes)
 	return &answer[*tracing.Examination]{x}, nil
+}
+
+// apart says of a destination that was not found that it is on another switch.
+func (v *view) apart(r api.TraceRequest, causes []tracing.Cause) {
+	from, to := v.snap.Ports[r.Source], v.snap.Ports[fabric.PortID(r.Destination)]
+	if to == nil || from.Spec.Switch == to.Spec.Switch {
+		return
+	}
+	for i := range causes {
+		if c := &causes[i]; c.Reason == tracing.ReasonDstUnknown && c.Way != tracing.Back {
+			c.Message += fmt.Sprintf(" Port %s is on switch %s, %s on %s: two switches are two networks.", r.Source, from.Spec.Switch, r.Destination, to.Spec.Switch)
+			c.Next = "put both on one switch, or a guest that forwards on both"
+		}
+	}
 }
 
 // ends are the ports of a request: the source, and the destination or the port that has its address.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // columns are the heads of a kind's table; with wide there are more.
@@ -94,12 +95,20 @@ func guardsOff(g fabric.Guards) []string {
 	return off
 }
 
-// dropped is the sum of a port's drops.
+// dropped is the sum of a port's drops, without probes: they were never a guest's.
 func dropped(s fabric.PortStatus) (n uint64) {
-	for _, d := range s.Drops {
-		n += d
+	for name, d := range s.Drops {
+		if !ofProbes(name) {
+			n += d
+		}
 	}
 	return n
+}
+
+// ofProbes reports whether what is dropped for a reason are our own probes.
+func ofProbes(reason string) bool {
+	r, err := tracing.ParseReason(reason)
+	return err == nil && r.Class() == tracing.ClassProbe
 }
 
 func yes(b bool) string {

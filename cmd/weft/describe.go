@@ -106,7 +106,11 @@ func (a *app) describeDrops(s fabric.PortStatus) {
 				line += "; " + fix
 			}
 		}
-		fmt.Fprintf(a.out, "%-12s %s\n", "Dropped", line)
+		head := "Dropped"
+		if ofProbes(name) {
+			head = "Probes"
+		}
+		fmt.Fprintf(a.out, "%-12s %s\n", head, line)
 	}
 }
 

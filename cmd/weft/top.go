@@ -133,11 +133,8 @@ func loads(before, now map[fabric.PortID]tally) []load {
 }
 
 // droppedAt sums a port's drops.
-func droppedAt(s fabric.PortStatus) (n uint64) {
-	for _, m := range s.Drops {
-		n += m
-	}
-	return n + s.QueueDrops
+func droppedAt(s fabric.PortStatus) uint64 {
+	return dropped(s) + s.QueueDrops
 }
 
 // printTop prints one look; on a terminal it takes the place of the one before.

@@ -60,7 +60,11 @@ func (a *app) why(ctx context.Context, r api.TraceRequest) error {
 func (a *app) printExamination(r api.TraceRequest, x *tracing.Examination) {
 	fmt.Fprintf(a.out, "%s → %s  %s\n", x.Source, x.Destination, targetOf(r))
 	if len(x.Causes) == 0 {
-		fmt.Fprintln(a.out, a.paint(a.out, green, "Nothing between the two keeps it: a probe arrives, and so does the answer. If there is none, look at the guest: does it listen there?"))
+		text := "Nothing between the two keeps it: a probe arrives, and so does the answer. If there is none, look at the guest: does it listen there?"
+		if x.Reply == nil {
+			text = "Nothing in the fabric keeps it: a probe arrives where the fabric ends. What is behind that, and the way back, was not tried."
+		}
+		fmt.Fprintln(a.out, a.paint(a.out, green, text))
 	}
 	for i, c := range x.Causes {
 		a.printCause(i, c)
