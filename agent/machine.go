@@ -230,7 +230,7 @@ func counted(ports []fabric.PortStatus, counters map[fabric.PortID]datapath.Coun
 		}
 		p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes = c.Rx.Packets, c.Rx.Bytes, c.Tx.Packets, c.Tx.Bytes
 		p.Drops, p.Relayed = byName(c.DropsIn, c.DropsOut), c.SentOn
-		p.MarkedOut, p.MarkedIn = c.MarkedOut, c.MarkedIn
+		p.MarkedOut, p.MarkedIn, p.Waiting = c.MarkedOut, c.MarkedIn, c.Waiting
 	}
 	return ports
 }

@@ -354,6 +354,10 @@ type coreLimits struct {
 	Macs    uint64
 	Learned uint64
 	Quiet   [32]uint64
+	Waited  uint64
+	Resumed uint64
+	Shaper  uint32
+	Class   uint32
 }
 
 type coreLogged struct {
@@ -663,7 +667,7 @@ const (
 	coreMapHeardV1       = "heard_v1"
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
-	coreMapLimitsV1      = "limits_v1"
+	coreMapLimitsV2      = "limits_v2"
 	coreMapMacsV1        = "macs_v1"
 	coreMapMirrorStatsV1 = "mirror_stats_v1"
 	coreMapMirroredV1    = "mirrored_v1"
@@ -696,6 +700,7 @@ const (
 	coreProgProbeIn      = "probe_in"
 	coreProgSentinelIn   = "sentinel_in"
 	coreProgSentinelOut  = "sentinel_out"
+	coreProgShIn         = "sh_in"
 	coreProgSinkIn       = "sink_in"
 	coreProgUlIn         = "ul_in"
 	coreProgVpIn         = "vp_in"
@@ -751,6 +756,7 @@ type coreProgramSpecs struct {
 	ProbeIn     *ebpf.ProgramSpec `ebpf:"probe_in"`
 	SentinelIn  *ebpf.ProgramSpec `ebpf:"sentinel_in"`
 	SentinelOut *ebpf.ProgramSpec `ebpf:"sentinel_out"`
+	ShIn        *ebpf.ProgramSpec `ebpf:"sh_in"`
 	SinkIn      *ebpf.ProgramSpec `ebpf:"sink_in"`
 	UlIn        *ebpf.ProgramSpec `ebpf:"ul_in"`
 	VpIn        *ebpf.ProgramSpec `ebpf:"vp_in"`
@@ -775,7 +781,7 @@ type coreMapSpecs struct {
 	HeardV1       *ebpf.MapSpec `ebpf:"heard_v1"`
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
-	LimitsV1      *ebpf.MapSpec `ebpf:"limits_v1"`
+	LimitsV2      *ebpf.MapSpec `ebpf:"limits_v2"`
 	MacsV1        *ebpf.MapSpec `ebpf:"macs_v1"`
 	MirrorStatsV1 *ebpf.MapSpec `ebpf:"mirror_stats_v1"`
 	MirroredV1    *ebpf.MapSpec `ebpf:"mirrored_v1"`
@@ -843,7 +849,7 @@ type coreMaps struct {
 	HeardV1       *ebpf.Map `ebpf:"heard_v1"`
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
-	LimitsV1      *ebpf.Map `ebpf:"limits_v1"`
+	LimitsV2      *ebpf.Map `ebpf:"limits_v2"`
 	MacsV1        *ebpf.Map `ebpf:"macs_v1"`
 	MirrorStatsV1 *ebpf.Map `ebpf:"mirror_stats_v1"`
 	MirroredV1    *ebpf.Map `ebpf:"mirrored_v1"`
@@ -887,7 +893,7 @@ func (m *coreMaps) Close() error {
 		m.HeardV1,
 		m.HitsV1,
 		m.Letter,
-		m.LimitsV1,
+		m.LimitsV2,
 		m.MacsV1,
 		m.MirrorStatsV1,
 		m.MirroredV1,
@@ -933,6 +939,7 @@ type corePrograms struct {
 	ProbeIn     *ebpf.Program `ebpf:"probe_in"`
 	SentinelIn  *ebpf.Program `ebpf:"sentinel_in"`
 	SentinelOut *ebpf.Program `ebpf:"sentinel_out"`
+	ShIn        *ebpf.Program `ebpf:"sh_in"`
 	SinkIn      *ebpf.Program `ebpf:"sink_in"`
 	UlIn        *ebpf.Program `ebpf:"ul_in"`
 	VpIn        *ebpf.Program `ebpf:"vp_in"`
@@ -948,6 +955,7 @@ func (p *corePrograms) Close() error {
 		p.ProbeIn,
 		p.SentinelIn,
 		p.SentinelOut,
+		p.ShIn,
 		p.SinkIn,
 		p.UlIn,
 		p.VpIn,

@@ -36,6 +36,8 @@ type Counters struct {
 	Untold, Unlogged uint64
 	// MarkedOut and MarkedIn are packets from the guest and to it that were told to slow down (ECN's CE) near the port's rate.
 	MarkedOut, MarkedIn uint64
+	// Waiting are frames from the guest that wait for its rate.
+	Waiting uint64
 	// DropsIn are frames from the guest (Host: from the underlay) that ended here, DropsOut those for the guest.
 	DropsIn, DropsOut map[tracing.Reason]uint64
 }
@@ -65,6 +67,7 @@ func (d *Datapath) Counters(ctx context.Context) (map[fabric.PortID]Counters, er
 	defer d.mu.Unlock()
 	all := make(map[fabric.PortID]Counters, len(d.ports))
 	drops, err := d.readDrops()
+	d.addLost(drops)
 	for _, p := range d.ports {
 		if err != nil {
 			return nil, fmt.Errorf("read counters: %w", err)
@@ -136,6 +139,7 @@ func (d *Datapath) countersOf(slot uint32, drops drops) (c Counters, err error) 
 		c.Unlogged += s.Unlogged
 	}
 	c.MarkedOut, c.MarkedIn = atomic.LoadUint64(&d.shared.limits[slot].Marked[0]), atomic.LoadUint64(&d.shared.limits[slot].Marked[1])
+	c.Waiting = d.shared.waiting(slot)
 	c.DropsIn, c.DropsOut = drops[[2]uint16{uint16(slot), 0}], drops[[2]uint16{uint16(slot), 1}]
 	return c, nil
 }
@@ -152,6 +156,8 @@ func (d *Datapath) clearCounters(slot uint32) error {
 		}
 	}
 	err := errors.Join(entries.Err(), remove(d.maps.DropsV1, stale))
+	atomic.StoreUint64(&d.shared.limits[slot].Waited, 0)
+	atomic.StoreUint64(&d.shared.limits[slot].Resumed, 0)
 	return errors.Join(err, d.maps.StatsV1.Put(slot, make([]coreStats, ebpf.MustPossibleCPU())))
 }
 

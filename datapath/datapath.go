@@ -66,6 +66,12 @@ type Datapath struct {
 	mirrors map[fabric.VNI]*session
 	sinks   map[fabric.VNI]*coreSink
 	mirror  nic.Device
+	// shaper is the pair by which what waits for a rate goes, its entrance and its exit, once there is one; shaped are the rates by slot, in
+	// bits a second.
+	shaper [2]nic.Device
+	shaped map[uint32]uint64
+	// queueLost are the frames that the queues there had lost when Verify looked, by slot.
+	queueLost map[uint16]uint32
 
 	mirrorIDs slotAllocator
 	retired   map[uint16]bool // numbers of former peers that something may still name
@@ -174,7 +180,7 @@ func (d *Datapath) attachHost(context.Context, Options) error {
 // are gone. A port's device whose port is not known keeps the core, which passes nothing: without it, it would be a door into
 // the host.
 func (d *Datapath) prune(context.Context, Options) error {
-	mine := map[int]bool{d.tunnel.Index: true, d.underlay.Index: true, d.mirror.Index: true}
+	mine := map[int]bool{d.tunnel.Index: true, d.underlay.Index: true, d.mirror.Index: true, d.shaper[1].Index: true}
 	for _, s := range d.sinks {
 		mine[int(s.Ifindex)] = true
 	}

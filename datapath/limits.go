@@ -56,6 +56,8 @@ const (
 	limitOut   = 1 << 40
 	limitIn    = 1 << 41
 	limitStorm = 1 << 42
+	paceOut    = 1 << 45
+	classOut   = 1 << 46
 	// judgedMask is the part of the word that says what judges the port.
 	judgedMask = 1<<40 - 1
 )
@@ -123,6 +125,9 @@ func (l Limit) tolerance() uint64 {
 func (l Limits) word() (word uint64) {
 	if l.Out.Rate != 0 {
 		word |= limitOut
+	}
+	if l.Out.Rate >= paceFrom {
+		word |= paceOut
 	}
 	if l.In.Rate != 0 {
 		word |= limitIn

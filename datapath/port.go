@@ -238,6 +238,9 @@ func (d *Datapath) removePort(device string) error {
 	}
 	slot := p.value.Slot
 	d.shared.setGate(slot, Closed, 0, 0)
+	if err := d.paceOut(slot, Limit{}); err != nil {
+		d.log.Warn("what a port has sent waits longer than it need", "device", device, "error", err)
+	}
 	if found, err := nic.Find(device); err == nil && found.Index == p.ifindex {
 		if err := errors.Join(nic.SetDown(device), d.unpace(slot, device)); err != nil {
 			return err

@@ -10,11 +10,12 @@ import (
 
 func TestPrioritiesCountWhereTheyAreTrusted(t *testing.T) {
 	for _, v6 := range []bool{false, true} {
-		t.Run(fmt.Sprintf("IPv6=%t", v6), func(t *testing.T) { prioritiesCount(t, v6) })
+		t.Run(fmt.Sprintf("IPv6=%t", v6), func(t *testing.T) { prioritiesCount(t, v6, datapath.Limits{}) })
 	}
+	t.Run("of what waits for a rate", func(t *testing.T) { prioritiesCount(t, false, waits) })
 }
 
-func prioritiesCount(t *testing.T, v6 bool) {
+func prioritiesCount(t *testing.T, v6 bool, limits datapath.Limits) {
 	w := newWorld(t, 1, v6)
 	w.load()
 	x, h := w.newWire(), w.hosts[0]
@@ -44,7 +45,7 @@ func prioritiesCount(t *testing.T, v6 bool) {
 		for p, want := range frame.want {
 			t.Run(fmt.Sprintf("%s with %+v", kind, p), func(t *testing.T) {
 				a.tb = t
-				a.port.Priority = p
+				a.port.Priority, a.port.Limits = p, limits
 				a.host.apply(datapath.Change{Put: datapath.State{Ports: map[string]datapath.Port{a.device: a.port}}})
 				a.send(frame.bytes)
 				x.tb = t

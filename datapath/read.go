@@ -171,7 +171,7 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables(), d.adoptMirrors()); err != nil {
+	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables(), d.adoptMirrors(), d.adoptShaper()); err != nil {
 		return err
 	}
 	for _, p := range d.peers {

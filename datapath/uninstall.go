@@ -29,7 +29,7 @@ func Uninstall(pinDir string) error {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
 	defer p.Close()
-	if err := errors.Join(p.lowerPorts(), nic.SetDownIfThere(TunnelDevice), nic.SetDownIfThere(probePeer)); err != nil {
+	if err := errors.Join(p.lowerPorts(), nic.SetDownIfThere(TunnelDevice), nic.SetDownIfThere(probePeer), nic.SetDownIfThere(shaperPeer)); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
 	attachments, err := p.openLinks()
@@ -42,7 +42,7 @@ func Uninstall(pinDir string) error {
 	if err := p.releaseUplinks(); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
-	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(TunnelDevice), nic.Delete(MirrorDevice), nic.DeleteSinks(), nic.TakeHeadroom()); err != nil {
+	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(ShaperDevice), nic.Delete(TunnelDevice), nic.Delete(MirrorDevice), nic.DeleteSinks(), nic.TakeHeadroom()); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
 	return nil

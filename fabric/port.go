@@ -68,6 +68,8 @@ type PortStatus struct {
 	// MarkedOut and MarkedIn are packets from the guest and to it that were told to slow down (ECN) near the port's rate.
 	MarkedOut uint64 `json:"markedOut,omitempty"`
 	MarkedIn  uint64 `json:"markedIn,omitempty"`
+	// Waiting are frames from the guest that wait for its rate.
+	Waiting uint64 `json:"waiting,omitempty"`
 	// Relayed are frames for the port that were sent on to its new host.
 	Relayed uint64 `json:"relayed,omitempty"`
 	// Rules are the rules that have met packets here, by policy and name.

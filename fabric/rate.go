@@ -23,8 +23,7 @@ const (
 	// MinBurst has room for the longest aggregate that a guest hands over at once, and MaxBurst bounds what a port can pile up.
 	MinBurst Amount = 100_000
 	MaxBurst Amount = 1_000_000_000
-	// DefaultBurst is the burst of a slow port; a faster one's is what passes in 100 ms. Of what it sends it is what passes in a second up
-	// to 1 MB: that is not queued, so that TCP needs this much to make up for what it loses.
+	// DefaultBurst is the burst of a slow port; a faster one's is what passes in 100 ms.
 	DefaultBurst Amount = 128_000
 	// longestBurst is the longest that a burst may take at its rate.
 	longestBurst = 10 * time.Minute
@@ -35,8 +34,8 @@ type EffectiveRate struct {
 	Max, Burst Amount
 }
 
-// resolveRate decides a direction by the first layer that speaks about it, and completes it; what is beyond the rate waits or is dropped.
-func resolveRate(field func(*Rates) *Rate, layers []Settings, waits bool) (e EffectiveRate) {
+// resolveRate decides a direction by the first layer that speaks about it, and completes it.
+func resolveRate(field func(*Rates) *Rate, layers []Settings) (e EffectiveRate) {
 	for _, layer := range layers {
 		if layer.Rate == nil || field(layer.Rate) == nil {
 			continue
@@ -46,11 +45,7 @@ func resolveRate(field func(*Rates) *Rate, layers []Settings, waits bool) (e Eff
 			return e
 		}
 		if e = (EffectiveRate{r.Max, r.Burst}); e.Burst == 0 {
-			e.Burst = max(DefaultBurst, r.Max/80)
-			if !waits {
-				e.Burst = max(e.Burst, min(r.Max/8, 1_000_000))
-			}
-			e.Burst = min(e.Burst, MaxBurst)
+			e.Burst = min(max(DefaultBurst, r.Max/80), MaxBurst)
 		}
 		return e
 	}

@@ -112,8 +112,8 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 		e.DefaultAction = Allow
 	}
 	e.MACs, e.Priority, e.Meters = resolveMACs(layers), resolvePriority(layers), resolveMeters(layers)
-	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers, false)
-	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers, true)
+	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
+	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	for i := range e.Storm {
 		e.Storm[i] = resolveStorm(func(s *Storms) *Storm { return s.kinds()[i].of }, layers)
 	}

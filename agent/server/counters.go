@@ -78,7 +78,7 @@ func (v *view) counted(host fabric.HostID, ports []fabric.PortStatus) {
 		}
 		q := &st.Ports[i]
 		q.RxPackets, q.RxBytes, q.TxPackets, q.TxBytes, q.Drops, q.Relayed = p.RxPackets, p.RxBytes, p.TxPackets, p.TxBytes, p.Drops, p.Relayed
-		q.Rules, q.MarkedOut, q.MarkedIn, q.QueueDrops = p.Rules, p.MarkedOut, p.MarkedIn, p.QueueDrops
+		q.Rules, q.MarkedOut, q.MarkedIn, q.Waiting, q.QueueDrops = p.Rules, p.MarkedOut, p.MarkedIn, p.Waiting, p.QueueDrops
 	}
 	v.statuses[host] = st
 }

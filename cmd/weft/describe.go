@@ -94,6 +94,9 @@ func (a *app) describeDrops(s fabric.PortStatus) {
 	if s.MarkedOut+s.MarkedIn > 0 {
 		fmt.Fprintf(a.out, "%-12s %d packets from the guest, %d to it: near its rate, their senders were told to slow down (ECN)\n", "Marked", s.MarkedOut, s.MarkedIn)
 	}
+	if s.Waiting > 0 {
+		fmt.Fprintf(a.out, "%-12s %d frames from the guest wait for its rate\n", "Waiting", s.Waiting)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Drops)) {
 		if s.Drops[name] == 0 {
 			continue

@@ -20,7 +20,7 @@ INLINE int is_call(const struct frame *f)
  * that moves would still send to the host that it has left. 0: the frame is the answer. */
 __attribute__((noinline)) int answer_gateway(struct __sk_buff *skb, struct way *w, const struct frame *f)
 {
-	__u32 ifindex = skb->ifindex;
+	__u32 ifindex = w ? met_at(skb, w) : 0;
 
 	return answer_neighbor(skb, w, f, bpf_map_lookup_elem(&ports_v1, &ifindex));
 }

@@ -160,7 +160,7 @@ __attribute__((noinline)) int answer_rejected(struct __sk_buff *skb, struct way 
 		failed = make_icmp6(skb, ICMPV6_UNREACHABLE << 24 | ICMPV6_PROHIBITED << 16);
 	if (failed)
 		return DROP;
-	return w->slot >= FIRST_SLOT ? answer(skb, w, skb->ifindex) : answer_peer(skb, w, slot);
+	return w->slot >= FIRST_SLOT ? answer(skb, w, met_at(skb, w)) : answer_peer(skb, w, slot);
 }
 
 /* The port's rules keep a frame from leaving its guest. */

@@ -9,6 +9,7 @@
 enum {
 	WAY_LEAVING = 1 << 0,	/* it is met where the host sends, from where the kernel hands nothing to the other end of a veth */
 	WAY_JUDGED = 1 << 1,	/* the rules about what its guest receives let it pass, on the host that the guest leaves */
+	WAY_WAITED = 1 << 2,	/* it has waited for its guest's rate, and is met where that queue ends */
 };
 
 struct way {
@@ -43,6 +44,21 @@ INLINE struct stats *stats_of(__u32 slot)
 INLINE struct slot *slot_of(__u32 slot)
 {
 	return bpf_map_lookup_elem(&slots_v1, &slot);
+}
+
+/* The device of the port in the slot; where there is none, the one that the frame is met at. */
+INLINE __u32 device_of(const struct __sk_buff *skb, __u32 slot)
+{
+	const struct slot *s = slot_of(slot);
+	__u32 ifindex = s ? s->out : 0;
+
+	return ifindex ? ifindex : skb->ifindex;
+}
+
+/* The device by which the frame came from its guest, or into the host. */
+INLINE __u32 met_at(const struct __sk_buff *skb, const struct way *w)
+{
+	return unlikely(w->met & WAY_WAITED) ? device_of(skb, w->slot) : skb->ifindex;
 }
 
 /* Counts one more of a field of a slot's stats; this CPU's copy, and no program is interrupted by another on its CPU. */

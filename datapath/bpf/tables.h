@@ -17,6 +17,8 @@
 #define LIMIT_OUT (1ULL << 40)		/* the rate of what the guest sends, */
 #define LIMIT_IN (1ULL << 41)		/* of what it receives, */
 #define LIMIT_STORM (1ULL << 42)	/* what it sends to groups and to nobody known */
+#define PACE_OUT (1ULL << 45)		/* what the guest sends beyond its rate waits (pace.h); */
+#define CLASS_OUT (1ULL << 46)		/* what leaves the host for it has a class of its own there */
 /* And what mirrors copy there (mirror.h). */
 #define MIRROR_OUT (1ULL << 43)		/* of what the guest sends, */
 #define MIRROR_IN (1ULL << 44)		/* of what it receives */

@@ -156,7 +156,6 @@ __attribute__((noinline)) int make_icmp6(struct __sk_buff *skb, __u32 what)
  * or from or to more than one (RFC 1122 3.2.2, RFC 4443 2.4). */
 __attribute__((noinline)) int too_big(struct __sk_buff *skb, struct way *w, const struct frame *f, __u32 mtu)
 {
-	__u32 ifindex = skb->ifindex;
 	int failed = -1;
 
 	if (!w || !f)
@@ -172,7 +171,7 @@ __attribute__((noinline)) int too_big(struct __sk_buff *skb, struct way *w, cons
 		failed = make_icmp4(skb, ICMP_UNREACHABLE << 24 | ICMP_FRAGMENTATION_NEEDED << 16 | mtu);
 	else
 		failed = make_icmp6(skb, ICMPV6_PACKET_TOO_BIG << 24 | mtu);
-	return failed ? DROP : answer(skb, w, ifindex);
+	return failed ? DROP : answer(skb, w, met_at(skb, w));
 }
 
 /* Lowers the MSS option of a SYN at l4 with a header of header bytes to mss. */

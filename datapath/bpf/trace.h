@@ -200,7 +200,7 @@ __attribute__((noinline)) int tell(struct way *w, __u32 ifindex, __u32 what, __u
 }
 
 /* A stage of a followed frame has ended, at the device the frame is met at or at another one. */
-#define TRACE(skb, w, stage, result, reason) TRACE_AT((skb)->ifindex, w, stage, result, reason)
+#define TRACE(skb, w, stage, result, reason) TRACE_AT(met_at(skb, w), w, stage, result, reason)
 #define TRACE_AT(ifindex, w, stage, result, reason)                                   \
 	do {                                                                          \
 		if (unlikely((w)->traced))                                            \

@@ -20,6 +20,7 @@ enum {
 	MAX_MIRRORS = 256,	/* sessions of mirrors on this host; 0 is none */
 	PORT_MIRRORS = 8,	/* of one port, in each direction */
 	MIRROR_CLAUSES = 8,
+	ALARMS = 32,
 };
 
 /* Slots that count for no port. */
@@ -108,8 +109,6 @@ struct bucket {
 	__u64 at;		/* when all that has passed would have passed at the rate: what is beyond now fills the bucket */
 };
 
-enum { ALARMS = 32 };
-
 enum { STORM_BROADCAST, STORM_MULTICAST, STORM_UNKNOWN, STORMS };
 
 struct limits {
@@ -118,6 +117,8 @@ struct limits {
 	__u64 marked[2];			/* packets that have got ECN's CE instead of waiting: sent, received */
 	__u64 macs, learned;			/* how many MACs beside its own it may use that nobody has listed, and how many it has */
 	__u64 quiet[ALARMS];			/* until when, in ns, a port's drops for a reason are not told of again (alarm) */
+	__u64 waited, resumed;			/* frames of its guest that were given to the queue of its rate, and that came out of it (pace.h) */
+	__u32 shaper, class;			/* ifindex of the device with that queue, class of what leaves the host for it; 0: none */
 };
 
 struct config {

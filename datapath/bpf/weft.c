@@ -5,7 +5,8 @@
 #include "external.h"
 #include "offload.h"
 #include "mirror.h"
-#include "neighbor.h"
+#include "forward.h"
+#include "pace.h"
 #include "reject.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
@@ -95,18 +96,7 @@ __attribute__((noinline)) int claim(struct __sk_buff *skb, struct way *w, struct
 	return 0;
 }
 
-/* The DSCP of an IP packet, with the two bits of ECN clear. */
-INLINE __u32 dscp_of(struct __sk_buff *skb, const struct frame *f)
-{
-	__u8 first[2];
-
-	if (!f->ip || load(skb, ETH, first, 2))
-		return 0;
-	return (f->ip == 4 ? first[1] : first[0] << 4 | first[1] >> 4) & 0xfc;
-}
-
-/* What ports do that ask for something special. A priority that is trusted is the outer header's class selector (RFC 2474 4.2.2), where
- * the packet's own DSCP is not to be copied. */
+/* What ports do that ask for something special. */
 __attribute__((noinline)) int special(struct __sk_buff *skb, struct way *w, struct frame *f, const struct port *port)
 {
 	__u32 asked;
@@ -119,64 +109,8 @@ __attribute__((noinline)) int special(struct __sk_buff *skb, struct way *w, stru
 		if (port->home != w->vni && !w->tag) /* a private VLAN: what is for it comes by the primary */
 			claim(skb, w, f, port, port->home);
 	}
-	w->tos = asked & GUARD_TRUSTED ? (skb->priority & 7) << 5 : 0;
-	if ((asked & GUARD_DSCP) && f->ip)
-		w->tos = dscp_of(skb, f);
-	f->ecn |= w->tos;
+	outer_priority(skb, w, f, asked);
 	return 0;
-}
-
-/* Whether a guest has sent more to stations that nobody knows than its port may. */
-__attribute__((noinline)) int is_unknown_storm(struct __sk_buff *skb, struct way *w, struct frame *f)
-{
-	const struct slot *s = w ? slot_of(w->slot) : 0;
-
-	if (!s || !(s->policy & LIMIT_STORM) || is_told_storm(skb, w, f, STORM_UNKNOWN) != 1)
-		return 0;
-	alarm(skb, w->slot, DROP_STORM_CONTROL);
-	return 1;
-}
-
-/* The core has made an answer of the guest's frame. */
-INLINE int answered(struct __sk_buff *skb, struct way *w)
-{
-	TRACE(skb, w, STAGE_FDB, RESULT_ANSWERED, 0);
-	COUNT(w->slot, answered);
-	return answer(skb, w, skb->ifindex);
-}
-
-/* A unicast frame from a guest. */
-INLINE int forward(struct __sk_buff *skb, struct way *w, const struct config *cfg, struct frame *f)
-{
-	const struct fdb *e = station(w->vni, f->eth.dst);
-
-	if (unlikely(!e)) {
-		const struct wire *wire = bpf_map_lookup_elem(&wires_v1, &w->vni);
-
-		if (is_unknown_storm(skb, w, f))
-			return drop(skb, w, STAGE_FDB, DROP_STORM_CONTROL);
-		if (!wire)
-			return drop(skb, w, STAGE_FDB, nowhere(w, f));
-		if (wire->ifindex)
-			return leave_guest(skb, w, f);
-		return to_remote(skb, w, f, wire->peer);
-	}
-	if ((e->flags & FDB_LOCAL) && e->slot == w->slot)
-		return drop(skb, w, STAGE_FDB, DROP_LOOP_SPLIT_HORIZON);
-	if (unlikely(e->flags & FDB_GATEWAY) && answer_gateway(skb, w, f) != UNANSWERED)
-		return answered(skb, w);
-	if (unlikely(e->flags & FDB_SOURCE))
-		return drop(skb, w, STAGE_FDB, DROP_PVLAN);
-	TRACE(skb, w, STAGE_FDB, RESULT_HIT, 0);
-	if (is_elsewhere(e))
-		return send_after(skb, w, f, e);
-	if (!(e->flags & FDB_LOCAL))
-		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
-	if (unlikely(f->l3_length > w->mtu && (f->ip != 4 || f->df)))
-		return too_big(skb, w, f, w->mtu);
-	clamp_mss(skb, f, w->mtu);
-	COUNT(w->slot, local);
-	return deliver(skb, w, cfg, f, e->slot);
 }
 
 /* A guest has sent a frame. */
@@ -189,7 +123,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	struct frame *f = frame_at_hand();
 	const struct slot *s;
 	__u64 version = port ? *(const volatile __u64 *)&port->version : 0;
-	int reason, probe = is_probe(skb);
+	int reason, verdict, probe = is_probe(skb);
 
 	barrier();
 	if (port)
@@ -216,7 +150,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 		special(skb, &w, f, port);
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
-	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT | MIRROR_OUT))) {
+	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT | MIRROR_OUT | CLASS_OUT))) {
 		describe(skb, &w, f);
 		if (s->policy & POLICY_OUT) {
 			if ((reason = judge(&w, w.slot, 0)))
@@ -228,12 +162,43 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 			return drop(skb, &w, STAGE_LIMIT_OUT, reason);
 		if (s->policy & MIRROR_OUT)
 			mirror(skb, &w, w.slot, 0);
+		if ((s->policy & (PACE_OUT | CLASS_OUT)) && (verdict = pace(skb, &w)) != NEXT)
+			return verdict;
 	}
-	if (likely(!is_group(f->eth.dst)))
-		return forward(skb, &w, cfg, f);
-	if (answer_neighbor(skb, &w, f, port) == UNANSWERED)
-		return flood(skb, &w, f);
-	return answered(skb, &w);
+	return onward(skb, &w, cfg, f, port);
+}
+
+/* What a guest has sent has waited long enough for its rate, and goes on. */
+SEC("tcx/ingress") int sh_in(struct __sk_buff *skb)
+{
+	const struct config *cfg = host();
+	struct way w = {.slot = SLOT_NOWHERE};
+	struct frame *f = frame_at_hand();
+	const struct port *port = resume(skb, cfg, &w);
+	__u32 ifindex = met_at(skb, &w);
+	__u64 version = port ? *(const volatile __u64 *)&port->version : 0;
+	int reason;
+
+	barrier();
+	if (!port || !f || !cfg)
+		return drop(skb, &w, STAGE_LIMIT_OUT, w.slot == SLOT_NOWHERE ? DROP_UNMARKED : DROP_PORT_UNKNOWN);
+	w.vni = port->vni;
+	w.generation = port->generation;
+	w.mtu = port->mtu;
+	if (unlikely(cfg->tracing))
+		w.traced = followed(skb, 0, w.vni);
+	skb->priority = port->guards & GUARD_TRUSTED ? skb->vlan_tci >> 13 : 0;
+	if ((reason = may_go_on(&w)) || (unlikely(skb->vlan_present) && (reason = enter_tagged(skb, &w))))
+		return drop(skb, &w, STAGE_LIMIT_OUT, reason);
+	clear_frame(f);
+	if ((reason = unlikely(w.qinq) ? parse_qinq(skb, f) : parse(skb, f)))
+		return drop(skb, &w, STAGE_LIMIT_OUT, reason);
+	if (unlikely(port->guards & (GUARD_TRUSTED | GUARD_DSCP)))
+		outer_priority(skb, &w, f, port->guards);
+	if (unlikely(is_stale(port, ifindex, version)))
+		return drop(skb, &w, STAGE_LIMIT_OUT, DROP_POLICY_MISSING);
+	skb->priority = class_of(w.slot);
+	return onward(skb, &w, cfg, f, port);
 }
 
 /* A frame is about to enter a guest's device: only the core may send one. */

@@ -34,6 +34,25 @@ func Pace(device string, rate, waiting uint64) error {
 	})
 }
 
+// Paced are the rates of all devices that Pace has given one, by index, in bits a second.
+func Paced() (map[int]uint64, error) {
+	list, err := dump(func() ([]netlink.Qdisc, error) { return netlink.QdiscList(nil) })
+	if err != nil {
+		return nil, fmt.Errorf("list queueing disciplines: %w%s", err, remedy(err))
+	}
+	all := map[int]uint64{}
+	for _, q := range list {
+		t, ok := q.(*netlink.Tbf)
+		if !ok || t.Parent != netlink.HANDLE_ROOT {
+			continue
+		}
+		if major, _ := netlink.MajorMinor(t.Handle); major == paceMajor {
+			all[t.LinkIndex] = 8 * t.Rate
+		}
+	}
+	return all, nil
+}
+
 // isPaced reports whether the device's queueing discipline is one of ours; one that somebody else has put there is an error.
 func isPaced(l netlink.Link) (bool, error) {
 	all, err := netlink.QdiscList(l)
