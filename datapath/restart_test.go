@@ -241,7 +241,7 @@ func (h *host) otherRelease(tb testing.TB) {
 	for name := range spec.Maps {
 		if m, err := ebpf.LoadPinnedMap(filepath.Join(h.pinDir, "maps", name), nil); err == nil {
 			defer m.Close()
-			replace[name] = m
+			replace[name], spec.Maps[name].MaxEntries = m, m.MaxEntries()
 		}
 	}
 	for _, p := range spec.Programs {
