@@ -54,8 +54,8 @@ struct judgement {
 	__u64 turn;		/* judgements on this CPU so far; read by the test */
 	__u32 segment;		/* VNI of the VLAN that a trunk's guest has tagged it with, or receives it tagged with; else 0 */
 	__u32 zero;
-	struct address src, dst;
-	struct flow_key key;	/* the ends, of the packet as of its connection */
+	struct address src __attribute__((aligned(8))), dst; /* as two words each */
+	struct flow_key key __attribute__((aligned(8)));	/* the ends, of the packet as of its connection */
 	struct quote quote;
 	struct flow flow;	/* that it opens */
 	struct logged event;	/* that tells of it */

@@ -280,10 +280,20 @@ __attribute__((noinline)) int follow(__u32 slot, __u32 in, __u32 how)
 	return j && f ? follow_by(j, f, in, how) : NOT_FOLLOWED;
 }
 
+/* Copies an address of the docket: they are aligned there to two words. */
+INLINE void copy_address(struct address *to, const struct address *from)
+{
+	__u64 *words = (__u64 *)to;
+	const __u64 *old = (const __u64 *)from;
+
+	words[0] = old[0];
+	words[1] = old[1];
+}
+
 INLINE void set_ends(struct judgement *j, const struct address *local, const struct address *remote, __u16 lport, __u16 rport, __u8 proto)
 {
-	j->key.local = *local;
-	j->key.remote = *remote;
+	copy_address(&j->key.local, local);
+	copy_address(&j->key.remote, remote);
 	j->key.lport = lport;
 	j->key.rport = rport;
 	j->key.proto = proto;

@@ -104,6 +104,15 @@ struct udp {
 	__u16 checksum;
 };
 
+struct tcp {
+	__be16 src, dst;
+	__be32 seq, ack;
+	__u8 offset, flags;		/* offset: the header's length in words, in the upper half */
+	__be16 window;
+	__u16 checksum;
+	__be16 urgent;
+};
+
 struct vxlan {
 	__be32 flags, vni;
 };

@@ -12,15 +12,6 @@ enum {
 	ICMPV6_UNREACHABLE = 1,	/* a type */
 };
 
-struct tcp {
-	__be16 src, dst;
-	__be32 seq, ack;
-	__u8 offset, flags;
-	__be16 window;
-	__u16 checksum;
-	__be16 urgent;
-};
-
 /* The pad puts the IP header on a word; the frame begins at eth. */
 struct reset4 {
 	__u16 pad;

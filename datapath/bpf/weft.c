@@ -151,7 +151,7 @@ SEC("tcx/ingress") int vp_in(struct __sk_buff *skb)
 	if (unlikely((gate & GATE_MASK) == GATE_STAGED))
 		open_staged(skb, w.slot);
 	if (unlikely(s->policy & (POLICY_OUT | LIMIT_OUT | MIRROR_OUT | CLASS_OUT))) {
-		describe(skb, &w, f);
+		describe_once(skb, &w, f);
 		if (s->policy & POLICY_OUT) {
 			if ((reason = judge(&w, w.slot, 0)))
 				return refuse_sent(skb, &w, reason);

@@ -26,7 +26,7 @@ type fault struct {
 // faults are all of them, by the step of the judgement that they are in.
 func faults() []fault {
 	var all []fault
-	for _, some := range [][]fault{packetFaults, ruleFaults, flowFaults, tcpFaults, judgeFaults, segmentFaults, wayFaults} {
+	for _, some := range [][]fault{packetFaults, ruleFaults, flowFaults, tcpFaults, judgeFaults, segmentFaults, wayFaults, plainFaults} {
 		all = append(all, some...)
 	}
 	return all
