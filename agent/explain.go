@@ -43,6 +43,9 @@ func explain(snap *fabric.Snapshot, r api.TraceRequest, frame []byte) (*tracing.
 	if !e.judge(source, r.Source, fabric.Out, tracing.StagePolicyOut) {
 		return &e.path, nil
 	}
+	if e.packet.DestinationMAC == fabric.StrangerMAC() {
+		return &e.path, e.wire(source, r.Source)
+	}
 	target, host, missed := e.station(r.Source)
 	switch {
 	case host == "":
@@ -138,6 +141,28 @@ func (e *explanation) station(source fabric.PortID) (fabric.PortID, fabric.HostI
 		}
 	}
 	return "", "", tracing.ReasonDstUnknown
+}
+
+// wire takes the packet out of the fabric, by the source's host or the first by name that has an uplink of the switch: hosts elect that
+// one among those whose NICs have a link, which records do not say.
+func (e *explanation) wire(source fabric.HostID, port fabric.PortID) error {
+	hosts := e.snap.UplinkHosts(e.snap.Switches[e.snap.Ports[port].Spec.Switch])
+	switch {
+	case len(hosts) == 0:
+		e.drop(source, port, tracing.StageFDB, tracing.ReasonDstUnknown, policy.RuleRef{})
+		return nil
+	case e.snap.Hosts[source] == nil:
+		return fmt.Errorf("host %s is not registered: %w", source, fabric.ErrConflict)
+	}
+	e.hop(source, port, tracing.StageFDB, tracing.ResultMiss, 0)
+	host := source
+	if !slices.Contains(hosts, source) {
+		host = hosts[0]
+		e.tunnel(source, host)
+	}
+	e.hop(host, "", tracing.StageWireOut, tracing.ResultDeliver, 0)
+	e.path.Verdict = tracing.Delivered
+	return nil
 }
 
 // gateway is the port of the source's own host, and that host, where the packet is for the switch's gateway: every host is the gateway of

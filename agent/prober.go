@@ -210,6 +210,9 @@ func aim(probe *packet.Probe, o *tracing.ProbeOptions, snap *fabric.Snapshot, so
 		if sw := snap.Switches[source.Spec.Switch]; probe.DestinationMAC.IsZero() && snap.Segments(source).Sends == sw.Spec.VNI && len(sw.Gateways()) > 0 {
 			probe.DestinationMAC, o.To = fabric.GatewayMAC(sw.Spec.VNI), snap.Locations[r.Source].Host
 		}
+		if sw := snap.Switches[source.Spec.Switch]; probe.DestinationMAC.IsZero() && sw.Spec.Type == fabric.External {
+			probe.DestinationMAC = fabric.StrangerMAC()
+		}
 		if probe.DestinationMAC.IsZero() && probe.Protocol != packet.ARP {
 			return fmt.Errorf("no port of switch %s has the address: trace to a port, or with arp: %w", source.Spec.Switch, fabric.ErrNotFound)
 		}

@@ -279,6 +279,11 @@ func (d *Datapath) at(ifindex int) (fabric.PortID, string) {
 	case d.tunnel.Index:
 		return "", d.tunnel.Name
 	}
+	for device, u := range d.uplinks {
+		if int(u.value.Ifindex) == ifindex {
+			return "", device
+		}
+	}
 	return "", ""
 }
 

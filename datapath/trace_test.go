@@ -160,6 +160,42 @@ func TestAGroupProbeIsCaughtAtEveryMember(t *testing.T) {
 	}
 }
 
+func TestAProbeIsCaughtBeforeTheWire(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	l, h := w.newLAN(), w.hosts[0]
+	l.quiet()
+	a := w.tap(h, 1, 0)
+	h.adopt(true)
+	machine := l.listen("eth0", l.machine)
+	for _, p := range []struct {
+		claim string
+		frame []byte
+		way   string
+	}{
+		{"for one station", ip{protocol: protoUDP}.frame(1, 100, false, udp(4, 5, data)), "port.in:pass guard:pass fdb:miss wire.out:caught"},
+		{"for the host itself", ip{protocol: protoUDP}.frame(1, 200, false, udp(4, 5, data)), "port.in:pass guard:pass fdb:miss wire.out:caught"},
+		{"for all", ether(broadcast, mac(1), typeARP, arp(1, mac(1), address4(1), mac(0), address4(100))), "port.in:pass guard:pass fdb:flood wire.out:caught"},
+	} {
+		label := w.arm(p.frame, 42)
+		a.inject(t, p.frame)
+		if got := way(h.hops(t, 0)); got != p.way {
+			t.Errorf("%s: %s, want %s", p.claim, got, p.way)
+		}
+		if n := machine.count(p.frame); n != 0 {
+			t.Errorf("%s: the probe was on the wire", p.claim)
+		}
+		if err := h.Disarm(t.Context(), label); err != nil {
+			t.Fatal(err)
+		}
+		if p.claim == "for the host itself" {
+			continue
+		}
+		a.send(p.frame)
+		eventually(t, "what is no probe is on the wire", func() bool { return machine.count(p.frame) == 1 })
+	}
+}
+
 func TestAProbeDoesNotOpenAStagedPort(t *testing.T) {
 	w := newWorld(t, 1, false)
 	w.load()

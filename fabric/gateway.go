@@ -12,6 +12,10 @@ func GatewayMAC(vni VNI) MAC {
 	return MAC{0x0a, 0x57, 0x45, byte(vni >> 16), byte(vni >> 8), byte(vni)}
 }
 
+// StrangerMAC stands for a station on the wire of an external switch whose MAC is not known: no port of the fabric has it, and it is
+// nobody's, locally administered like GatewayMAC. A probe that is to leave by an uplink has it.
+func StrangerMAC() MAC { return MAC{0x0a, 0x57, 0x46} }
+
 // GatewayLinkLocal is the gateway's link-local address, the one made from GatewayMAC (RFC 4291 appendix A): what router
 // advertisements come from, and what guests have as their IPv6 default router.
 func GatewayLinkLocal(vni VNI) netip.Addr { return GatewayMAC(vni).LinkLocal() }

@@ -162,6 +162,8 @@ func (p *Path) end(is func(Hop) bool) *Step {
 
 func to(s *Step) string {
 	switch {
+	case s.Stage == StageWireOut:
+		return strings.TrimSuffix(" to the wire by "+s.Device, " by ")
 	case s.Port != "":
 		return " to " + string(s.Port)
 	case s.Device != "":

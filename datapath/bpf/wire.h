@@ -72,6 +72,11 @@ __attribute__((noinline)) int leave(struct __sk_buff *skb, struct way *w)
 		return drop(skb, w, STAGE_FDB, DROP_DST_UNKNOWN);
 	if (unlikely(to.flags & UPLINK_SHARED) && !same_mac(mac, to.mac))
 		choose(skb, &to);
+	if (unlikely(w->traced == CAUGHT)) {
+		count_drop(w->slot, FROM_GUEST, DROP_PROBE_CAUGHT);
+		TRACE_AT(to.ifindex, w, STAGE_WIRE_OUT, RESULT_CAUGHT, DROP_PROBE_CAUGHT);
+		return DROP;
+	}
 	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid | (skb->priority & 7) << 13))
 		return drop(skb, w, STAGE_WIRE_OUT, DROP_PULL_FAILED);
 	skb->mark = cfg->mark | to.slot;
@@ -119,6 +124,10 @@ static __attribute__((noinline)) int copy_to_wire(struct __sk_buff *skb, struct 
 	slot = to.slot;
 	if (unlikely(to.flags & UPLINK_SHARED))
 		choose(skb, &to);
+	if (unlikely(w->traced == CAUGHT)) {
+		TRACE_AT(to.ifindex, w, STAGE_WIRE_OUT, RESULT_CAUGHT, DROP_PROBE_CAUGHT);
+		return 0;
+	}
 	if (to.vid && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), to.vid))
 		return 0;
 	skb->mark = cfg->mark | to.slot;
