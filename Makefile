@@ -5,7 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 GO      := go
 # Packages whose tests touch the kernel: root only, part of `make test`, not of `make check`.
-ROOTED  := /(agent|agent/server|cmd/weft|datapath|datapath/nic|datapath/datapathtest|internal/lab|internal/lab/impair|internal/bench)$$
+ROOTED  := /(agent|agent/server|cmd/weft|datapath|datapath/nic|datapath/kerneldrops|datapath/datapathtest|internal/lab|internal/lab/impair|internal/bench)$$
 
 .PHONY: build demo test soak check bench mutants generate deps deps-generate clean
 

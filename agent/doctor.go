@@ -27,6 +27,7 @@ func Doctor(ctx context.Context, c Config) []api.Finding {
 	d := &doctor{config: c}
 	d.kernel()
 	d.abilities(ctx)
+	d.kernelDrops()
 	d.verdict("bpf.mount", checkBPFFS(c.BPFDir), "a bpf file system is mounted for "+c.BPFDir)
 	d.verdict("underlay.device", checkUnderlay(c.Underlay), fmt.Sprintf("%s has %s", c.Underlay.Device, c.Underlay.Address))
 	d.verdict("underlay.port", checkTunnelPort(c.Underlay.Address), "UDP port 4789 is free, or weft's")

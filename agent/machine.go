@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/datapath"
+	"github.com/weftnet/weft/datapath/kerneldrops"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
@@ -81,6 +82,8 @@ type machine struct {
 	Links
 	Facades
 	HostEnds
+	// kernelDrops is nil where this kernel does not tell what it drops.
+	kernelDrops KernelDrops
 	// labelKeys are those of tracing.Label, the same on every host of the fabric.
 	labelKeys [2]uint64
 	// capabilities are what the kernel can do beyond what is required.
@@ -100,7 +103,14 @@ func openMachine(ctx context.Context, c Config, log *slog.Logger) (machine, erro
 	if err != nil {
 		return machine{}, err
 	}
-	return machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: append([]string{"tcx"}, fabric.Features()...), close: d.Close}, nil
+	m := machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: append([]string{"tcx"}, fabric.Features()...), close: d.Close}
+	k, err := kerneldrops.Open()
+	if err != nil {
+		log.Warn("what the kernel itself drops is not counted on this host; everything else goes on", "error", err)
+		return m, nil
+	}
+	m.kernelDrops, m.close = k, func() error { return errors.Join(k.Close(), d.Close()) }
+	return m, nil
 }
 
 // labelKeys come from a secret that all hosts of the fabric have: the gossip key, or its CA where there is no gossip.

@@ -22,7 +22,11 @@ func (a *Agent) Ports(ctx context.Context) ([]fabric.PortStatus, error) {
 	if err != nil {
 		return nil, err
 	}
-	ports := counted(a.Status().Ports, counters)
+	kernel, err := a.kernelDropsHere()
+	if err != nil {
+		return nil, err
+	}
+	ports := withKernel(counted(a.Status().Ports, counters), kernel)
 	for i := range ports {
 		if at, attached := a.keeper.attachment(ports[i].Name); attached && at.Kind == datapath.Tap {
 			ports[i].QueueDrops = queueDrops(at.Device)
@@ -69,7 +73,8 @@ func (a *Agent) Drops(ctx context.Context) ([]tracing.Drop, error) {
 	for _, port := range slices.Sorted(maps.Keys(counters)) {
 		out = append(out, a.dropsOf(port, byName(counters[port].DropsIn, counters[port].DropsOut))...)
 	}
-	return out, nil
+	kernel, err := a.kernelDropsHere()
+	return append(out, kernel...), err
 }
 
 // dropsOf lists drops in the order of their reasons' numbers.

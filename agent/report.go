@@ -186,8 +186,12 @@ func (r reading) Reading(ctx context.Context) (export.Reading, error) {
 	if err != nil {
 		return export.Reading{}, err
 	}
-	s.Ports = counted(s.Ports, counters)
-	out := export.Reading{Status: s, Drops: hostDrops(host), PolicyAge: a.age()}
+	kernel, err := a.kernelDropsHere()
+	if err != nil {
+		return export.Reading{}, err
+	}
+	s.Ports = withKernel(counted(s.Ports, counters), kernel)
+	out := export.Reading{Status: s, Drops: ofNoPort(hostDrops(host), kernel), PolicyAge: a.age()}
 	if k := a.served.Load(); k != nil {
 		out.Services = k.Counts()
 	}

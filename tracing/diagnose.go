@@ -172,16 +172,28 @@ func (d *diagnosis) dropping() {
 	drops := slices.Clone(d.x.Drops)
 	slices.SortStableFunc(drops, func(a, b Drop) int { return cmp.Compare(b.Now, a.Now) })
 	for _, drop := range drops {
+		if drop.Kernel == kernelFullRing && d.said(FaultQueueFull, drop.Port) {
+			continue
+		}
 		if drop.Now == 0 || drop.Reason == ReasonProbeCaught || d.elsewhere(drop.Reason) {
 			continue
 		}
-		c := Cause{Fault: Fault(drop.Reason.String()), Host: drop.Host, Port: drop.Port, Stage: drop.Reason.stage(), Reason: drop.Reason, Next: drop.Reason.Fix()}
-		c.Message = fmt.Sprintf("Host %s drops packets now%s: %s (%d while this was asked, %d in all).", drop.Host, atPort(drop.Port), drop.Reason.Doc(), drop.Now, drop.Packets)
+		c := Cause{Fault: Fault(drop.Name()), Host: drop.Host, Port: drop.Port, Stage: drop.stage(), Reason: drop.Reason, Kernel: drop.Kernel, Next: drop.Fix()}
+		c.Message = fmt.Sprintf("Host %s drops packets now%s: %s (%d while this was asked, %d in all).", drop.Host, atPort(drop.Port), drop.Doc(), drop.Now, drop.Packets)
 		if drop.Port != "" {
 			c.Change = d.change("port/" + string(drop.Port))
 		}
 		d.add(c)
 	}
+}
+
+// kernelFullRing is what the kernel calls a tap whose guest takes nothing.
+const kernelFullRing KernelReason = "FULL_RING"
+
+// said reports whether the fault at the port is among the causes or the notes.
+func (d *diagnosis) said(f Fault, port fabric.PortID) bool {
+	same := func(c Cause) bool { return c.Fault == f && c.Port == port }
+	return slices.ContainsFunc(d.causes, same) || slices.ContainsFunc(d.x.Notes, same)
 }
 
 // elsewhere reports whether a drop is of other packets than those that are asked about: what a rule denies, it would have denied the
@@ -207,6 +219,14 @@ func (d *diagnosis) disagreement() {
 		Fault: FaultDiverges, Host: x.From, Peer: x.To, Next: "if no host is behind and no port is moving, this is a defect: report it with weft why -o json",
 		Message: fmt.Sprintf("By the records it is %s, the datapath says %s: the hosts do not do what the records say.", x.Explain.Verdict, x.Probe.Verdict),
 	})
+}
+
+// stage is where it was dropped, where there is only one such stage; 0 otherwise. The kernel drops once the datapath is done.
+func (d Drop) stage() Stage {
+	if d.Kernel != "" {
+		return StagePortOut
+	}
+	return d.Reason.stage()
 }
 
 // stage is where the datapath drops for a reason, where there is only one such stage; 0 otherwise.

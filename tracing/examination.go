@@ -47,16 +47,6 @@ type Flip struct {
 	Verdict Verdict `json:"verdict"`
 }
 
-// Drop is what was dropped at a port, or on a host at no port of it.
-type Drop struct {
-	Host   fabric.HostID `json:"host"`
-	Port   fabric.PortID `json:"port,omitempty"`
-	Reason Reason        `json:"reason"`
-	// Packets are all since the port was plugged in, Now those of them that came while it was looked at.
-	Packets uint64 `json:"packets"`
-	Now     uint64 `json:"now,omitempty"`
-}
-
 // Reach is how far one host is.
 type Reach struct {
 	Host       fabric.HostID   `json:"host"`
@@ -108,8 +98,10 @@ type Cause struct {
 	// Way is "there", "back" or empty where it is none of the two.
 	Way    string `json:"way,omitempty"`
 	Reason Reason `json:"reason,omitempty"`
-	Policy string `json:"policy,omitempty"`
-	Rule   string `json:"rule,omitempty"`
+	// Kernel is the kernel's own reason, where the kernel dropped.
+	Kernel KernelReason `json:"kernel,omitempty"`
+	Policy string       `json:"policy,omitempty"`
+	Rule   string       `json:"rule,omitempty"`
 	// Change is what made it so, where a record did.
 	Change *Change `json:"change,omitempty"`
 	// Message is a sentence, Next what to do.

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -27,7 +28,7 @@ func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (
 	x.Drops = since(before, s.dropsAt(ctx, v, ends))
 	x.Reach = v.reachOf(r, x)
 	x.Notes = v.notes(ends)
-	x.Notes = append(x.Notes, full(before, s.queuesAt(v, ends))...)
+	x.Notes = append(x.Notes, full(before, s.queuesAt(v, ends), x.Drops)...)
 	x.Diagnose(v.changeOf)
 	v.apart(r, x.Causes)
 	return &answer[*tracing.Examination]{x}, nil
@@ -85,8 +86,8 @@ func (s *Server) queuesAt(v *view, ends []fabric.PortID) counts {
 		st := v.portStatus(v.snap.Ports[end], seen)
 		c.queues[end], c.hosts[end] = st.QueueDrops, st.Host
 		for _, name := range slices.Sorted(maps.Keys(st.Drops)) {
-			if reason, err := tracing.ParseReason(name); err == nil && st.Drops[name] > 0 {
-				c.drops = append(c.drops, tracing.Drop{Host: st.Host, Port: end, Reason: reason, Packets: st.Drops[name]})
+			if d, known := (tracing.Drop{Host: st.Host, Port: end, Packets: st.Drops[name]}).Named(name); known && d.Packets > 0 {
+				c.drops = append(c.drops, d)
 			}
 		}
 	}
@@ -99,7 +100,7 @@ func since(before, after counts) []tracing.Drop {
 		d := &after.drops[i]
 		d.Now = d.Packets
 		for _, b := range before.drops {
-			if b.Host == d.Host && b.Port == d.Port && b.Reason == d.Reason {
+			if b.Host == d.Host && b.Port == d.Port && b.Name() == d.Name() {
 				d.Now = d.Packets - min(d.Packets, b.Packets)
 			}
 		}
@@ -116,16 +117,26 @@ func since(before, after counts) []tracing.Drop {
 	return after.drops
 }
 
-// full are the guests that do not take their packets.
-func full(before, after counts) (out []tracing.Cause) {
+// full are the guests that do not take their packets, with the reason that the kernel gives for most of them.
+func full(before, after counts, drops []tracing.Drop) (out []tracing.Cause) {
 	for _, port := range slices.Sorted(maps.Keys(after.queues)) {
-		if n := after.queues[port]; n > before.queues[port] {
-			out = append(out, tracing.Cause{
-				Fault: tracing.FaultQueueFull, Host: after.hosts[port], Port: port, Stage: tracing.StagePortOut,
-				Message: fmt.Sprintf("The guest of port %s does not take its packets: its device had no room for %d while this was asked (%d in all).", port, n-before.queues[port], n),
-				Next:    "look at the guest: it hangs, or has too little CPU for its traffic",
-			})
+		n := after.queues[port]
+		if n <= before.queues[port] {
+			continue
 		}
+		c := tracing.Cause{
+			Fault: tracing.FaultQueueFull, Host: after.hosts[port], Port: port, Stage: tracing.StagePortOut,
+			Message: fmt.Sprintf("The guest of port %s does not take its packets: its device had no room for %d while this was asked (%d in all).", port, n-before.queues[port], n),
+			Next:    "look at the guest: it hangs, or has too little CPU for its traffic",
+		}
+		for _, d := range drops { // those that came most now are first
+			if d.Port == port && d.Kernel != "" && d.Now > 0 {
+				c.Kernel, c.Next = d.Kernel, cmp.Or(d.Fix(), c.Next)
+				c.Message += fmt.Sprintf(" The kernel calls it %s: %s.", d.Kernel, d.Doc())
+				break
+			}
+		}
+		out = append(out, c)
 	}
 	return out
 }

@@ -102,10 +102,9 @@ func (a *app) describeDrops(s fabric.PortStatus) {
 			continue
 		}
 		line := strconv.FormatUint(s.Drops[name], 10) + " " + name
-		var r tracing.Reason
-		if r.UnmarshalText([]byte(name)) == nil && r.Doc() != "" {
-			line += ": " + r.Doc()
-			if fix := r.Fix(); fix != "" {
+		if d, known := (tracing.Drop{}).Named(name); known && d.Doc() != "" {
+			line += ": " + d.Doc()
+			if fix := d.Fix(); fix != "" {
 				line += "; " + fix
 			}
 		}

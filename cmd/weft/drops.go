@@ -87,7 +87,7 @@ var dropHead = []string{"PACKETS", "REASON", "CLASS", "HOST", "PORT", "HYPER-V",
 
 func dropRows(drops []tracing.Drop) (rows [][]string) {
 	for _, d := range drops {
-		rows = append(rows, []string{strconv.FormatUint(d.Packets, 10), d.Reason.String(), d.Reason.Class().String(), string(d.Host), string(d.Port), d.Reason.HyperV(), d.Reason.Doc()})
+		rows = append(rows, []string{strconv.FormatUint(d.Packets, 10), d.Name(), d.Class().String(), string(d.Host), d.At(), d.Reason.HyperV(), d.Doc()})
 	}
 	return rows
 }
@@ -103,7 +103,7 @@ func (a *app) followDrops(ctx context.Context, ports []string, tell func(time.Ti
 		}
 		now := time.Now()
 		for _, drop := range d.Items {
-			key := tracing.Drop{Host: drop.Host, Port: drop.Port, Reason: drop.Reason}
+			key := tracing.Drop{Host: drop.Host, Port: drop.Port, Reason: drop.Reason, Kernel: drop.Kernel, Device: drop.Device}
 			old, there := before[key]
 			before[key] = drop.Packets
 			if drop.Packets < old { // plugged in anew
@@ -141,8 +141,16 @@ func (a *app) printDrop(at time.Time, d tracing.Drop) error {
 	if a.structured() {
 		return a.line(d)
 	}
-	_, err := fmt.Fprintf(a.out, "%s  %-6s %-18s %-20s %d packets: %s\n", at.Local().Format("15:04:05.000"), d.Host, d.Reason, objectOf(d.Port), d.Now, d.Reason.Doc())
+	_, err := fmt.Fprintf(a.out, "%s  %-6s %-18s %-20s %d packets: %s\n", at.Local().Format("15:04:05.000"), d.Host, d.Name(), placeOf(d), d.Now, d.Doc())
 	return err
+}
+
+// placeOf names where a drop was as events do.
+func placeOf(d tracing.Drop) string {
+	if d.Port == "" && d.Device != "" {
+		return d.At()
+	}
+	return objectOf(d.Port)
 }
 
 // objectOf names a port as events do; empty where there is none.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/tracing"
 )
 
 // topCommand shows the busiest ports.
@@ -132,9 +133,15 @@ func loads(before, now map[fabric.PortID]tally) []load {
 	return out
 }
 
-// droppedAt sums a port's drops.
+// droppedAt sums a port's drops. What a tap had no room for is among what the kernel dropped, where that is counted.
 func droppedAt(s fabric.PortStatus) uint64 {
-	return dropped(s) + s.QueueDrops
+	var kernel uint64
+	for name, n := range s.Drops {
+		if _, ok := tracing.ParseKernelReason(name); ok {
+			kernel += n
+		}
+	}
+	return dropped(s) + s.QueueDrops - min(kernel, s.QueueDrops)
 }
 
 // printTop prints one look; on a terminal it takes the place of the one before.

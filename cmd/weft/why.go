@@ -165,7 +165,7 @@ func dropText(d tracing.Drop) string {
 	if d.Port != "" {
 		where += ", port " + string(d.Port)
 	}
-	text := fmt.Sprintf("%s: %d %s", where, d.Packets, d.Reason)
+	text := fmt.Sprintf("%s: %d %s", where, d.Packets, d.Name())
 	if d.Now > 0 {
 		text += fmt.Sprintf(" (%d of them now)", d.Now)
 	}

@@ -21,7 +21,7 @@ var rows = map[string]int{
 	"agent/plan": 5, "agent/server": 5, "agent/trial": 5, "api/client": 5, "extension/certify": 5,
 	"agent/services": 5,
 	"migration":      4, "migration/libvirt": 4, "datapath": 4, "api": 4, "agent/dhcp": 4, "agent/dns": 4, "datapath/nat": 4,
-	"fabric/location": 3, "datapath/nic": 3, "datapath/datapathtest": 5, "tracing/packet": 3, "tracing/export": 3,
+	"fabric/location": 3, "datapath/nic": 3, "datapath/kerneldrops": 3, "datapath/datapathtest": 5, "tracing/packet": 3, "tracing/export": 3,
 	"migration/qmp": 3,
 	"policy":        2, "tracing": 2, "extension": 2, "fabric/store": 2, "fabric/members": 2, "fabric/identity": 2,
 	"fabric/store/server": 2, "fabric/store/storetest": 3,
@@ -34,7 +34,7 @@ var rows = map[string]int{
 var doors = map[string][]string{
 	"go.etcd.io/":                   {"fabric/store", "fabric/store/server"},
 	"github.com/hashicorp/":         {"fabric/members"},
-	"github.com/cilium/ebpf":        {"datapath", "internal/lab/impair"},
+	"github.com/cilium/ebpf":        {"datapath", "datapath/kerneldrops", "internal/lab/impair"},
 	"github.com/vishvananda/":       {"datapath/nic"},
 	"github.com/google/gopacket":    {"tracing/packet"},
 	"github.com/insomniacslk/dhcp":  {"agent/dhcp"},

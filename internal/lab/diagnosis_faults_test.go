@@ -118,7 +118,7 @@ func sicknesses(a, b string) []sickness {
 				k.signal("b", syscall.SIGCONT)
 				k.at(k.lab.HostNamespace("h2"), "ip", "link", "set", "tap-b", "txqueuelen", "8192")
 			},
-			want: tracing.Cause{Fault: tracing.FaultQueueFull, Host: "h2", Stage: tracing.StagePortOut},
+			want: tracing.Cause{Fault: tracing.FaultQueueFull, Host: "h2", Stage: tracing.StagePortOut, Kernel: "FULL_RING"},
 		},
 		{
 			name: "14 the answer does not come back", target: "tcp/22", undo: unpolicied, change: "policy/ward",

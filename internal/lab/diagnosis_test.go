@@ -24,7 +24,7 @@ type sickness struct {
 	// inject does the harm, and undo what heals it.
 	inject, undo func(*clinic)
 	target       string
-	// want is what one of the causes must be: fault, host and, where they are given, peer, stage, way, rule and the changed object.
+	// want is what one of the causes must be: fault, host and, where they are given, peer, stage, way, rule, the kernel's reason and the changed object.
 	want   tracing.Cause
 	change string
 	// tries is how often it is asked: 1 when 0. Loss by chance may miss a volley.
@@ -101,7 +101,7 @@ func (k *clinic) diagnosed(s sickness) {
 // is reports whether a cause is the one that is wanted.
 func (s sickness) is(c tracing.Cause) bool {
 	w := s.want
-	if c.Fault != w.Fault || c.Host != w.Host || w.Peer != "" && c.Peer != w.Peer || w.Stage != 0 && c.Stage != w.Stage || w.Way != "" && c.Way != w.Way || c.Rule != w.Rule {
+	if c.Fault != w.Fault || c.Host != w.Host || w.Peer != "" && c.Peer != w.Peer || w.Stage != 0 && c.Stage != w.Stage || w.Way != "" && c.Way != w.Way || c.Rule != w.Rule || w.Kernel != "" && c.Kernel != w.Kernel {
 		return false
 	}
 	return s.change == "" || c.Change != nil && c.Change.Object == s.change

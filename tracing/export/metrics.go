@@ -211,6 +211,8 @@ func drops(out chan<- prometheus.Metric, port string, byReason map[string]uint64
 		class := "unknown"
 		if r, err := tracing.ParseReason(name); err == nil {
 			class = r.Class().String()
+		} else if r, ok := tracing.ParseKernelReason(name); ok {
+			class = r.Class().String()
 		}
 		counter(out, descDrops, n, port, name, class)
 	}
