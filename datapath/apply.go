@@ -33,8 +33,8 @@ func (d *Datapath) Apply(ctx context.Context, c Change) error {
 	}
 	var failed failures
 	for _, step := range []func(Change, *failures){
-		d.applyClosings, d.applyLocal, d.applyPeers, d.applySwitches, d.applyTables, d.applyMirrors, d.applyPorts, d.applySegments, d.applySinks, d.applyStations,
-		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplySegments, d.unapplySinks, d.unapplyPorts, d.unapplyMirrors, d.unapplyTables, d.unapplySwitches, d.unapplyPeers,
+		d.applyClosings, d.applyLocal, d.applyExit, d.applyPeers, d.applySwitches, d.applyTables, d.applyMirrors, d.applyPorts, d.applySegments, d.applySinks, d.applyStations,
+		d.applyWires, d.unapplyWires, d.unapplyStations, d.unapplySegments, d.unapplySinks, d.unapplyPorts, d.unapplyMirrors, d.unapplyTables, d.unapplySwitches, d.unapplyPeers, d.arrangeExits,
 	} {
 		if err := ctx.Err(); err != nil {
 			failed.add(fmt.Errorf("change the datapath: %w", err))

@@ -356,6 +356,8 @@ type coreLimits struct {
 	Quiet   [32]uint64
 	Waited  uint64
 	Resumed uint64
+	Least   uint64
+	Weight  uint64
 	Shaper  uint32
 	Class   uint32
 }
@@ -667,7 +669,7 @@ const (
 	coreMapHeardV1       = "heard_v1"
 	coreMapHitsV1        = "hits_v1"
 	coreMapLetter        = "letter"
-	coreMapLimitsV2      = "limits_v2"
+	coreMapLimitsV3      = "limits_v3"
 	coreMapMacsV1        = "macs_v1"
 	coreMapMirrorStatsV1 = "mirror_stats_v1"
 	coreMapMirroredV1    = "mirrored_v1"
@@ -781,7 +783,7 @@ type coreMapSpecs struct {
 	HeardV1       *ebpf.MapSpec `ebpf:"heard_v1"`
 	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
 	Letter        *ebpf.MapSpec `ebpf:"letter"`
-	LimitsV2      *ebpf.MapSpec `ebpf:"limits_v2"`
+	LimitsV3      *ebpf.MapSpec `ebpf:"limits_v3"`
 	MacsV1        *ebpf.MapSpec `ebpf:"macs_v1"`
 	MirrorStatsV1 *ebpf.MapSpec `ebpf:"mirror_stats_v1"`
 	MirroredV1    *ebpf.MapSpec `ebpf:"mirrored_v1"`
@@ -849,7 +851,7 @@ type coreMaps struct {
 	HeardV1       *ebpf.Map `ebpf:"heard_v1"`
 	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
 	Letter        *ebpf.Map `ebpf:"letter"`
-	LimitsV2      *ebpf.Map `ebpf:"limits_v2"`
+	LimitsV3      *ebpf.Map `ebpf:"limits_v3"`
 	MacsV1        *ebpf.Map `ebpf:"macs_v1"`
 	MirrorStatsV1 *ebpf.Map `ebpf:"mirror_stats_v1"`
 	MirroredV1    *ebpf.Map `ebpf:"mirrored_v1"`
@@ -893,7 +895,7 @@ func (m *coreMaps) Close() error {
 		m.HeardV1,
 		m.HitsV1,
 		m.Letter,
-		m.LimitsV2,
+		m.LimitsV3,
 		m.MacsV1,
 		m.MirrorStatsV1,
 		m.MirroredV1,

@@ -72,6 +72,9 @@ type Datapath struct {
 	shaped map[uint32]uint64
 	// queueLost are the frames that the queues there had lost when Verify looked, by slot.
 	queueLost map[uint16]uint32
+	// exit is what the ways out are shared by, exitMade whether they were since Load, exitStale whether they are to be again.
+	exit                Exit
+	exitMade, exitStale bool
 
 	mirrorIDs slotAllocator
 	retired   map[uint16]bool // numbers of former peers that something may still name

@@ -23,6 +23,8 @@ const (
 	MaxBurst = 1 << 40
 	// MaxFill is the longest that a burst may take at its rate.
 	MaxFill = time.Hour
+	// MaxWeight is the largest weight of a Least.
+	MaxWeight = 100
 )
 
 // Storm is a kind of frames that a guest sends to more than one station, or to one that nobody knows.
@@ -44,6 +46,15 @@ type Limits struct {
 	Out, In Limit
 	// Storm is what it sends, by kind.
 	Storm [storms]StormLimit
+	// Least is what it can send for certain.
+	Least Least
+}
+
+// Least is what a port has for certain at the host's way out, whatever others send: bits a second, or a part of what nobody has in bits
+// (Weight, 1 to 100). Neither: it shares the default flow.
+type Least struct {
+	Rate   uint64
+	Weight uint64
 }
 
 // StormLimit limits packets and bits; either may be without a limit.
@@ -88,6 +99,9 @@ func (l Limits) check() error {
 		if err := one.check(limitNames[i]); err != nil {
 			return err
 		}
+	}
+	if l.Least.Rate > MaxRate || l.Least.Weight > MaxWeight || (l.Least.Rate != 0 && l.Least.Weight != 0) {
+		return fmt.Errorf("least out: %d bits a second and weight %d: give up to %d bits a second or a weight up to %d", l.Least.Rate, l.Least.Weight, uint64(MaxRate), MaxWeight)
 	}
 	return nil
 }
@@ -150,6 +164,7 @@ func (s shared) limitsOf(slot uint32) (l Limits) {
 			*to = lost
 		}
 	}
+	l.Least = s.leastOf(slot)
 	if word&limitStorm == 0 {
 		return l
 	}
@@ -180,7 +195,7 @@ func (s shared) bucketsOf(slot uint32) [buckets]*coreBucket {
 func (s shared) limitBy(slot uint32, l Limits) {
 	word := &s.slots[slot].Policy
 	now := atomic.LoadUint64(word)
-	atomic.StoreUint64(word, now&(judgedMask|mirrorMask|l.word()))
+	atomic.StoreUint64(word, now&(judgedMask|mirrorMask|classOut|l.word()))
 	for i, b := range s.bucketsOf(slot) {
 		one := l.all()[i]
 		if limitFromCore(b) == one {
@@ -190,7 +205,7 @@ func (s shared) limitBy(slot uint32, l Limits) {
 		atomic.StoreUint64(&b.Tolerance, one.tolerance())
 		atomic.StoreUint64(&b.Rate, one.Rate)
 	}
-	atomic.StoreUint64(word, now&(judgedMask|mirrorMask)|l.word())
+	atomic.StoreUint64(word, now&(judgedMask|mirrorMask|classOut)|l.word())
 }
 
 // refill begins what is used up of a slot's limits, the count of marked packets and what is told of drops anew.

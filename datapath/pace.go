@@ -21,8 +21,6 @@ const (
 	// shaperMajor is the number of its queues, shaperRoom how many frames wait there at most; their bytes are bounded by the buckets.
 	shaperMajor = 0x57f7
 	shaperRoom  = 1 << 20
-	// drainRate is of a queue that nobody fills any more, in bits a second.
-	drainRate = 1_000_000_000_000
 )
 
 var shaperQueues = nic.Queues{Device: ShaperDevice, Major: shaperMajor}
@@ -54,7 +52,7 @@ func (d *Datapath) paceOut(slot uint32, out Limit) error {
 			return nil
 		}
 		delete(d.shaped, slot)
-		err := shaperQueues.Set(nic.Class{Minor: uint16(slot), Rate: drainRate})
+		err := shaperQueues.Set(nic.Class{Minor: uint16(slot), Rate: nic.DrainRate})
 		atomic.StoreUint32(shaper, 0)
 		return err
 	}

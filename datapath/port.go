@@ -61,6 +61,7 @@ func (d *Datapath) putPort(device string, p Port, mtus map[fabric.VNI]uint16) er
 		d.closeFor(now, p)
 		return fmt.Errorf("put port %s on %s: %w", p.Name, device, err)
 	}
+	d.leastBy(now.value.Slot, p.Limits)
 	d.paceBy(now.value.Slot, found, p)
 	d.shared.limitBy(now.value.Slot, p.Limits)
 	if err := d.mirrorBy(now.value.Slot, p.Mirrors); err != nil {
@@ -238,6 +239,7 @@ func (d *Datapath) removePort(device string) error {
 	}
 	slot := p.value.Slot
 	d.shared.setGate(slot, Closed, 0, 0)
+	d.leastBy(slot, Limits{})
 	if err := d.paceOut(slot, Limit{}); err != nil {
 		d.log.Warn("what a port has sent waits longer than it need", "device", device, "error", err)
 	}

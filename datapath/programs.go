@@ -143,7 +143,7 @@ func loadPrograms(maps *coreMaps) (programs, error) {
 // byName is what new programs use in place of maps of their own: all but this load's scratch.
 func (m *coreMaps) byName() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
-		"config_v1": m.ConfigV1, "ports_v1": m.PortsV1, "slots_v1": m.SlotsV1, "limits_v2": m.LimitsV2, "macs_v1": m.MacsV1, "peers_v1": m.PeersV1, "vteps_v1": m.VtepsV1,
+		"config_v1": m.ConfigV1, "ports_v1": m.PortsV1, "slots_v1": m.SlotsV1, "limits_v3": m.LimitsV3, "macs_v1": m.MacsV1, "peers_v1": m.PeersV1, "vteps_v1": m.VtepsV1,
 		"networks_v2": m.NetworksV2, "fdb_v1": m.FdbV1, "neighbors_v1": m.NeighborsV1, "stats_v1": m.StatsV1,
 		"drops_v1": m.DropsV1, "probe_labels_v1": m.ProbeLabelsV1, "events_v1": m.EventsV1,
 		"tables_v2": m.TablesV2, "places_v1": m.PlacesV1, "services_v1": m.ServicesV1, "exacts_v1": m.ExactsV1,

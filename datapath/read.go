@@ -21,7 +21,7 @@ func (d *Datapath) Read(ctx context.Context) (State, error) {
 	}
 	defer d.mu.Unlock()
 	s := State{
-		Local:    Local{VTEP: fromCore(d.shared.config.Vtep)},
+		Local:    Local{VTEP: fromCore(d.shared.config.Vtep), Exit: d.exit},
 		Peers:    make(map[netip.Addr]Peer, len(d.peers)),
 		Switches: map[fabric.VNI]Switch{}, Flood: map[FloodKey]struct{}{},
 		Ports:     make(map[string]Port, len(d.ports)),
@@ -171,7 +171,7 @@ func (d *Datapath) adopt(context.Context, Options) error {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables(), d.adoptMirrors(), d.adoptShaper()); err != nil {
+	if err := errors.Join(d.adoptUplinks(), d.adoptRetired(), d.adoptProbes(), d.adoptTables(), d.adoptMirrors(), d.adoptShaper(), d.adoptExit()); err != nil {
 		return err
 	}
 	for _, p := range d.peers {

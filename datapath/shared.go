@@ -73,7 +73,7 @@ func mapShared(m coreMaps) (s shared, err error) {
 	if err != nil {
 		return s, errors.Join(err, unix.Munmap(config))
 	}
-	limits, err := mapArray(m.LimitsV2, maxPorts*int(unsafe.Sizeof(coreLimits{})))
+	limits, err := mapArray(m.LimitsV3, maxPorts*int(unsafe.Sizeof(coreLimits{})))
 	if err != nil {
 		return s, errors.Join(err, unix.Munmap(config), unix.Munmap(slots))
 	}

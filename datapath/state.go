@@ -41,9 +41,10 @@ type State struct {
 	Tables map[policy.Digest]*policy.Source
 }
 
-// Local is this host's tunnel end point.
+// Local is this host's tunnel end point, and how its ports share the way out.
 type Local struct {
 	VTEP netip.Addr
+	Exit Exit
 }
 
 // Peer is another host's tunnel end point.

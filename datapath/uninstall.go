@@ -39,7 +39,7 @@ func Uninstall(pinDir string) error {
 	if err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
-	if err := p.releaseUplinks(); err != nil {
+	if err := errors.Join(p.releaseUplinks(), releaseExits()); err != nil {
 		return fmt.Errorf("uninstall the datapath: %w", err)
 	}
 	if err := errors.Join(os.RemoveAll(pinDir), nic.Delete(probeDevice), nic.Delete(ShaperDevice), nic.Delete(TunnelDevice), nic.Delete(MirrorDevice), nic.DeleteSinks(), nic.TakeHeadroom()); err != nil {

@@ -32,7 +32,7 @@ func (d *Datapath) Verify(ctx context.Context) error {
 		return fmt.Errorf("verify the datapath: %w", err)
 	}
 	d.verifyOpened()
-	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyUplinks(devices), d.verifyMirrors(devices), d.verifyPaced(), d.verifyShaper(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic()), d.prepareFlows()}
+	errs := []error{d.verifyHost(devices), d.verifyPorts(devices), d.verifyUplinks(devices), d.verifyMirrors(devices), d.verifyPaced(), d.verifyExits(), d.verifyShaper(devices), d.verifyPins(), d.verifyRoutes(), d.sweepProbes(monotonic()), d.prepareFlows()}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("verify the datapath: %w", err)
 	}

@@ -90,7 +90,7 @@ __attribute__((noinline)) int is_other_mac(__u32 slot, __u64 mac)
 __attribute__((noinline)) int learn_mac(__u32 slot, __u64 mac)
 {
 	struct mac_key key = {.slot = slot, .mac = {mac >> 40, mac >> 32, mac >> 24, mac >> 16, mac >> 8, mac}};
-	struct limits *l = bpf_map_lookup_elem(&limits_v2, &slot);
+	struct limits *l = bpf_map_lookup_elem(&limits_v3, &slot);
 	__u32 why = MAC_LEARNED;
 
 	if (l && !l->macs)

@@ -39,7 +39,7 @@ INLINE int take(struct bucket *b, __u64 n)
 __attribute__((noinline)) int alarm(struct __sk_buff *skb, __u32 slot, __u32 reason)
 {
 	struct hop told = {.kind = EVENT_ALARM, .ifindex = device_of(skb, slot), .ts = bpf_ktime_get_ns(), .reason = reason};
-	struct limits *l = bpf_map_lookup_elem(&limits_v2, &slot);
+	struct limits *l = bpf_map_lookup_elem(&limits_v3, &slot);
 	__u64 *quiet, until;
 	__u8 mac[6] = {};
 
@@ -74,7 +74,7 @@ __attribute__((noinline)) int is_told_storm(struct __sk_buff *skb, struct way *w
 	struct bucket *packets, *bytes;
 	__u64 length = skb->len;
 
-	if (!w || !f || kind >= STORMS || !(l = bpf_map_lookup_elem(&limits_v2, &w->slot)))
+	if (!w || !f || kind >= STORMS || !(l = bpf_map_lookup_elem(&limits_v3, &w->slot)))
 		return 1;
 	packets = &l->storm[kind][0];
 	bytes = &l->storm[kind][1];
@@ -101,7 +101,7 @@ INLINE __u64 wire_bits(const struct __sk_buff *skb, const struct way *w)
  * is told before anything has to be dropped (RFC 3168): its packets are marked from half of the burst on. */
 __attribute__((noinline)) int limit(struct __sk_buff *skb, struct way *w, struct frame *f, __u32 slot, __u32 whose)
 {
-	struct limits *l = bpf_map_lookup_elem(&limits_v2, &slot);
+	struct limits *l = bpf_map_lookup_elem(&limits_v3, &slot);
 	__u32 in = whose != FROM_PORT;
 	int taken;
 

@@ -24,7 +24,7 @@ struct {
 	MAP_UINT(map_flags, BPF_F_MMAPABLE);
 	MAP_TYPE(key, __u32);
 	MAP_TYPE(value, struct limits);
-} limits_v2 SEC(".maps");
+} limits_v3 SEC(".maps");
 
 /* Key: slot and MAC. Value: why the guest may use it beside its port's own: MAC_.
  * Written by the loader, and by vp_in for what is learned. Read for ports with GUARD_MACS. */

@@ -11,7 +11,7 @@ enum { SHAPER_MAJOR = 0x57f7 };	/* of the handles of the classes; the minor numb
 /* The class at the way out of the host of what the port in the slot sends; 0: none. */
 INLINE __u32 class_of(__u32 slot)
 {
-	const struct limits *l = bpf_map_lookup_elem(&limits_v2, &slot);
+	const struct limits *l = bpf_map_lookup_elem(&limits_v3, &slot);
 
 	return l ? l->class : 0;
 }
@@ -23,7 +23,7 @@ __attribute__((noinline)) int pace(struct __sk_buff *skb, struct way *w)
 	struct limits *l;
 	__u16 tag;
 
-	if (!w || !cfg || !(l = bpf_map_lookup_elem(&limits_v2, &w->slot)))
+	if (!w || !cfg || !(l = bpf_map_lookup_elem(&limits_v3, &w->slot)))
 		return NEXT;
 	if (!l->shaper || unlikely(w->traced == CAUGHT)) { /* a probe is not the guest's */
 		skb->priority = l->class;
@@ -43,7 +43,7 @@ __attribute__((noinline)) int pace(struct __sk_buff *skb, struct way *w)
 INLINE const struct port *resume(struct __sk_buff *skb, const struct config *cfg, struct way *w)
 {
 	__u32 slot = skb->mark & (MAX_PORTS - 1), ifindex;
-	struct limits *l = bpf_map_lookup_elem(&limits_v2, &slot);
+	struct limits *l = bpf_map_lookup_elem(&limits_v3, &slot);
 	const struct port *port;
 
 	w->packets = packets_of(skb);

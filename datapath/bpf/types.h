@@ -19,8 +19,7 @@ enum {
 	MAX_HEARD = 16384,	/* stations on the wire that are remembered */
 	MAX_MIRRORS = 256,	/* sessions of mirrors on this host; 0 is none */
 	PORT_MIRRORS = 8,	/* of one port, in each direction */
-	MIRROR_CLAUSES = 8,
-	ALARMS = 32,
+	MIRROR_CLAUSES = 8, ALARMS = 32,
 };
 
 /* Slots that count for no port. */
@@ -118,6 +117,7 @@ struct limits {
 	__u64 macs, learned;			/* how many MACs beside its own it may use that nobody has listed, and how many it has */
 	__u64 quiet[ALARMS];			/* until when, in ns, a port's drops for a reason are not told of again (alarm) */
 	__u64 waited, resumed;			/* frames of its guest that were given to the queue of its rate, and that came out of it (pace.h) */
+	__u64 least, weight;			/* bits a second, or part of what is left, that class gives it; for the loader */
 	__u32 shaper, class;			/* ifindex of the device with that queue, class of what leaves the host for it; 0: none */
 };
 

@@ -16,6 +16,8 @@ type Class struct {
 	Rate, Ceil uint64
 	// Share is what it takes of what is left over, against its siblings: bytes in turn, 1,000 to 200,000; 0: one aggregate.
 	Share uint32
+	// Prio is its turn at what is left over: 0 takes before 1.
+	Prio uint32
 	// Waiting are frames in it, Lost those that found no room; read only.
 	Waiting, Lost uint32
 }
@@ -112,7 +114,7 @@ func (q Queues) class(l netlink.Link, c Class) *netlink.HtbClass {
 	}
 	h := &netlink.HtbClass{
 		ClassAttrs: netlink.ClassAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(q.Major, c.Minor), Parent: parent},
-		Rate:       rate, Ceil: ceil, Quantum: c.Share,
+		Rate:       rate, Ceil: ceil, Quantum: c.Share, Prio: c.Prio,
 	}
 	if rate != 0 {
 		h.Buffer, h.Cbuffer = netlink.Xmittime(rate, classBurst(rate)), netlink.Xmittime(ceil, classBurst(ceil))
@@ -137,7 +139,7 @@ func (q Queues) List() (map[uint16]Class, error) {
 			if major != q.Major {
 				continue
 			}
-			c := Class{Minor: minor, Rate: 8 * h.Rate, Ceil: 8 * h.Ceil, Share: h.Quantum}
+			c := Class{Minor: minor, Rate: 8 * h.Rate, Ceil: 8 * h.Ceil, Share: h.Quantum, Prio: h.Prio}
 			if major, parent := netlink.MajorMinor(h.Parent); major == q.Major {
 				c.Parent = parent
 			}
@@ -149,4 +151,81 @@ func (q Queues) List() (map[uint16]Class, error) {
 		return err
 	})
 	return all, err
+}
+
+// Keep brings the root and its classes to what is wanted, by number. A class that is not wanted goes when it is empty, and so does the root
+// when none is wanted; the error for a root that is somebody else's wraps ErrForeign where some are. It reports whether it had to change
+// or to make anything.
+func (q Queues) Keep(want map[uint16]Class) (changed bool, err error) {
+	there, err := q.Are()
+	if err != nil {
+		return false, err
+	}
+	if !there {
+		if len(want) == 0 {
+			return false, nil
+		}
+		if err := q.Put(); err != nil {
+			return true, err
+		}
+	}
+	have, err := q.List()
+	if err != nil {
+		return !there, err
+	}
+	if len(want) == 0 {
+		return true, q.drain(have)
+	}
+	changed = !there
+	for _, inner := range []bool{true, false} { // a class comes after its parent, and goes before it
+		for minor, c := range want {
+			now, is := have[minor]
+			now.Waiting, now.Lost = 0, 0
+			if (c.Parent == 0) != inner || (is && now == c.rounded()) {
+				continue
+			}
+			changed = true
+			if err := q.Set(c); err != nil {
+				return changed, err
+			}
+		}
+	}
+	for minor, c := range have {
+		if _, wanted := want[minor]; !wanted && c.Waiting == 0 {
+			if err := q.Delete(minor); err != nil {
+				return changed, err
+			}
+		}
+	}
+	return changed, nil
+}
+
+// DrainRate is of classes that nobody is to have any more, in bits a second.
+const DrainRate = 1_000_000_000_000
+
+// drain removes the root when nothing waits in its classes, and lets that go until then.
+func (q Queues) drain(have map[uint16]Class) error {
+	waits := false
+	for _, c := range have {
+		waits = waits || c.Waiting != 0
+	}
+	if !waits {
+		return q.Remove()
+	}
+	for _, c := range have {
+		c.Rate, c.Ceil = DrainRate, DrainRate
+		if err := q.Set(c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// rounded is the class as the kernel holds it, in whole bytes a second.
+func (c Class) rounded() Class {
+	c.Rate, c.Ceil = (c.Rate+7)/8*8, (max(c.Ceil, c.Rate)+7)/8*8
+	if c.Share == 0 {
+		c.Share = paceBurst
+	}
+	return c
 }
