@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/weftnet/weft/api"
@@ -32,6 +33,9 @@ type incomingAnswer struct {
 	} `json:"attachments"`
 }
 
+// hookEnds is how long a hook that is told to end may take for it, and its children to let its output go.
+const hookEnds = 3 * time.Second
+
 // maxAnswer bounds what a hook prints, in bytes.
 const maxAnswer = 1 << 20
 
@@ -48,7 +52,9 @@ func runIncoming(ctx context.Context, command []string, move *fabric.Move) (answ
 	out, complaint := &bounded{limit: maxAnswer}, &bounded{limit: 4096}
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(request), out, complaint
-	cmd.WaitDelay = time.Second // a child of the hook may hold its output open
+	// A move that is given up meanwhile must leave no machine behind: the hook is told, and ends what it has started.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = hookEnds // a child of the hook may hold its output open
 	if err := cmd.Run(); err != nil {
 		return answer, fmt.Errorf("run the incoming hook %s: %w: %s", command[0], err, strings.TrimSpace(complaint.String()))
 	}

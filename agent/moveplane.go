@@ -5,10 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync"
 
-	"github.com/weftnet/weft/agent/plan"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
@@ -35,9 +33,11 @@ func (p sourcePlane) Handoff(ctx context.Context, move *fabric.Move) error {
 	return err
 }
 
-// Restore opens the ports again for the guest that runs on here.
+// Restore opens the ports again for the guest that runs on here. As in Handoff the kernel comes first: an agent that dies before it has
+// remembered that closes them once more, hears that the guest runs, and restores them again.
 func (p sourcePlane) Restore(ctx context.Context, move *fabric.Move) error {
-	return p.keeper.change(ctx, func(l *local) error { return l.forgetHandoffs(move) })
+	early := p.keeper.takeBack(ctx, move.Spec.Ports)
+	return errors.Join(p.keeper.change(ctx, func(l *local) error { return l.forgetHandoffs(move) }), early)
 }
 
 // Finish leaves it to the records what is forwarded.
@@ -108,87 +108,6 @@ func (k *keeper) leftovers(move *fabric.Move, process int) []migration.Leftovers
 		}
 	}
 	return all
-}
-
-// handOver leaves it to the port's new host to judge what it receives.
-func (k *keeper) handOver(ctx context.Context, port fabric.PortID) error {
-	return k.change(ctx, func(l *local) error {
-		if h, handed := l.Handoffs[port]; handed {
-			h.Judges = false
-			l.Handoffs[port] = h
-		}
-		return nil
-	})
-}
-
-// takeOver has this host judge what the ports receive.
-func (k *keeper) takeOver(ctx context.Context, ports ...fabric.PortID) error {
-	if !k.expects(ports) {
-		return nil
-	}
-	return k.change(ctx, func(l *local) error {
-		for _, port := range ports {
-			delete(l.Expects, port)
-		}
-		return nil
-	})
-}
-
-// expects reports whether another host judges what one of the ports receives.
-func (k *keeper) expects(ports []fabric.PortID) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	for _, port := range ports {
-		if k.local.Expects[port] != "" {
-			return true
-		}
-	}
-	return false
-}
-
-func (l *local) forgetHandoffs(move *fabric.Move) error {
-	for _, port := range move.Spec.Ports {
-		delete(l.Handoffs, port)
-	}
-	return nil
-}
-
-// handoff closes gates first, and keeps the books after.
-func (k *keeper) handoff(ctx context.Context, ports []fabric.PortID, to fabric.HostID) error {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.snap == nil {
-		return fmt.Errorf("hand off %v: the wanted state is not known yet", ports)
-	}
-	next := k.local.clone()
-	shut := map[string]datapath.Port{}
-	for _, port := range ports {
-		loc := k.snap.Locations[port]
-		if loc.Host != k.host {
-			continue // the records say already where the port is
-		}
-		h, again := next.Handoffs[port]
-		h = plan.Handoff{To: to, Epoch: loc.Epoch, Judges: !again || h.Epoch != loc.Epoch || h.Judges}
-		next.Handoffs[port] = h
-		device := k.local.Attachments[port].Device
-		if p, there := k.have.Ports[device]; there && p.Name == port && p.Gate != datapath.Relay {
-			p.Gate, p.Handover = datapath.Relay, h.Judges && !p.Policy.IsZero()
-			shut[device] = p
-		}
-	}
-	if len(shut) > 0 {
-		if err := k.plane.Apply(ctx, datapath.Change{Put: datapath.State{Ports: shut}}); err != nil {
-			return fmt.Errorf("hand off %v: %w", ports, err)
-		}
-		k.have.Ports = cloneMap(k.have.Ports)
-		maps.Copy(k.have.Ports, shut)
-	}
-	k.local, k.want = next, nil
-	k.round(ctx)
-	if err := next.save(k.stateDir); err != nil {
-		k.log.Error("a handoff is in force, but would be forgotten by a restart of the agent", "error", err)
-	}
-	return k.failure
 }
 
 // destinationPlane is this host's forwarding, for guests that come to it.

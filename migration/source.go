@@ -146,7 +146,7 @@ func (t *turn) runs() {
 	case Returning:
 		t.conclude()
 		t.do(Announce)
-	case Sent:
+	case Sent, Relaying, Settling:
 		t.alarm("The guest was made to run at the source although its state has been sent: its frames are dropped here. Stop it.")
 	}
 }

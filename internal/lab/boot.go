@@ -20,6 +20,8 @@ import (
 const (
 	agentMonitor = "qmp.sock"
 	labMonitor   = "lab.sock"
+	// lookMonitor is a pump's, for whoever wants to hear what it tells.
+	lookMonitor = "look.sock"
 )
 
 // arrivalQueue is how many frames wait in a tap for a guest that stands still. It is what a pause of a tenth of a second at
@@ -105,8 +107,8 @@ func (l *Lab) pumpInstance(g *Guest, host fabric.HostID) (Instance, PumpConfig, 
 	i := Instance{Host: host, Device: nic.TapName(g.Port())}
 	dir, err := l.instanceDir(g.Name, host)
 	i.Dir = dir
-	monitors := []string{filepath.Join(dir, agentMonitor), filepath.Join(dir, labMonitor)}
-	return i, PumpConfig{Guest: g.Name, MAC: g.NIC.MAC, Monitors: monitors, Pause: g.Pause}, err
+	monitors := []string{filepath.Join(dir, agentMonitor), filepath.Join(dir, labMonitor), filepath.Join(dir, lookMonitor)}
+	return i, PumpConfig{Guest: g.Name, MAC: g.NIC.MAC, Monitors: monitors, Pause: g.Pause, Copy: g.Copy}, err
 }
 
 // runPump starts the pump in the host's namespace; the taps are its own from then on.

@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -98,28 +99,46 @@ func plug(t *testing.T, l *Lab, o GuestOptions) *Guest {
 // migrate moves a guest through the API and waits until the move has settled.
 func migrate(t *testing.T, l *Lab, guest string, to fabric.HostID) *fabric.Move {
 	t.Helper()
-	c, err := l.Client("h1")
+	m, err := tryMove(t.Context(), l, guest, to)
+	if err == nil {
+		m, err = awaitPhase(t.Context(), l, m, fabric.MoveSettled)
+	}
 	if err != nil {
 		t.Fatal(err)
-	}
-	defer c.Close()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	m, err := c.Move(ctx, api.MoveRequest{VM: guest, To: to, RelaySeconds: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	err = poll(ctx, 50*time.Millisecond, func() (bool, error) {
-		o, err := c.Get(ctx, fabric.KindMove, m.Metadata.Name)
-		if err == nil {
-			m = o.(*fabric.Move)
-		}
-		return m.Status.Phase == fabric.MoveSettled || m.Status.Phase == fabric.MoveFailed || m.Status.Phase == fabric.MoveAborted, err
-	})
-	if err != nil || m.Status.Phase != fabric.MoveSettled {
-		t.Fatalf("the move of %s to %s is %s: %s (%v)", guest, to, m.Status.Phase, m.Status.Reason, err)
 	}
 	return m
+}
+
+// tryMove starts a move.
+func tryMove(ctx context.Context, l *Lab, guest string, to fabric.HostID) (*fabric.Move, error) {
+	c, err := l.Client("h1")
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.Move(ctx, api.MoveRequest{VM: guest, To: to, RelaySeconds: 1})
+}
+
+// awaitPhase waits until a move has been at a phase; one that has ended otherwise is an error.
+func awaitPhase(ctx context.Context, l *Lab, m *fabric.Move, phase fabric.Phase) (*fabric.Move, error) {
+	c, err := l.Client("h1")
+	if err != nil {
+		return m, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	been := func() bool { _, been := m.Status.At[phase]; return been || m.Status.Phase == phase }
+	err = poll(ctx, 10*time.Millisecond, func() (bool, error) {
+		if o, err := c.Get(ctx, fabric.KindMove, m.Metadata.Name); err == nil {
+			m = o.(*fabric.Move)
+		}
+		return been() || api.Over(m.Status.Phase), nil
+	})
+	if err != nil || !been() {
+		return m, fmt.Errorf("the move of %s to %s is %s (%s), want %s: %v", m.Spec.VM, m.Spec.To, m.Status.Phase, m.Status.Reason, phase, err)
+	}
+	return m, nil
 }
 
 func first(g *Guest) string { return g.NIC.Addresses[0].Addr().String() }

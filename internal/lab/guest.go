@@ -38,6 +38,8 @@ type GuestOptions struct {
 	Kind GuestKind
 	// Pause is how long a pump's guest stands still in a migration, besides the hand-over itself.
 	Pause time.Duration
+	// Copy is how long a pump's guest runs on after a migration has begun, before it stops.
+	Copy time.Duration
 	// MTU of a guest in a bare lab, in bytes; 0 means 1450.
 	MTU int
 }
@@ -49,6 +51,7 @@ type Guest struct {
 	Switch fabric.SwitchID `json:"switch"`
 	NIC    NIC             `json:"nic"`
 	Pause  time.Duration   `json:"pause,omitempty"`
+	Copy   time.Duration   `json:"copy,omitempty"`
 	// Instances are the places it runs or is about to run at: one, and two while it moves.
 	Instances []Instance `json:"instances"`
 }
@@ -99,7 +102,7 @@ func (l *Lab) AddGuest(ctx context.Context, o GuestOptions, progress Progress) (
 			return nil, err
 		}
 	}
-	g := &Guest{Name: o.Name, Kind: o.Kind, Switch: o.Switch, Pause: o.Pause}
+	g := &Guest{Name: o.Name, Kind: o.Kind, Switch: o.Switch, Pause: o.Pause, Copy: o.Copy}
 	if err := l.enter(g); err != nil {
 		return nil, err
 	}

@@ -71,6 +71,12 @@ func echoServer(t *testing.T, l *Lab, guest string, address string) {
 // move moves a guest of a bare lab by QMP alone and returns what the monitors of both ends told.
 func move(t *testing.T, l *Lab, guest string, to fabric.HostID) (source, destination []string) {
 	t.Helper()
+	return moveHeard(t, l, guest, to, func(line string) { t.Log(line) })
+}
+
+// moveHeard is move with somebody who hears at once what the monitors tell: the end, src or dst, and what.
+func moveHeard(t *testing.T, l *Lab, guest string, to fabric.HostID, hear func(string)) (source, destination []string) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	g, err := l.Guest(guest)
@@ -99,7 +105,7 @@ func move(t *testing.T, l *Lab, guest string, to fabric.HostID) (source, destina
 		case <-ctx.Done():
 			t.Fatalf("the move did not end: source %v, destination %v", source, destination)
 		case line := <-told:
-			t.Log(line)
+			hear(line)
 			side, what, _ := strings.Cut(line, " ")
 			if side == "src" {
 				source = append(source, what)

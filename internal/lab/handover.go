@@ -47,7 +47,7 @@ func (p *pump) beginMove(socket string) error {
 func (p *pump) endMove(ctx context.Context, err error) {
 	p.mu.Lock()
 	p.cancel = nil
-	here := p.guest >= 0
+	here := p.guest >= 0 && p.wire == nil
 	if err != nil {
 		p.reason = err.Error()
 	}
@@ -84,10 +84,17 @@ func (p *pump) handOver(ctx context.Context, socket string) error {
 		return err
 	}
 	p.setMove(moveActive)
+	p.mu.Lock()
+	pause, copying := p.config.Pause, p.config.Copy
+	p.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(copying):
+	}
 	p.stop(stateFinish, true)
 	p.mu.Lock()
 	p.stopped = time.Now()
-	pause := p.config.Pause
 	p.mu.Unlock()
 	if err := p.beforeSwitchover(ctx, pause); err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 type prober struct {
 	conn *net.IPConn
 	to   *net.IPAddr
+	// size is how long an ICMP message is, in bytes.
+	size int
 	stop context.CancelFunc
 	// fresh makes every probe one of an own connection, by the identifier of ICMP.
 	fresh bool
@@ -44,13 +47,16 @@ type probes struct {
 	When, Answers []time.Time
 }
 
-// silence is how long after a moment the first answer came.
+// silence is how long after a moment the first answer came; 0 when there was no such moment, or no answer.
 func (p probes) silence(moment time.Time) time.Duration {
 	first := time.Time{}
 	for _, t := range p.Answers {
 		if t.After(moment) && (first.IsZero() || t.Before(first)) {
 			first = t
 		}
+	}
+	if moment.IsZero() || first.IsZero() {
+		return 0
 	}
 	return first.Sub(moment)
 }
@@ -67,23 +73,37 @@ func (p probes) String() string {
 	return fmt.Sprintf("%d sent, %d lost, %d duplicated, longest round trip %v, longest silence %v", p.Sent, p.Lost, p.Duplicated, p.Late.Round(time.Microsecond), p.Gap.Round(time.Microsecond))
 }
 
+// probing is what a prober sends.
+type probing struct {
+	to    netip.Addr
+	every time.Duration
+	// fresh makes every probe one of a connection of its own.
+	fresh bool
+	// size is how long an ICMP message is, in bytes: 16 unless it says more.
+	size int
+}
+
 // probe begins to send from a guest that is a namespace.
 func probe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration) *prober {
 	t.Helper()
-	return startProbe(t, l, guest, to, every, false)
+	return startProbe(t, l, guest, probing{to: to, every: every})
 }
 
 // probeAfresh is probe with a connection for each.
 func probeAfresh(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration) *prober {
 	t.Helper()
-	return startProbe(t, l, guest, to, every, true)
+	return startProbe(t, l, guest, probing{to: to, every: every, fresh: true})
 }
 
-func startProbe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Duration, fresh bool) *prober {
+func startProbe(t *testing.T, l *Lab, guest string, o probing) *prober {
 	t.Helper()
-	p := &prober{fresh: fresh, to: &net.IPAddr{IP: to.AsSlice()}}
+	p := &prober{fresh: o.fresh, to: &net.IPAddr{IP: o.to.AsSlice()}, size: max(o.size, 16)}
+	network := "ip4:icmp"
+	if o.to.Is6() {
+		network = "ip6:ipv6-icmp"
+	}
 	within(t, l.GuestNamespace(guest), func() (err error) {
-		p.conn, err = net.ListenIP("ip4:icmp", nil)
+		p.conn, err = net.ListenIP(network, nil)
 		return err
 	})
 	enlarge(t, p.conn)
@@ -91,12 +111,12 @@ func startProbe(t *testing.T, l *Lab, guest string, to netip.Addr, every time.Du
 	p.stop = stop
 	t.Cleanup(func() { stop(); p.conn.Close(); p.sender.Wait(); p.receiver.Wait() })
 	p.receiver.Go(func() { p.receive() })
-	p.sender.Go(func() { p.send(ctx, every) })
+	p.sender.Go(func() { p.send(ctx, o.every) })
 	return p
 }
 
 // enlarge gives a socket room for all the answers that may come at once after a pause; the usual limit is some 500.
-func enlarge(t *testing.T, conn *net.IPConn) {
+func enlarge(t *testing.T, conn syscall.Conn) {
 	t.Helper()
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -125,7 +145,7 @@ func (p *prober) send(ctx context.Context, every time.Duration) {
 			seq := len(p.sent)
 			p.sent, p.back = append(p.sent, time.Now()), append(p.back, 0)
 			p.mu.Unlock()
-			if _, err := p.conn.WriteToIP(echoRequest(p.id(seq), seq), p.to); err != nil {
+			if _, err := p.conn.WriteToIP(p.request(seq), p.to); err != nil {
 				p.failed = fmt.Errorf("send probe %d: %w", seq, err)
 				return
 			}
@@ -153,15 +173,25 @@ func (p *prober) id(seq int) uint16 {
 	return 0x7e57
 }
 
-// echoRequest carries its number as payload; the 16 bits of the protocol's own would soon be used up (RFC 792).
-func echoRequest(id uint16, seq int) []byte {
-	b := make([]byte, 16)
-	b[0] = 8
-	binary.BigEndian.PutUint16(b[4:], id)
+// The types of an echo's messages (RFC 792, RFC 4443).
+const (
+	echo4, reply4 = 8, 0
+	echo6, reply6 = 128, 129
+)
+
+// request carries its number as payload; the 16 bits of the protocol's own would soon be used up. Of ICMPv6 the kernel makes the
+// checksum.
+func (p *prober) request(seq int) []byte {
+	b := make([]byte, p.size)
+	b[0] = echo4
+	if p.to.IP.To4() == nil {
+		b[0] = echo6
+	}
+	binary.BigEndian.PutUint16(b[4:], p.id(seq))
 	binary.BigEndian.PutUint16(b[6:], uint16(seq))
 	binary.BigEndian.PutUint64(b[8:], uint64(seq))
 	var sum uint32
-	for i := 0; i < len(b); i += 2 {
+	for i := 0; i+1 < len(b); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(b[i:]))
 	}
 	for sum > 0xffff {
@@ -172,13 +202,13 @@ func echoRequest(id uint16, seq int) []byte {
 }
 
 func (p *prober) receive() {
-	b := make([]byte, 2048)
+	b := make([]byte, 16<<10)
 	for {
 		n, _, err := p.conn.ReadFromIP(b)
 		if err != nil {
 			return
 		}
-		if n < 16 || b[0] != 0 {
+		if n < 16 || b[0] != reply4 && b[0] != reply6 {
 			continue
 		}
 		if seq := int(binary.BigEndian.Uint64(b[8:])); binary.BigEndian.Uint16(b[4:]) == p.id(seq) {
@@ -217,12 +247,21 @@ const (
 // are counted: a probe that it had in hand would find the connection closed, and be taken for lost on the way.
 func (p *prober) end(t *testing.T) probes {
 	t.Helper()
+	seen, err := p.finish(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seen
+}
+
+// finish is end with the prober's own failure as an error.
+func (p *prober) finish(ctx context.Context) (probes, error) {
 	p.stop()
 	p.sender.Wait()
 	if p.failed != nil {
-		t.Fatal(p.failed)
+		return probes{}, p.failed
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), answerLimit)
+	ctx, cancel := context.WithTimeout(ctx, answerLimit)
 	defer cancel()
 	_ = poll(ctx, 10*time.Millisecond, func() (bool, error) { return p.complete(), nil }) // else they are lost
 	p.conn.Close()
@@ -238,7 +277,7 @@ func (p *prober) end(t *testing.T) probes {
 		}
 		p.seen.Answers = append(p.seen.Answers, p.sent[i].Add(r))
 	}
-	return p.seen
+	return p.seen, nil
 }
 
 // complete reports whether no answer is to be expected any more.

@@ -32,6 +32,8 @@ type PumpConfig struct {
 	Incoming string `json:"incoming,omitempty"`
 	// Pause is how long the guest stands still between STOP and RESUME of a migration, besides what the hand-over takes.
 	Pause time.Duration `json:"pause,omitempty"`
+	// Copy is how long the guest runs on after a migration has begun, as one does whose memory is copied.
+	Copy time.Duration `json:"copy,omitempty"`
 }
 
 // The descriptors a pump is started with.

@@ -29,7 +29,8 @@ func (p *pump) commands() map[string]command {
 		"announce-self":              func(json.RawMessage) (any, error) { return nil, announce(pumpHostTap, p.config.MAC) },
 		"quit":                       func(json.RawMessage) (any, error) { p.monitor.event("SHUTDOWN", nil); p.quit(); return nil, nil },
 		"query-name":                 func(json.RawMessage) (any, error) { return map[string]string{"name": p.config.Guest}, nil },
-		"x-weft-set-pause":           p.setPause,
+		"x-weft-set-pause":           func(a json.RawMessage) (any, error) { return nil, p.setTime(a, &p.config.Pause) },
+		"x-weft-set-copy":            func(a json.RawMessage) (any, error) { return nil, p.setTime(a, &p.config.Copy) },
 		"query-migrate-parameters":   func(json.RawMessage) (any, error) { return struct{}{}, nil },
 	}
 }
@@ -83,23 +84,24 @@ func (p *pump) queryCapabilities() any {
 	return list
 }
 
-// maxPause bounds how long a guest can be made to stand still in a migration.
+// maxPause bounds how long a guest can be made to stand still, or to run on, in a migration.
 const maxPause = time.Hour
 
-func (p *pump) setPause(arguments json.RawMessage) (any, error) {
+// setTime sets how long a part of the migrations to come takes, besides what it has to.
+func (p *pump) setTime(arguments json.RawMessage, which *time.Duration) error {
 	var request struct {
 		Milliseconds float64 `json:"ms"`
 	}
 	if err := json.Unmarshal(arguments, &request); err != nil {
-		return nil, err
+		return err
 	}
 	if request.Milliseconds < 0 || request.Milliseconds > float64(maxPause.Milliseconds()) {
-		return nil, fmt.Errorf("a guest can be made to stand still for 0 ms to %d ms, not %g ms", maxPause.Milliseconds(), request.Milliseconds)
+		return fmt.Errorf("a part of a migration can be made to take 0 ms to %d ms, not %g ms", maxPause.Milliseconds(), request.Milliseconds)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.config.Pause = time.Duration(request.Milliseconds * float64(time.Millisecond))
-	return nil, nil
+	*which = time.Duration(request.Milliseconds * float64(time.Millisecond))
+	return nil
 }
 
 func (p *pump) queryMigrate() any {
