@@ -122,13 +122,6 @@ func (d *datagrams) receive() {
 	}
 }
 
-// received is how many have come so far.
-func (d *datagrams) received() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return len(d.seen)
-}
-
 // arrivals are what became of numbered datagrams.
 type arrivals struct {
 	Sent, Received, Lost, Duplicated int
