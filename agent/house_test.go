@@ -87,6 +87,10 @@ func (g *ground) Host(context.Context) (datapath.HostCounters, error) {
 	return datapath.HostCounters{}, nil
 }
 
+func (g *ground) Heard(context.Context) (map[datapath.FDBKey]datapath.Heard, error) {
+	return nil, nil
+}
+
 func (g *ground) Mirrors(context.Context) (map[fabric.VNI]datapath.MirrorCount, error) {
 	return nil, nil
 }

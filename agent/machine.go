@@ -37,6 +37,7 @@ type Meter interface {
 	Counters(ctx context.Context) (map[fabric.PortID]datapath.Counters, error)
 	Host(ctx context.Context) (datapath.HostCounters, error)
 	Mirrors(ctx context.Context) (map[fabric.VNI]datapath.MirrorCount, error)
+	Heard(ctx context.Context) (map[datapath.FDBKey]datapath.Heard, error)
 	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
 	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
 	ExportFlows(ctx context.Context, port fabric.PortID, since datapath.Mark) ([]byte, datapath.Mark, error)

@@ -102,6 +102,16 @@ func DropsHere() huma.Operation {
 	return operation("drops-here", http.MethodGet, "/v1/here/drops", "tracing", Read, "What this host has dropped, at its ports and at none")
 }
 
+// StationsHere lists what the host that is asked has heard on the wire.
+func StationsHere() huma.Operation {
+	return operation("stations-here", http.MethodGet, "/v1/here/stations", "switches", Read, "The stations that this host has heard on the wires of external switches")
+}
+
+// ListStations lists the MACs of all switches.
+func ListStations() huma.Operation {
+	return operation("list-stations", http.MethodGet, "/v1/stations", "switches", Read, "The MACs of all switches: those of ports, and those that hosts have heard on the wires of external switches")
+}
+
 // ListDrops lists what all hosts have dropped.
 func ListDrops() huma.Operation {
 	return operation("list-drops", http.MethodGet, "/v1/drops", "tracing", Read, "What all hosts have dropped, by port and reason")

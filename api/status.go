@@ -115,6 +115,27 @@ type Drops struct {
 	Silent []SilentHost `json:"silent,omitempty"`
 }
 
+// Station is a MAC address of a switch: a port's, or one that a host has heard on the wire of an external switch.
+type Station struct {
+	Switch fabric.SwitchID `json:"switch"`
+	VNI    fabric.VNI      `json:"vni"`
+	MAC    fabric.MAC      `json:"mac"`
+	Host   fabric.HostID   `json:"host,omitempty"`
+	// Port is whose MAC it is; empty of stations on the wire, whose NIC is where Host has heard them.
+	Port fabric.PortID `json:"port,omitempty"`
+	NIC  string        `json:"nic,omitempty"`
+	// AgoSeconds is how long ago a station on the wire was heard last, to a second or so; at most 300.
+	AgoSeconds float64 `json:"agoSeconds,omitempty"`
+}
+
+// Stations are the MACs that the fabric knows.
+type Stations struct {
+	// Items are in the order of switches, MACs and hosts.
+	Items []Station `json:"items"`
+	// Silent are the hosts that did not answer: what they have heard is missing.
+	Silent []SilentHost `json:"silent,omitempty"`
+}
+
 // SilentHost is a host that did not answer, and why.
 type SilentHost struct {
 	Host  fabric.HostID `json:"host"`

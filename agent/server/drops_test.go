@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/weftnet/weft/api"
@@ -37,6 +38,28 @@ func TestDropsOfAllHostsNameTheSilentOnes(t *testing.T) {
 	}
 	if len(d.Silent) != 1 || d.Silent[0].Host != "h2" || d.Silent[0].Error == "" {
 		t.Errorf("silent: %+v", d.Silent)
+	}
+}
+
+func TestStationsAreThoseOfPortsAndOfTheWire(t *testing.T) {
+	m := twoHosts(9)
+	m.change(func(s *fabric.Snapshot) {
+		s.Ports["a"].Spec.MAC, s.Ports["b"].Spec.MAC = fabric.MAC{2, 10}, fabric.MAC{2, 1}
+		s.Ports["b"].Spec.MACs = &fabric.MACs{Allowed: []fabric.MAC{{2, 2}}}
+	})
+	s, err := dial(t, client.Options{Socket: serve(t, m, nil).Socket}).Stations(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []api.Station{
+		{Switch: "blue", MAC: fabric.MAC{2, 1}, Host: "h2", Port: "b"}, {Switch: "blue", MAC: fabric.MAC{2, 2}, Host: "h2", Port: "b"},
+		{Switch: "blue", VNI: 7, MAC: fabric.MAC{2, 9}, Host: "h1", NIC: "eth1", AgoSeconds: 3}, {Switch: "blue", MAC: fabric.MAC{2, 10}, Host: "h1", Port: "a"},
+	}
+	if !slices.Equal(s.Items, want) {
+		t.Errorf("%+v, want %+v", s.Items, want)
+	}
+	if len(s.Silent) != 1 || s.Silent[0].Host != "h2" {
+		t.Errorf("silent: %+v", s.Silent)
 	}
 }
 

@@ -194,6 +194,9 @@ func (m *memory) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Exam
 	p, err := m.Trace(ctx, r)
 	return &tracing.Examination{Source: r.Source, Destination: r.Destination, From: "h1", Probe: p}, err
 }
+func (m *memory) Stations(context.Context) ([]api.Station, error) {
+	return []api.Station{{Switch: "blue", VNI: 7, MAC: fabric.MAC{2, 9}, Host: "h1", NIC: "eth1", AgoSeconds: 3}}, nil
+}
 func (m *memory) Drops(context.Context) ([]tracing.Drop, error) {
 	return []tracing.Drop{{Host: "h1", Port: "a", Reason: tracing.ReasonGuardSrcMAC, Packets: 3}}, nil
 }

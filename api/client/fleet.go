@@ -124,6 +124,11 @@ func (c *Client) Drops(ctx context.Context) (d api.Drops, err error) {
 	return d, c.call(ctx, http.MethodGet, "/v1/drops", nil, &d)
 }
 
+// Stations are the MACs of all switches; hosts that do not answer are named.
+func (c *Client) Stations(ctx context.Context) (s api.Stations, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/stations", nil, &s)
+}
+
 // Arm makes the host that is called record a session; see tracing.Fabric.
 func (c *Client) Arm(ctx context.Context, s tracing.Session) error {
 	return c.call(ctx, http.MethodPost, "/v1/probes/arm", s, nil)

@@ -64,7 +64,7 @@ func (a *app) root() *cobra.Command {
 	a.globalFlags(root)
 	root.AddGroup(&cobra.Group{ID: "fabric", Title: "The fabric:"}, &cobra.Group{ID: "watch", Title: "What happens:"}, &cobra.Group{ID: "host", Title: "Hosts and labs:"})
 	grouped(root, "fabric", a.createCommand(), a.getCommand(), a.describeCommand(), a.setCommand(), a.deleteCommand(), a.renameCommand(), a.applyCommand(), a.diffCommand(), a.lintCommand(), a.exportCommand(), a.confirmCommand(), a.migrateCommand(), a.drainCommand(), a.abortCommand())
-	grouped(root, "watch", a.statusCommand(), a.whyCommand(), a.testCommand(), a.traceCommand(), a.probeCommand(), a.dropsCommand(), a.topCommand(), a.observeCommand(), a.eventsCommand(), a.doctorCommand())
+	grouped(root, "watch", a.statusCommand(), a.whyCommand(), a.testCommand(), a.traceCommand(), a.probeCommand(), a.dropsCommand(), a.macsCommand(), a.topCommand(), a.observeCommand(), a.eventsCommand(), a.doctorCommand())
 	grouped(root, "host", a.hostCommands()...)
 	root.AddCommand(a.versionCommand())
 	root.SetHelpCommandGroupID("host")
