@@ -65,6 +65,7 @@ type Agent struct {
 	served  atomic.Pointer[services.Keeper]
 	begun   time.Time
 	libvirt *libvirt.Monitor
+	balance balance
 	// integrating keeps two changes of libvirt apart.
 	integrating sync.Mutex
 
@@ -245,7 +246,7 @@ func (a *Agent) run(ctx context.Context) error {
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
 		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks, a.watchLinks, a.keepRecords,
-		a.sendEvents, a.keepSmall, a.keepKernelDrops,
+		a.sendEvents, a.keepSmall, a.keepKernelDrops, a.keepBalance,
 	} {
 		g.Go(func() error { return part(ctx) })
 	}

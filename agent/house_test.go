@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -30,6 +31,8 @@ type ground struct {
 	applied int
 	// contests are the programs that others fight over.
 	contests []datapath.Contest
+	// counts are what ports have seen.
+	counts map[fabric.PortID]datapath.Counters
 }
 
 func newGround(devices ...string) *ground {
@@ -72,6 +75,13 @@ func (g *ground) Contests() []datapath.Contest {
 	return g.contests
 }
 
+// count says what ports have seen from now on.
+func (g *ground) count(counts map[fabric.PortID]datapath.Counters) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.counts = counts
+}
+
 // contest says which programs others fight over from now on.
 func (g *ground) contest(all ...datapath.Contest) {
 	g.mu.Lock()
@@ -80,7 +90,9 @@ func (g *ground) contest(all ...datapath.Contest) {
 }
 
 func (g *ground) Counters(context.Context) (map[fabric.PortID]datapath.Counters, error) {
-	return nil, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return maps.Clone(g.counts), nil
 }
 
 func (g *ground) Host(context.Context) (datapath.HostCounters, error) {

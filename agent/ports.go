@@ -14,7 +14,7 @@ import (
 
 // Ports are the ports attached here, with their counters and those of their rules; see server.Plugs.
 func (a *Agent) Ports(ctx context.Context) ([]fabric.PortStatus, error) {
-	counters, err := a.machine.Counters(ctx)
+	counters, _, err := a.counters(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +61,7 @@ func named(hits map[policy.RuleID]datapath.Hits, names map[policy.RuleID]fabric.
 
 // Drops are what this host has dropped, at its ports and at none; see server.Plugs. A probe's end is no drop of anybody's packet.
 func (a *Agent) Drops(ctx context.Context) ([]tracing.Drop, error) {
-	counters, err := a.machine.Counters(ctx)
-	if err != nil {
-		return nil, err
-	}
-	host, err := a.machine.Host(ctx)
+	counters, host, err := a.counters(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -178,11 +178,7 @@ type reading struct{ agent *Agent }
 func (r reading) Reading(ctx context.Context) (export.Reading, error) {
 	a := r.agent
 	s := a.Status()
-	counters, err := a.machine.Counters(ctx)
-	if err != nil {
-		return export.Reading{}, err
-	}
-	host, err := a.machine.Host(ctx)
+	counters, host, err := a.counters(ctx)
 	if err != nil {
 		return export.Reading{}, err
 	}

@@ -43,9 +43,13 @@ type Counters struct {
 }
 
 // Unexplained is how many frames came in and neither went anywhere nor were dropped for a reason, and how many were meant
-// for the guest and neither handed over nor dropped. Both are 0 when no frame is under way, or the core has a defect.
+// for the guest and neither handed over nor dropped. Both are 0 when no frame is under way, or the core has a defect. Frames that wait
+// are not missed.
 func (c Counters) Unexplained() (in, out int64) {
 	in = int64(c.Rx.Frames) - int64(c.Local+c.Remote+c.Flooded+c.Answered+c.Passed+c.Relayed+sum(c.DropsIn))
+	if waiting := int64(c.Waiting); in > 0 {
+		in = max(0, in-waiting)
+	}
 	return in, int64(c.Offered) - int64(c.Tx.Frames+sum(c.DropsOut))
 }
 
