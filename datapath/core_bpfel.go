@@ -343,7 +343,19 @@ type coreJudgement struct {
 	Vector     coreVectorKey
 	RuleKey    coreRuleKey
 	Combined   coreCombo
-	_          [4]byte
+	Known      [2]struct {
+		_      structs.HostLayout
+		Table  uint32
+		Shape  uint32
+		Places uint32
+		Side   struct {
+			_      structs.HostLayout
+			Dims   uint16
+			Blocks uint8
+			Flags  uint8
+		}
+	}
+	_ [4]byte
 }
 
 type coreLimits struct {

@@ -26,6 +26,53 @@ func manyRules(n int, stateful bool) *policy.Source {
 	return &policy.Source{Policies: []*fabric.Policy{{Metadata: fabric.Metadata{Name: "many"}, Spec: fabric.PolicySpec{Rules: all}}}, Default: fabric.Deny}
 }
 
+// towards is manyRules of a direction, whose last rule is for every protocol.
+func towards(n int, d fabric.Direction) *policy.Source {
+	s := manyRules(n, true)
+	for i := range s.Policies[0].Spec.Rules {
+		s.Policies[0].Spec.Rules[i].Direction = d
+	}
+	s.Policies[0].Spec.Rules[n-1].Protocol = ""
+	return s
+}
+
+// BenchmarkConnection measures the same for the first packet of a connection, and the next one of each, each packet once.
+func BenchmarkConnection(b *testing.B) {
+	const connections = 20000
+	w := newWorld(b, 1, false)
+	w.load()
+	w.unbalanced = true
+	h := w.hosts[0]
+	from, to := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	frames := make([][]byte, connections)
+	for i := range frames {
+		frames[i] = ip{protocol: protoUDP}.frame(1, 2, false, udp(uint16(10000+i), 2000, data))
+	}
+	again := make([][]byte, connections)
+	for i := range again {
+		again[i] = frames[connections-1]
+	}
+	for _, judged := range []bool{false, true} {
+		if judged {
+			from.judge(b, towards(1000, fabric.Out))
+			to.judge(b, towards(1000, fabric.In))
+		}
+		b.Run(fmt.Sprintf("judged=%v", judged), func(b *testing.B) {
+			first, next := time.Hour, time.Hour
+			for range 10 * b.N {
+				w.in(h.ns, func() error {
+					one, err := h.TestFrames(from.device, frames)
+					two, err2 := h.TestFrames(from.device, again)
+					first, next = min(first, one), min(next, two)
+					return errors.Join(err, err2)
+				})
+			}
+			b.ReportMetric(float64(first), "ns/packet")
+			b.ReportMetric(float64(next), "next-ns/packet")
+		})
+	}
+}
+
 // BenchmarkFlow measures vp_in from one port to another on the same host for a packet of a connection, which both ports judge.
 func BenchmarkFlow(b *testing.B) {
 	w := newWorld(b, 1, false)
@@ -33,14 +80,6 @@ func BenchmarkFlow(b *testing.B) {
 	w.unbalanced = true
 	h := w.hosts[0]
 	from, to := w.tap(h, 1, 0), w.tap(h, 2, 0)
-	source := func(n int, d fabric.Direction) *policy.Source {
-		s := manyRules(n, true)
-		for i := range s.Policies[0].Spec.Rules {
-			s.Policies[0].Spec.Rules[i].Direction = d
-		}
-		s.Policies[0].Spec.Rules[n-1].Protocol = ""
-		return s
-	}
 	type packet struct {
 		name            string
 		open, answer, f []byte
@@ -60,8 +99,8 @@ func BenchmarkFlow(b *testing.B) {
 	}
 	for _, judged := range []bool{false, true} {
 		if judged {
-			from.judge(b, source(1000, fabric.Out))
-			to.judge(b, source(1000, fabric.In))
+			from.judge(b, towards(1000, fabric.Out))
+			to.judge(b, towards(1000, fabric.In))
 		}
 		for _, p := range packets {
 			b.Run(fmt.Sprintf("%s judged=%v", p.name, judged), func(b *testing.B) {

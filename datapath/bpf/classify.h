@@ -5,6 +5,38 @@
 
 #include "packet.h"
 
+/* Looks up what the port's table consists of, in one direction; whether it is there. */
+__attribute__((noinline)) int read_table(__u32 which, __u32 in)
+{
+	struct judgement *j = judgement(which);
+	const struct table *t;
+	struct known *k;
+
+	if (!j || !(t = bpf_map_lookup_elem(&tables_v2, &j->table)))
+		return 0;
+	k = in & 1 ? &j->known[1] : &j->known[0];
+	k->shape = t->shape;
+	k->places = t->places;
+	k->side = t->sides[in & 1];
+	k->table = j->table;
+	return 1;
+}
+
+/* Says on the docket what the port's table consists of. A table never changes, and its number never comes again: the one that this
+ * CPU asked last in that direction is known without a look-up. */
+INLINE int open_table(struct judgement *j, __u32 which, __u32 in)
+{
+	const struct known *k = in & 1 ? &j->known[1] : &j->known[0];
+
+	if (k->table != j->table && !read_table(which, in))
+		return 0;
+	j->shape = k->shape;
+	j->places = k->places;
+	j->asked = in & 1;
+	j->side = k->side;
+	return 1;
+}
+
 /* The number of the lowest bit that is set. The compiler knows that it is below 64; the mask tells the verifier. */
 INLINE __u64 lowest(__u64 word)
 {

@@ -20,6 +20,13 @@ enum {
 	FIRST = 1,	/* and the first one of its connection, as it would come now */
 };
 
+/* A table's parts, as far as one direction asks for them. */
+struct known {
+	__u32 table;		/* 0: none is known */
+	__u32 shape, places;
+	struct side side;
+};
+
 /* A packet that is judged on this CPU, and what was found so far. */
 struct judgement {
 	__u32 payload;		/* of TCP, in bytes */
@@ -69,6 +76,7 @@ struct judgement {
 	struct vector_key vector;
 	struct rule_key rule_key;
 	struct combo combined;
+	struct known known[2];	/* the tables asked last on this CPU, out and in; kept from one packet to the next */
 };
 
 /* Key: PACKET or FIRST. Value: that packet. Not pinned: its content does not outlive a frame.

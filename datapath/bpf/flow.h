@@ -26,15 +26,10 @@ enum {
 __attribute__((noinline)) int ask_rules(__u32 which, __u32 in, __u32 only_meter)
 {
 	struct judgement *j = judgement(which);
-	const struct table *t;
 	const struct rule *r;
 
-	if (!j || !(t = bpf_map_lookup_elem(&tables_v2, &j->table)))
+	if (!j || !open_table(j, which, in))
 		return DROP_POLICY_MISSING;
-	j->shape = t->shape;
-	j->places = t->places;
-	j->asked = in & 1;
-	j->side = t->sides[in & 1];
 	__u32 found = find_rules(j, which);
 
 	j->rule_key = (struct rule_key){.table = j->table, .index = found, .in = in, .meter = 1};
