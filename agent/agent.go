@@ -52,6 +52,7 @@ type Agent struct {
 	events    *export.EventLog
 	metrics   *export.Metrics
 	prober    *prober
+	live      *liveTracer
 	trials    *trial.Guests
 	moves     server.Moves // nil where the host may not write
 	opened    openings
@@ -103,9 +104,10 @@ func Run(ctx context.Context, c Config) error {
 func open(ctx context.Context, c Config, openMachine func(context.Context, Config, *slog.Logger) (machine, error)) (a *Agent, err error) {
 	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, records: map[string]*recorder{}, bequests: newBequests(), begun: time.Now()}
 	a.notify = notifier{log: a.log}
+	opened := a // a return of nothing and an error leaves nothing in a
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, a.close())
+			err = errors.Join(err, opened.close())
 			a = nil
 		}
 	}()
@@ -231,6 +233,8 @@ func (a *Agent) openProber(context.Context) error {
 		latest: a.Latest, device: a.keeper.attachment, sessions: map[uint64]*session{},
 	}
 	a.closeLater(a.prober.Close)
+	a.live = newLiveTracer(a.prober, a.machine.watches, a.rules.name)
+	a.closeLater(a.live.Close)
 	a.arrivals, a.libvirt = &destinationPlane{Agent: a}, libvirt.NewMonitor(a.config.libvirt(), a.log)
 	a.trials = trial.New(a)
 	a.closeLater(a.trials.Close)

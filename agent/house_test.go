@@ -19,6 +19,7 @@ import (
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/store/storetest"
 	"github.com/weftnet/weft/policy"
+	"github.com/weftnet/weft/tracing"
 )
 
 // ground is a machine without a kernel: it outlives the agents that run on it, as the datapath does.
@@ -44,7 +45,7 @@ func newGround(devices ...string) *ground {
 }
 
 func (g *ground) open(context.Context, Config, *slog.Logger) (machine, error) {
-	return machine{Plane: g, Meter: g, Probes: g, Links: g, capabilities: []string{"tcx", fabric.FeaturePolicy}, close: func() error { return nil }}, nil
+	return machine{Plane: g, Meter: g, Probes: g, watches: unwatched{}, Links: g, capabilities: []string{"tcx", fabric.FeaturePolicy}, close: func() error { return nil }}, nil
 }
 
 // NICs are none: nothing of this machine is on a wire.
@@ -134,6 +135,17 @@ func (g *ground) ImportBacklog(context.Context, fabric.PortID, datapath.Backlog,
 func (g *ground) Arm(context.Context, uint64, uint16, time.Duration) error { return nil }
 
 func (g *ground) Disarm(context.Context, uint64) error { return nil }
+
+// unwatched is a host on which no frames pass.
+type unwatched struct{}
+
+func (unwatched) Watch(context.Context, tracing.LiveSession) error { return nil }
+
+func (unwatched) Watched(context.Context, uint32) (tracing.LiveBatch, error) {
+	return tracing.LiveBatch{}, nil
+}
+
+func (unwatched) Unwatch(context.Context, uint32) error { return nil }
 
 func (g *ground) Inject(context.Context, string, []byte) error { return nil }
 

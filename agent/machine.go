@@ -55,6 +55,13 @@ type Probes interface {
 	Announce(ctx context.Context, device string) error
 }
 
+// Watches are live sessions on this host; *datapath.Datapath has them.
+type Watches interface {
+	Watch(ctx context.Context, s tracing.LiveSession) error
+	Watched(ctx context.Context, id uint32) (tracing.LiveBatch, error)
+	Unwatch(ctx context.Context, id uint32) error
+}
+
 // Links are the network devices of the host.
 type Links interface {
 	// Devices returns the kernel's number of every device by its name.
@@ -70,9 +77,10 @@ type Links interface {
 }
 
 var (
-	_ Plane  = (*datapath.Datapath)(nil)
-	_ Meter  = (*datapath.Datapath)(nil)
-	_ Probes = (*datapath.Datapath)(nil)
+	_ Plane   = (*datapath.Datapath)(nil)
+	_ Meter   = (*datapath.Datapath)(nil)
+	_ Probes  = (*datapath.Datapath)(nil)
+	_ Watches = (*datapath.Datapath)(nil)
 )
 
 // machine is what the agent needs of the machine beneath it.
@@ -80,6 +88,7 @@ type machine struct {
 	Plane
 	Meter
 	Probes
+	watches Watches
 	Links
 	Facades
 	HostEnds
@@ -104,7 +113,7 @@ func openMachine(ctx context.Context, c Config, log *slog.Logger) (machine, erro
 	if err != nil {
 		return machine{}, err
 	}
-	m := machine{Plane: d, Meter: d, Probes: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: append([]string{"tcx"}, fabric.Features()...), close: d.Close}
+	m := machine{Plane: d, Meter: d, Probes: d, watches: d, Links: kernelDevices{}, Facades: kernelDevices{}, HostEnds: kernelDevices{}, labelKeys: keys, capabilities: append([]string{"tcx"}, fabric.Features()...), close: d.Close}
 	k, err := kerneldrops.Open()
 	if err != nil {
 		log.Warn("what the kernel itself drops is not counted on this host; everything else goes on", "error", err)

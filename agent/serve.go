@@ -34,7 +34,7 @@ func (a *Agent) serve(ctx context.Context) error {
 	o := server.Options{
 		Self: a.config.Host, Version: a.config.Version, Socket: a.config.Socket, Listen: a.config.Listen,
 		TLS: a.identity.Server(), PeerTLS: a.identity.Client(), StateDir: a.config.StateDir, Writes: a.config.Server(),
-		Objects: a.store, Statuses: a.store, Plugs: a, Mirrors: a, Fleet: a, Moves: a.moves, Prober: a.prober, Trials: a, Host: a, Hypervisor: a,
+		Objects: a.store, Statuses: a.store, Plugs: a, Mirrors: a, Fleet: a, Moves: a.moves, Prober: a.prober, Lives: a.live, Trials: a, Host: a, Hypervisor: a,
 		Metrics: a.metrics.Handler(), Logger: a.log,
 	}
 	if a.config.Server() {

@@ -238,7 +238,7 @@ type coreHop struct {
 	Stage       uint8
 	Result      uint8
 	Proto       uint8
-	Zero        uint8
+	Family      uint8
 }
 
 type coreIcmp6Error struct {
@@ -462,6 +462,15 @@ type corePeer struct {
 	Zero     [5]uint32
 }
 
+type corePick struct {
+	_    structs.HostLayout
+	Ends coreClause
+	From uint64
+	To   uint64
+	Slot uint32
+	Vni  uint32
+}
+
 type corePlaceKey struct {
 	_       structs.HostLayout
 	Bits    uint32
@@ -499,6 +508,27 @@ type coreProbe struct {
 	Session uint16
 	Caught  uint16
 	Zero    uint32
+}
+
+type coreRecord struct {
+	_    structs.HostLayout
+	Hop  coreHop
+	Side [2]struct {
+		_          structs.HostLayout
+		Ifindex    uint32
+		Generation uint32
+		Rule       uint64
+	}
+	Number uint32
+	Cpu    uint16
+	Steps  uint16
+	Asked  uint16
+	Drops  uint16
+	Took   uint32
+	Zero   uint32
+	_      [4]byte
+	Began  uint64
+	Step   [12]uint16
 }
 
 type coreRule struct {
@@ -541,6 +571,29 @@ type coreServiceKey struct {
 	Zero  uint8
 	Port  uint16
 	Zero2 uint16
+}
+
+type coreSession struct {
+	_         structs.HostLayout
+	Until     uint64
+	Threshold uint64
+	Lowered   uint64
+	Interval  uint64
+	Tolerance uint64
+	At        uint64
+	Id        uint32
+	Flags     uint32
+	Picks     uint32
+	Zero      uint32
+	Pick      [8]corePick
+}
+
+type coreSessionStats struct {
+	_      structs.HostLayout
+	Met    uint64
+	Sent   uint64
+	Lost   uint64
+	Denied uint64
 }
 
 type coreShare struct {
@@ -668,58 +721,61 @@ type coreWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	coreMapCombosV2      = "combos_v2"
-	coreMapConfigV1      = "config_v1"
-	coreMapDocket        = "docket"
-	coreMapDropsV1       = "drops_v1"
-	coreMapEventsV1      = "events_v1"
-	coreMapExactsV1      = "exacts_v1"
-	coreMapExhibit       = "exhibit"
-	coreMapFdbV1         = "fdb_v1"
-	coreMapFlowsV2       = "flows_v2"
-	coreMapFragmentsV2   = "fragments_v2"
-	coreMapHeardV1       = "heard_v1"
-	coreMapHitsV1        = "hits_v1"
-	coreMapLetter        = "letter"
-	coreMapLimitsV3      = "limits_v3"
-	coreMapMacsV1        = "macs_v1"
-	coreMapMirrorStatsV1 = "mirror_stats_v1"
-	coreMapMirroredV1    = "mirrored_v1"
-	coreMapMirrorsV1     = "mirrors_v1"
-	coreMapNeighborsV1   = "neighbors_v1"
-	coreMapNetworksV2    = "networks_v2"
-	coreMapPeersV1       = "peers_v1"
-	coreMapPlacesV1      = "places_v1"
-	coreMapPortsV1       = "ports_v1"
-	coreMapProbeLabelsV1 = "probe_labels_v1"
-	coreMapRulesV1       = "rules_v1"
-	coreMapScratch       = "scratch"
-	coreMapSegmentsV1    = "segments_v1"
-	coreMapServicesV1    = "services_v1"
-	coreMapSharesV1      = "shares_v1"
-	coreMapSinksV1       = "sinks_v1"
-	coreMapSlotsV1       = "slots_v1"
-	coreMapStatsV1       = "stats_v1"
-	coreMapTablesV2      = "tables_v2"
-	coreMapTagsV1        = "tags_v1"
-	coreMapTalliesV1     = "tallies_v1"
-	coreMapTrunksV1      = "trunks_v1"
-	coreMapUplinksV2     = "uplinks_v2"
-	coreMapVectorsV1     = "vectors_v1"
-	coreMapVtepsV1       = "vteps_v1"
-	coreMapWiresV1       = "wires_v1"
-	coreProgExtIn        = "ext_in"
-	coreProgExtOut       = "ext_out"
-	coreProgMirrorOut    = "mirror_out"
-	coreProgProbeIn      = "probe_in"
-	coreProgSentinelIn   = "sentinel_in"
-	coreProgSentinelOut  = "sentinel_out"
-	coreProgShIn         = "sh_in"
-	coreProgSinkIn       = "sink_in"
-	coreProgUlIn         = "ul_in"
-	coreProgVpIn         = "vp_in"
-	coreProgVpOut        = "vp_out"
-	coreProgVxIn         = "vx_in"
+	coreMapCombosV2       = "combos_v2"
+	coreMapConfigV1       = "config_v1"
+	coreMapDocket         = "docket"
+	coreMapDropsV1        = "drops_v1"
+	coreMapEventsV1       = "events_v1"
+	coreMapExactsV1       = "exacts_v1"
+	coreMapExhibit        = "exhibit"
+	coreMapFdbV1          = "fdb_v1"
+	coreMapFlowsV2        = "flows_v2"
+	coreMapFragmentsV2    = "fragments_v2"
+	coreMapHeardV1        = "heard_v1"
+	coreMapHitsV1         = "hits_v1"
+	coreMapLetter         = "letter"
+	coreMapLimitsV3       = "limits_v3"
+	coreMapMacsV1         = "macs_v1"
+	coreMapMirrorStatsV1  = "mirror_stats_v1"
+	coreMapMirroredV1     = "mirrored_v1"
+	coreMapMirrorsV1      = "mirrors_v1"
+	coreMapNeighborsV1    = "neighbors_v1"
+	coreMapNetworksV2     = "networks_v2"
+	coreMapPeersV1        = "peers_v1"
+	coreMapPlacesV1       = "places_v1"
+	coreMapPortsV1        = "ports_v1"
+	coreMapProbeLabelsV1  = "probe_labels_v1"
+	coreMapRecordsV1      = "records_v1"
+	coreMapRulesV1        = "rules_v1"
+	coreMapScratch        = "scratch"
+	coreMapSegmentsV1     = "segments_v1"
+	coreMapServicesV1     = "services_v1"
+	coreMapSessionStatsV1 = "session_stats_v1"
+	coreMapSessionsV1     = "sessions_v1"
+	coreMapSharesV1       = "shares_v1"
+	coreMapSinksV1        = "sinks_v1"
+	coreMapSlotsV1        = "slots_v1"
+	coreMapStatsV1        = "stats_v1"
+	coreMapTablesV2       = "tables_v2"
+	coreMapTagsV1         = "tags_v1"
+	coreMapTalliesV1      = "tallies_v1"
+	coreMapTrunksV1       = "trunks_v1"
+	coreMapUplinksV2      = "uplinks_v2"
+	coreMapVectorsV1      = "vectors_v1"
+	coreMapVtepsV1        = "vteps_v1"
+	coreMapWiresV1        = "wires_v1"
+	coreProgExtIn         = "ext_in"
+	coreProgExtOut        = "ext_out"
+	coreProgMirrorOut     = "mirror_out"
+	coreProgProbeIn       = "probe_in"
+	coreProgSentinelIn    = "sentinel_in"
+	coreProgSentinelOut   = "sentinel_out"
+	coreProgShIn          = "sh_in"
+	coreProgSinkIn        = "sink_in"
+	coreProgUlIn          = "ul_in"
+	coreProgVpIn          = "vp_in"
+	coreProgVpOut         = "vp_out"
+	coreProgVxIn          = "vx_in"
 )
 
 // loadCore returns the embedded CollectionSpec for core.
@@ -782,46 +838,49 @@ type coreProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type coreMapSpecs struct {
-	CombosV2      *ebpf.MapSpec `ebpf:"combos_v2"`
-	ConfigV1      *ebpf.MapSpec `ebpf:"config_v1"`
-	Docket        *ebpf.MapSpec `ebpf:"docket"`
-	DropsV1       *ebpf.MapSpec `ebpf:"drops_v1"`
-	EventsV1      *ebpf.MapSpec `ebpf:"events_v1"`
-	ExactsV1      *ebpf.MapSpec `ebpf:"exacts_v1"`
-	Exhibit       *ebpf.MapSpec `ebpf:"exhibit"`
-	FdbV1         *ebpf.MapSpec `ebpf:"fdb_v1"`
-	FlowsV2       *ebpf.MapSpec `ebpf:"flows_v2"`
-	FragmentsV2   *ebpf.MapSpec `ebpf:"fragments_v2"`
-	HeardV1       *ebpf.MapSpec `ebpf:"heard_v1"`
-	HitsV1        *ebpf.MapSpec `ebpf:"hits_v1"`
-	Letter        *ebpf.MapSpec `ebpf:"letter"`
-	LimitsV3      *ebpf.MapSpec `ebpf:"limits_v3"`
-	MacsV1        *ebpf.MapSpec `ebpf:"macs_v1"`
-	MirrorStatsV1 *ebpf.MapSpec `ebpf:"mirror_stats_v1"`
-	MirroredV1    *ebpf.MapSpec `ebpf:"mirrored_v1"`
-	MirrorsV1     *ebpf.MapSpec `ebpf:"mirrors_v1"`
-	NeighborsV1   *ebpf.MapSpec `ebpf:"neighbors_v1"`
-	NetworksV2    *ebpf.MapSpec `ebpf:"networks_v2"`
-	PeersV1       *ebpf.MapSpec `ebpf:"peers_v1"`
-	PlacesV1      *ebpf.MapSpec `ebpf:"places_v1"`
-	PortsV1       *ebpf.MapSpec `ebpf:"ports_v1"`
-	ProbeLabelsV1 *ebpf.MapSpec `ebpf:"probe_labels_v1"`
-	RulesV1       *ebpf.MapSpec `ebpf:"rules_v1"`
-	Scratch       *ebpf.MapSpec `ebpf:"scratch"`
-	SegmentsV1    *ebpf.MapSpec `ebpf:"segments_v1"`
-	ServicesV1    *ebpf.MapSpec `ebpf:"services_v1"`
-	SharesV1      *ebpf.MapSpec `ebpf:"shares_v1"`
-	SinksV1       *ebpf.MapSpec `ebpf:"sinks_v1"`
-	SlotsV1       *ebpf.MapSpec `ebpf:"slots_v1"`
-	StatsV1       *ebpf.MapSpec `ebpf:"stats_v1"`
-	TablesV2      *ebpf.MapSpec `ebpf:"tables_v2"`
-	TagsV1        *ebpf.MapSpec `ebpf:"tags_v1"`
-	TalliesV1     *ebpf.MapSpec `ebpf:"tallies_v1"`
-	TrunksV1      *ebpf.MapSpec `ebpf:"trunks_v1"`
-	UplinksV2     *ebpf.MapSpec `ebpf:"uplinks_v2"`
-	VectorsV1     *ebpf.MapSpec `ebpf:"vectors_v1"`
-	VtepsV1       *ebpf.MapSpec `ebpf:"vteps_v1"`
-	WiresV1       *ebpf.MapSpec `ebpf:"wires_v1"`
+	CombosV2       *ebpf.MapSpec `ebpf:"combos_v2"`
+	ConfigV1       *ebpf.MapSpec `ebpf:"config_v1"`
+	Docket         *ebpf.MapSpec `ebpf:"docket"`
+	DropsV1        *ebpf.MapSpec `ebpf:"drops_v1"`
+	EventsV1       *ebpf.MapSpec `ebpf:"events_v1"`
+	ExactsV1       *ebpf.MapSpec `ebpf:"exacts_v1"`
+	Exhibit        *ebpf.MapSpec `ebpf:"exhibit"`
+	FdbV1          *ebpf.MapSpec `ebpf:"fdb_v1"`
+	FlowsV2        *ebpf.MapSpec `ebpf:"flows_v2"`
+	FragmentsV2    *ebpf.MapSpec `ebpf:"fragments_v2"`
+	HeardV1        *ebpf.MapSpec `ebpf:"heard_v1"`
+	HitsV1         *ebpf.MapSpec `ebpf:"hits_v1"`
+	Letter         *ebpf.MapSpec `ebpf:"letter"`
+	LimitsV3       *ebpf.MapSpec `ebpf:"limits_v3"`
+	MacsV1         *ebpf.MapSpec `ebpf:"macs_v1"`
+	MirrorStatsV1  *ebpf.MapSpec `ebpf:"mirror_stats_v1"`
+	MirroredV1     *ebpf.MapSpec `ebpf:"mirrored_v1"`
+	MirrorsV1      *ebpf.MapSpec `ebpf:"mirrors_v1"`
+	NeighborsV1    *ebpf.MapSpec `ebpf:"neighbors_v1"`
+	NetworksV2     *ebpf.MapSpec `ebpf:"networks_v2"`
+	PeersV1        *ebpf.MapSpec `ebpf:"peers_v1"`
+	PlacesV1       *ebpf.MapSpec `ebpf:"places_v1"`
+	PortsV1        *ebpf.MapSpec `ebpf:"ports_v1"`
+	ProbeLabelsV1  *ebpf.MapSpec `ebpf:"probe_labels_v1"`
+	RecordsV1      *ebpf.MapSpec `ebpf:"records_v1"`
+	RulesV1        *ebpf.MapSpec `ebpf:"rules_v1"`
+	Scratch        *ebpf.MapSpec `ebpf:"scratch"`
+	SegmentsV1     *ebpf.MapSpec `ebpf:"segments_v1"`
+	ServicesV1     *ebpf.MapSpec `ebpf:"services_v1"`
+	SessionStatsV1 *ebpf.MapSpec `ebpf:"session_stats_v1"`
+	SessionsV1     *ebpf.MapSpec `ebpf:"sessions_v1"`
+	SharesV1       *ebpf.MapSpec `ebpf:"shares_v1"`
+	SinksV1        *ebpf.MapSpec `ebpf:"sinks_v1"`
+	SlotsV1        *ebpf.MapSpec `ebpf:"slots_v1"`
+	StatsV1        *ebpf.MapSpec `ebpf:"stats_v1"`
+	TablesV2       *ebpf.MapSpec `ebpf:"tables_v2"`
+	TagsV1         *ebpf.MapSpec `ebpf:"tags_v1"`
+	TalliesV1      *ebpf.MapSpec `ebpf:"tallies_v1"`
+	TrunksV1       *ebpf.MapSpec `ebpf:"trunks_v1"`
+	UplinksV2      *ebpf.MapSpec `ebpf:"uplinks_v2"`
+	VectorsV1      *ebpf.MapSpec `ebpf:"vectors_v1"`
+	VtepsV1        *ebpf.MapSpec `ebpf:"vteps_v1"`
+	WiresV1        *ebpf.MapSpec `ebpf:"wires_v1"`
 }
 
 // coreVariableSpecs contains global variables before they are loaded into the kernel.
@@ -850,46 +909,49 @@ func (o *coreObjects) Close() error {
 //
 // It can be passed to loadCoreObjects or ebpf.CollectionSpec.LoadAndAssign.
 type coreMaps struct {
-	CombosV2      *ebpf.Map `ebpf:"combos_v2"`
-	ConfigV1      *ebpf.Map `ebpf:"config_v1"`
-	Docket        *ebpf.Map `ebpf:"docket"`
-	DropsV1       *ebpf.Map `ebpf:"drops_v1"`
-	EventsV1      *ebpf.Map `ebpf:"events_v1"`
-	ExactsV1      *ebpf.Map `ebpf:"exacts_v1"`
-	Exhibit       *ebpf.Map `ebpf:"exhibit"`
-	FdbV1         *ebpf.Map `ebpf:"fdb_v1"`
-	FlowsV2       *ebpf.Map `ebpf:"flows_v2"`
-	FragmentsV2   *ebpf.Map `ebpf:"fragments_v2"`
-	HeardV1       *ebpf.Map `ebpf:"heard_v1"`
-	HitsV1        *ebpf.Map `ebpf:"hits_v1"`
-	Letter        *ebpf.Map `ebpf:"letter"`
-	LimitsV3      *ebpf.Map `ebpf:"limits_v3"`
-	MacsV1        *ebpf.Map `ebpf:"macs_v1"`
-	MirrorStatsV1 *ebpf.Map `ebpf:"mirror_stats_v1"`
-	MirroredV1    *ebpf.Map `ebpf:"mirrored_v1"`
-	MirrorsV1     *ebpf.Map `ebpf:"mirrors_v1"`
-	NeighborsV1   *ebpf.Map `ebpf:"neighbors_v1"`
-	NetworksV2    *ebpf.Map `ebpf:"networks_v2"`
-	PeersV1       *ebpf.Map `ebpf:"peers_v1"`
-	PlacesV1      *ebpf.Map `ebpf:"places_v1"`
-	PortsV1       *ebpf.Map `ebpf:"ports_v1"`
-	ProbeLabelsV1 *ebpf.Map `ebpf:"probe_labels_v1"`
-	RulesV1       *ebpf.Map `ebpf:"rules_v1"`
-	Scratch       *ebpf.Map `ebpf:"scratch"`
-	SegmentsV1    *ebpf.Map `ebpf:"segments_v1"`
-	ServicesV1    *ebpf.Map `ebpf:"services_v1"`
-	SharesV1      *ebpf.Map `ebpf:"shares_v1"`
-	SinksV1       *ebpf.Map `ebpf:"sinks_v1"`
-	SlotsV1       *ebpf.Map `ebpf:"slots_v1"`
-	StatsV1       *ebpf.Map `ebpf:"stats_v1"`
-	TablesV2      *ebpf.Map `ebpf:"tables_v2"`
-	TagsV1        *ebpf.Map `ebpf:"tags_v1"`
-	TalliesV1     *ebpf.Map `ebpf:"tallies_v1"`
-	TrunksV1      *ebpf.Map `ebpf:"trunks_v1"`
-	UplinksV2     *ebpf.Map `ebpf:"uplinks_v2"`
-	VectorsV1     *ebpf.Map `ebpf:"vectors_v1"`
-	VtepsV1       *ebpf.Map `ebpf:"vteps_v1"`
-	WiresV1       *ebpf.Map `ebpf:"wires_v1"`
+	CombosV2       *ebpf.Map `ebpf:"combos_v2"`
+	ConfigV1       *ebpf.Map `ebpf:"config_v1"`
+	Docket         *ebpf.Map `ebpf:"docket"`
+	DropsV1        *ebpf.Map `ebpf:"drops_v1"`
+	EventsV1       *ebpf.Map `ebpf:"events_v1"`
+	ExactsV1       *ebpf.Map `ebpf:"exacts_v1"`
+	Exhibit        *ebpf.Map `ebpf:"exhibit"`
+	FdbV1          *ebpf.Map `ebpf:"fdb_v1"`
+	FlowsV2        *ebpf.Map `ebpf:"flows_v2"`
+	FragmentsV2    *ebpf.Map `ebpf:"fragments_v2"`
+	HeardV1        *ebpf.Map `ebpf:"heard_v1"`
+	HitsV1         *ebpf.Map `ebpf:"hits_v1"`
+	Letter         *ebpf.Map `ebpf:"letter"`
+	LimitsV3       *ebpf.Map `ebpf:"limits_v3"`
+	MacsV1         *ebpf.Map `ebpf:"macs_v1"`
+	MirrorStatsV1  *ebpf.Map `ebpf:"mirror_stats_v1"`
+	MirroredV1     *ebpf.Map `ebpf:"mirrored_v1"`
+	MirrorsV1      *ebpf.Map `ebpf:"mirrors_v1"`
+	NeighborsV1    *ebpf.Map `ebpf:"neighbors_v1"`
+	NetworksV2     *ebpf.Map `ebpf:"networks_v2"`
+	PeersV1        *ebpf.Map `ebpf:"peers_v1"`
+	PlacesV1       *ebpf.Map `ebpf:"places_v1"`
+	PortsV1        *ebpf.Map `ebpf:"ports_v1"`
+	ProbeLabelsV1  *ebpf.Map `ebpf:"probe_labels_v1"`
+	RecordsV1      *ebpf.Map `ebpf:"records_v1"`
+	RulesV1        *ebpf.Map `ebpf:"rules_v1"`
+	Scratch        *ebpf.Map `ebpf:"scratch"`
+	SegmentsV1     *ebpf.Map `ebpf:"segments_v1"`
+	ServicesV1     *ebpf.Map `ebpf:"services_v1"`
+	SessionStatsV1 *ebpf.Map `ebpf:"session_stats_v1"`
+	SessionsV1     *ebpf.Map `ebpf:"sessions_v1"`
+	SharesV1       *ebpf.Map `ebpf:"shares_v1"`
+	SinksV1        *ebpf.Map `ebpf:"sinks_v1"`
+	SlotsV1        *ebpf.Map `ebpf:"slots_v1"`
+	StatsV1        *ebpf.Map `ebpf:"stats_v1"`
+	TablesV2       *ebpf.Map `ebpf:"tables_v2"`
+	TagsV1         *ebpf.Map `ebpf:"tags_v1"`
+	TalliesV1      *ebpf.Map `ebpf:"tallies_v1"`
+	TrunksV1       *ebpf.Map `ebpf:"trunks_v1"`
+	UplinksV2      *ebpf.Map `ebpf:"uplinks_v2"`
+	VectorsV1      *ebpf.Map `ebpf:"vectors_v1"`
+	VtepsV1        *ebpf.Map `ebpf:"vteps_v1"`
+	WiresV1        *ebpf.Map `ebpf:"wires_v1"`
 }
 
 func (m *coreMaps) Close() error {
@@ -918,10 +980,13 @@ func (m *coreMaps) Close() error {
 		m.PlacesV1,
 		m.PortsV1,
 		m.ProbeLabelsV1,
+		m.RecordsV1,
 		m.RulesV1,
 		m.Scratch,
 		m.SegmentsV1,
 		m.ServicesV1,
+		m.SessionStatsV1,
+		m.SessionsV1,
 		m.SharesV1,
 		m.SinksV1,
 		m.SlotsV1,

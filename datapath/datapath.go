@@ -82,7 +82,8 @@ type Datapath struct {
 	tunnel    nic.Device
 	buffers   buffers
 	probes    map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
-	routed    []netip.Addr      // peers whose routes Verify has still to ask for in this turn
+	lives     lives
+	routed    []netip.Addr // peers whose routes Verify has still to ask for in this turn
 	foreign   map[linkKey]uint64
 	fights    map[linkKey]fight // programs that were missing lately
 	lowered   map[int]bool      // by index: devices that are down because nothing of ours is left on one of their sides
@@ -126,7 +127,7 @@ func Load(ctx context.Context, o Options) (d *Datapath, err error) {
 	}
 	defer d.closeOnError(&err)
 	defer hurry(d.log)()
-	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents, d.openDepartures} {
+	for _, step := range []func(context.Context, Options) error{d.openPins, d.openDevices, d.openCore, d.adopt, d.attachHost, d.prune, d.openEvents, d.openLive, d.openDepartures} {
 		if err := step(ctx, o); err != nil {
 			return d, fmt.Errorf("load the datapath in %s: %w", o.PinDir, err)
 		}
@@ -219,6 +220,7 @@ func (d *Datapath) Close() error {
 		d.reader.Close()
 		<-d.done
 	}
+	d.lives.Close()
 	if d.endDepartures != nil {
 		d.endDepartures()
 		d.departures.Wait()

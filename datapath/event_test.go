@@ -45,7 +45,7 @@ func FuzzReadRecord(f *testing.F) {
 // recordOf is the reverse of hopOf; what a hop does not carry, and how an address was written, is the record's.
 func recordOf(h tracing.Hop, r coreHop) coreHop {
 	out := coreHop{
-		Kind: r.Kind, Zero: r.Zero, Ifindex: h.Ifindex, Ts: h.Ktime, Label: h.Label, Session: h.Session, Vni: uint32(h.VNI),
+		Kind: r.Kind, Family: r.Family, Ifindex: h.Ifindex, Ts: h.Ktime, Label: h.Label, Session: h.Session, Vni: uint32(h.VNI),
 		Peer: toCore(h.Peer), Source: toCore(h.Source), Destination: toCore(h.Destination), Generation: uint32(h.Generation),
 		Len: h.Length, Sport: h.SourcePort, Dport: h.DestinationPort, Stage: uint8(h.Stage), Result: uint8(h.Result),
 		Reason: uint16(h.Reason), Proto: h.Protocol,

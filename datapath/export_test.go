@@ -1,6 +1,7 @@
 package datapath
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/weftnet/weft/policy"
@@ -48,3 +49,6 @@ func (d *Datapath) PruneHits(most int) error {
 	defer d.mu.Unlock()
 	return d.pruneHits(most)
 }
+
+// Tracing is what the programs look for.
+func (d *Datapath) Tracing() uint32 { return atomic.LoadUint32(&d.shared.config.Tracing) }

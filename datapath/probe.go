@@ -44,7 +44,7 @@ func (d *Datapath) Arm(ctx context.Context, label uint64, session uint16, ttl ti
 		return fmt.Errorf("arm probe %#x: %w", label, err)
 	}
 	d.probes[label] = until
-	atomic.StoreUint32(&d.shared.config.Tracing, 1)
+	atomic.OrUint32(&d.shared.config.Tracing, tracingProbes)
 	return nil
 }
 
@@ -74,7 +74,7 @@ func (d *Datapath) sweepProbes(now uint64) error {
 		delete(d.probes, label)
 	}
 	if len(d.probes) == 0 {
-		atomic.StoreUint32(&d.shared.config.Tracing, 0)
+		atomic.AndUint32(&d.shared.config.Tracing, ^uint32(tracingProbes))
 	}
 	return nil
 }

@@ -152,6 +152,7 @@ func (m *coreMaps) byName() map[string]*ebpf.Map {
 		"uplinks_v2": m.UplinksV2, "shares_v1": m.SharesV1, "wires_v1": m.WiresV1, "tags_v1": m.TagsV1, "heard_v1": m.HeardV1,
 		"trunks_v1": m.TrunksV1, "segments_v1": m.SegmentsV1,
 		"mirrored_v1": m.MirroredV1, "mirrors_v1": m.MirrorsV1, "sinks_v1": m.SinksV1, "mirror_stats_v1": m.MirrorStatsV1,
+		"sessions_v1": m.SessionsV1, "session_stats_v1": m.SessionStatsV1, "records_v1": m.RecordsV1,
 	}
 }
 

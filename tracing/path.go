@@ -16,6 +16,8 @@ type Mode string
 const (
 	ModeProbe   Mode = "probe"
 	ModeExplain Mode = "explain"
+	// ModeLive is a frame of a guest, recorded as it passed.
+	ModeLive Mode = "live"
 )
 
 // Verdict is what became of a frame.

@@ -144,6 +144,7 @@ type Options struct {
 	Fleet    Fleet
 	Moves    Moves
 	Prober   Prober
+	Lives    Lives
 	Trials   Trials
 	Host     Host
 	Reports  Reports
@@ -199,6 +200,7 @@ func (s *Server) operations() {
 	s.hostOperations()
 	s.traceOperations()
 	s.stationOperations()
+	s.liveOperations()
 	s.streamOperations()
 	s.reportOperations()
 }

@@ -53,6 +53,7 @@ func (a *app) traceCommand() *cobra.Command {
 			return a.traced(cmd, func(ctx context.Context) error { return a.trace(ctx, r) })
 		},
 	}
+	cmd.AddCommand(a.liveCommand())
 	cmd.Flags().BoolVar(&explain, "explain", false, "send nothing: say what the records and the rules make of it")
 	cmd.Flags().Int64Var(&revision, "revision", 0, "with --explain: judge by the records as they were at this revision; a change prints its own, and a record has that of its last (metadata.revision)")
 	cmd.Flags().StringArrayVarP(&paths, "file", "f", nil, "with --explain: judge as if these documents were applied: YAML or JSON file, directory of such files, or - for standard input")

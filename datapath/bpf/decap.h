@@ -234,7 +234,7 @@ INLINE void seal(struct __sk_buff *skb, const struct config *cfg)
 INLINE int leave_to_kernel(struct __sk_buff *skb, struct way *w, const struct config *cfg)
 {
 	seal(skb, cfg);
-	TRACE(skb, w, STAGE_UNDERLAY_IN, RESULT_PASS, 0);
+	TRACE(skb, w, STAGE_UNDERLAY_IN, RESULT_PASS | RUN_ENDS, 0);
 	COUNT(w->slot, passed);
 	return NEXT;
 }

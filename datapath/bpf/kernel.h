@@ -37,9 +37,9 @@ static long (*const bpf_map_update_elem)(void *map, const void *key, const void 
 	(void *)BPF_FUNC_map_update_elem;
 static long (*const bpf_map_delete_elem)(void *map, const void *key) = (void *)BPF_FUNC_map_delete_elem;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)BPF_FUNC_ktime_get_ns;
+static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 static __u64 (*const bpf_ktime_get_coarse_ns)(void) = (void *)BPF_FUNC_ktime_get_coarse_ns;
 static __u64 (*const bpf_jiffies64)(void) = (void *)BPF_FUNC_jiffies64;
-static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)BPF_FUNC_get_smp_processor_id;
 static long (*const bpf_tail_call)(void *skb, void *programs, __u32 index) = (void *)BPF_FUNC_tail_call;
 static long (*const bpf_skb_store_bytes)(void *skb, __u32 offset, const void *from, __u32 len, __u64 flags) =
 	(void *)BPF_FUNC_skb_store_bytes;

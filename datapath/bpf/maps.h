@@ -247,14 +247,4 @@ struct {
 	MAP_UINT(max_entries, 1 << 20);
 } events_v1 SEC(".maps");
 
-/* Key: 0. Value: the hop of the frame under way, filled once and sent for each stage. Not pinned: its content does not
- * outlive a frame.
- * Written and read by the program that runs on this CPU. */
-struct {
-	MAP_UINT(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	MAP_UINT(max_entries, 1);
-	MAP_TYPE(key, __u32);
-	MAP_TYPE(value, struct hop);
-} scratch SEC(".maps");
-
 #endif

@@ -7,7 +7,6 @@
 #include "encap.h"
 
 enum {
-	CLAUSE_ANY = 0x100,	/* in place of a protocol's number */
 	TRUNCATED_LEAST = 128,	/* bytes that are left of a packet whose checksum is still to be computed */
 };
 
@@ -23,12 +22,6 @@ INLINE struct mirror_stats *mirror_stats_of(__u32 vni)
 		if (counted)                                              \
 			counted->field++;                                 \
 	} while (0)
-
-INLINE int is_within(const struct address *a, const struct address *prefix, const struct address *mask)
-{
-	return !(((a->w[0] ^ prefix->w[0]) & mask->w[0]) | ((a->w[1] ^ prefix->w[1]) & mask->w[1]) |
-		 ((a->w[2] ^ prefix->w[2]) & mask->w[2]) | ((a->w[3] ^ prefix->w[3]) & mask->w[3]));
-}
 
 /* Whether a packet is one that the clause asks for. A fragment but the first shows no ports. */
 INLINE int meets(const struct clause *c, const struct judgement *j, __u32 in)

@@ -32,7 +32,7 @@ __attribute__((noinline)) int pace(struct __sk_buff *skb, struct way *w)
 	tag = w->tag | (skb->priority & 7) << 13;
 	if (unlikely(tag) && bpf_skb_vlan_push(skb, bswap16(ETHERTYPE_VLAN), tag))
 		return drop(skb, w, STAGE_LIMIT_OUT, DROP_PULL_FAILED);
-	TRACE(skb, w, STAGE_LIMIT_OUT, RESULT_PASS, 0);
+	TRACE(skb, w, STAGE_LIMIT_OUT, RESULT_PASS | RUN_ENDS, 0);
 	skb->mark = cfg->mark | w->slot;
 	skb->priority = SHAPER_MAJOR << 16 | w->slot;
 	__sync_fetch_and_add(&l->waited, 1);

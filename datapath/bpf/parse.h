@@ -124,7 +124,7 @@ INLINE void meet(struct __sk_buff *skb, struct way *w, const struct config *cfg,
 	w->packets = packets_of(skb);
 	COUNT_ALL(w->slot, rx, w->packets, skb->len);
 	if (unlikely(cfg && cfg->tracing))
-		w->traced = followed(skb, offset, w->vni);
+		w->traced = followed(skb, offset, w->vni, w->slot);
 }
 
 INLINE int parse_tcp(struct __sk_buff *skb, struct frame *f)

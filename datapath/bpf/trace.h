@@ -3,7 +3,7 @@
 #ifndef WEFT_TRACE_H
 #define WEFT_TRACE_H
 
-#include "stats.h"
+#include "sessions.h"
 
 /* The bytes of a frame that a label and a hop are made of. */
 struct quoted {
@@ -119,6 +119,7 @@ INLINE __u64 label_ipv4(struct __sk_buff *skb, __u32 l3, struct hop *hop, const 
 	hop->source.w[3] = ip[3];
 	hop->destination.w[3] = ip[4];
 	hop->proto = q.proto;
+	hop->family = 4;
 	return label_transport(skb, hop, &q, cfg);
 }
 
@@ -132,6 +133,7 @@ INLINE __u64 label_ipv6(struct __sk_buff *skb, __u32 l3, struct hop *hop, const 
 		return 0;
 	q = (struct quoted){.l4 = l3 + 40, .length = bswap32(ip[1]) >> 16, .proto = bswap32(ip[1]) >> 8};
 	hop->proto = q.proto;
+	hop->family = 6;
 	return label_transport(skb, hop, &q, cfg);
 }
 
@@ -140,7 +142,8 @@ __attribute__((noinline)) __u64 label_of(struct __sk_buff *skb, __u32 off, __u32
 {
 	const struct config *cfg = host();
 	__u32 zero = 0;
-	struct hop *hop = bpf_map_lookup_elem(&scratch, &zero);
+	struct record *at_hand = bpf_map_lookup_elem(&scratch, &zero);
+	struct hop *hop = at_hand ? &at_hand->hop : 0;
 	__u16 ethertype;
 
 	if (!cfg || !hop || off > 256 || skb->vlan_present || bpf_skb_load_bytes(skb, off + 12, &ethertype, 2))
@@ -163,30 +166,44 @@ __attribute__((noinline)) __u64 label_of(struct __sk_buff *skb, __u32 off, __u32
 	return hop->label;
 }
 
-enum { FOLLOWED = 1, CAUGHT = 2 };
+enum { FOLLOWED = 1, CAUGHT = 2, RECORDED = 3 };
 
-/* Answers whether the frame at offset off is followed; if so, this CPU's hop describes it from here on. */
-__attribute__((noinline)) int followed(struct __sk_buff *skb, __u32 off, __u32 vni)
+/* The hop of the frame under way. */
+INLINE struct hop *hop_at_hand(void)
+{
+	__u32 zero = 0;
+	struct record *r = bpf_map_lookup_elem(&scratch, &zero);
+
+	return r ? &r->hop : 0;
+}
+
+/* Answers whether the frame at offset off, which came from the slot, is followed as a probe or recorded for sessions; if so, this
+ * CPU's hop describes it from here on. */
+__attribute__((noinline)) int followed(struct __sk_buff *skb, __u32 off, __u32 vni, __u32 slot)
 {
 	__u64 label = label_of(skb, off, vni);
-	struct probe *probe = label ? bpf_map_lookup_elem(&probe_labels_v1, &label) : 0;
-	__u32 zero = 0;
-	struct hop *hop = bpf_map_lookup_elem(&scratch, &zero);
+	const struct config *cfg = host();
+	struct hop *hop = hop_at_hand();
+	struct probe *probe;
 
-	if (!probe || !hop || bpf_ktime_get_ns() > probe->expires)
+	if (!label || !hop || !cfg)
 		return 0;
+	probe = cfg->tracing & TRACING_PROBES ? bpf_map_lookup_elem(&probe_labels_v1, &label) : 0;
+	if (!probe || bpf_ktime_get_ns() > probe->expires)
+		return cfg->tracing >> TRACING_LIVE && choose_sessions(skb, off, slot) ? RECORDED : 0;
 	hop->session = probe->session;
 	return probe->caught ? CAUGHT : FOLLOWED;
 }
 
-/* Sends this CPU's hop, as what happened at a stage. */
+/* Sends this CPU's hop, as what happened at a stage; of a frame that sessions ask for one record tells of all stages. */
 __attribute__((noinline)) int tell(struct way *w, __u32 ifindex, __u32 what, __u32 reason)
 {
-	__u32 zero = 0;
-	struct hop *hop = bpf_map_lookup_elem(&scratch, &zero);
+	struct hop *hop = hop_at_hand();
 
 	if (!w || !hop)
 		return 0;
+	if (w->traced == RECORDED)
+		return add_step(w, ifindex, what, reason);
 	hop->ts = bpf_ktime_get_ns();
 	hop->ifindex = ifindex;
 	hop->generation = w->generation;
@@ -210,12 +227,11 @@ __attribute__((noinline)) int tell(struct way *w, __u32 ifindex, __u32 what, __u
 /* The tunnel end point that the rest of a followed frame's hops name. */
 INLINE void trace_peer(const struct way *w, const struct address *peer)
 {
-	__u32 zero = 0;
 	struct hop *hop;
 
 	if (likely(!w->traced))
 		return;
-	hop = bpf_map_lookup_elem(&scratch, &zero);
+	hop = hop_at_hand();
 	if (hop)
 		hop->peer = *peer;
 }

@@ -128,7 +128,7 @@ struct config {
 	__u32 tunnel;		/* ifindex of the kernel's VXLAN device */
 	__u32 mark;		/* secret; with a slot in the lower 12 bits the mark of frames that the core sends to a device, with
 				 * SLOT_NOWHERE of probes, and the priority of VXLAN that came in by the underlay NIC */
-	__u32 tracing;		/* not 0 while any label is armed */
+	__u32 tracing;		/* TRACING_ bits: not 0 while anybody asks for frames */
 	__u32 parts;		/* the number given to a table or a part of one last */
 	__u64 decap_flags;	/* of bpf_skb_adjust_room, that this kernel has: clears tunnel state; 0 if it has none */
 	__u64 label_key0;
@@ -360,7 +360,7 @@ struct probe {
 	__u32 zero;
 };
 
-enum { EVENT_HOP = 1, EVENT_OPENED = 2, EVENT_LOGGED = 3, EVENT_ALARM = 4 };
+enum { EVENT_HOP = 1, EVENT_OPENED = 2, EVENT_LOGGED = 3, EVENT_ALARM = 4, EVENT_RUN = 5 };
 
 struct hop {
 	__u32 kind;		/* EVENT_ */
@@ -378,7 +378,7 @@ struct hop {
 	__u8 stage;
 	__u8 result;
 	__u8 proto;
-	__u8 zero;
+	__u8 family;		/* of the packet, 4 or 6; 0: it is none of IP */
 };
 
 /* A packet that a rule with `log` has decided. */

@@ -37,7 +37,7 @@ __attribute__((noinline)) int enter_tagged(struct __sk_buff *skb, struct way *w)
 		return DROP_PULL_FAILED;
 	if (!skb->vlan_present) { /* else the kernel has put the next tag in its place, or it is as it was */
 		if (unlikely(cfg->tracing))
-			w->traced = followed(skb, 0, w->vni);
+			w->traced = followed(skb, 0, w->vni, w->slot);
 		return 0;
 	}
 	on = membership(w->slot, w->vni);

@@ -186,7 +186,7 @@ SEC("tcx/ingress") int sh_in(struct __sk_buff *skb)
 	w.generation = port->generation;
 	w.mtu = port->mtu;
 	if (unlikely(cfg->tracing))
-		w.traced = followed(skb, 0, w.vni);
+		w.traced = followed(skb, 0, w.vni, w.slot);
 	skb->priority = port->guards & GUARD_TRUSTED ? skb->vlan_tci >> 13 : 0;
 	if ((reason = may_go_on(&w)) || (unlikely(skb->vlan_present) && (reason = enter_tagged(skb, &w))))
 		return drop(skb, &w, STAGE_LIMIT_OUT, reason);
