@@ -132,6 +132,7 @@ func open(ctx context.Context, c Config, openMachine func(context.Context, Confi
 			return nil, err
 		}
 	}
+	a.closeLater(func() error { a.keeper.remembering.Wait(); return nil })
 	return a, nil
 }
 

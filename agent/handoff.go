@@ -21,16 +21,33 @@ func (k *keeper) handOver(ctx context.Context, port fabric.PortID) error {
 	})
 }
 
-// takeOver has this host judge what the ports receive.
+// takeOver has this host judge what the ports receive. A guest stands still meanwhile, so nobody waits for the disk: an agent that dies
+// before it has remembered takes the source at its word again, which by then gives none.
 func (k *keeper) takeOver(ctx context.Context, ports ...fabric.PortID) error {
 	if !k.expects(ports) {
 		return nil
 	}
-	return k.change(ctx, func(l *local) error {
-		for _, port := range ports {
-			delete(l.Expects, port)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	next := k.local.clone()
+	for _, port := range ports {
+		delete(next.Expects, port)
+	}
+	k.local, k.want = next, nil
+	k.round(context.WithoutCancel(ctx))
+	k.remember(func() {})
+	return k.failure
+}
+
+// remember makes what was changed in the kernel first durable, after more has been done. Nobody waits for it. The caller holds mu.
+func (k *keeper) remember(first func()) {
+	k.remembering.Go(func() {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		first()
+		if err := k.local.save(k.stateDir); err != nil {
+			k.log.Error("how far a move is, is in force, but would be forgotten by a restart of the agent", "error", err)
 		}
-		return nil
 	})
 }
 
@@ -80,7 +97,7 @@ func (k *keeper) takeBack(ctx context.Context, ports []fabric.PortID) error {
 	return nil
 }
 
-// handoff closes gates first, and keeps the books after.
+// handoff closes gates, and keeps the books after: the guest stands still until this returns.
 func (k *keeper) handoff(ctx context.Context, ports []fabric.PortID, to fabric.HostID) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -111,9 +128,6 @@ func (k *keeper) handoff(ctx context.Context, ports []fabric.PortID, to fabric.H
 		maps.Copy(k.have.Ports, shut)
 	}
 	k.local, k.want = next, nil
-	k.round(ctx)
-	if err := next.save(k.stateDir); err != nil {
-		k.log.Error("a handoff is in force, but would be forgotten by a restart of the agent", "error", err)
-	}
-	return k.failure
+	k.remember(func() { k.round(context.WithoutCancel(ctx)) })
+	return nil
 }

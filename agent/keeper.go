@@ -53,6 +53,8 @@ type keeper struct {
 	accepted func(*fabric.Snapshot)
 
 	waiting waiting
+	// remembering are the changes that are in force and on their way to the disk.
+	remembering sync.WaitGroup
 
 	mu    sync.Mutex
 	snap  *fabric.Snapshot // accepted; nil before the first

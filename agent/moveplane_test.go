@@ -31,6 +31,7 @@ func TestAHandoffIsOneWriteAndOutlivesTheAgent(t *testing.T) {
 	if err := b.handoff(t.Context(), []fabric.PortID{"a"}, "h2"); err != nil {
 		t.Fatal(err)
 	}
+	b.remembering.Wait()
 	if n := b.plane.applied - writes; n != 1 || b.plane.state.Ports["tap-a"].Gate != datapath.Relay {
 		t.Fatalf("%d writes, the kernel holds %+v", n, b.plane.state.Ports)
 	}
@@ -70,6 +71,7 @@ func TestAHandoffDoesNotWaitForTheDisk(t *testing.T) {
 	if b.plane.state.Ports["tap-a"].Gate != datapath.Relay {
 		t.Fatal("not handed off")
 	}
+	b.remembering.Wait()
 }
 
 func TestWhatWasStagedForAMoveThatIsOverIsForgotten(t *testing.T) {
