@@ -112,7 +112,7 @@ func (r *rig) random(t *testing.T) {
 	}
 	before := r.residue(t)
 	until, made, ends := time.Now().Add(r.long), 0, map[fabric.Phase]int{}
-	for made < r.times(8, 10_000) && (r.long == 0 || time.Now().Before(until)) {
+	for made < map[bool]int{false: 8, true: 10_000}[r.long > 0] && (r.long == 0 || time.Now().Before(until)) {
 		name := "r" + strconv.Itoa(chance.IntN(len(talks)))
 		ends[r.mishap(t, chance, name)]++
 		made++

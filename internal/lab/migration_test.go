@@ -67,12 +67,12 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
+// wholeLength is a long form in which everything is done as often as the plan asks for; of a shorter one it is a part.
+const wholeLength = 10 * time.Minute
+
 // times is how often something is done: so often in the short form, so often in the long one.
 func (r *rig) times(short, long int) int {
-	if r.long > 0 {
-		return long
-	}
-	return short
+	return max(short, int(float64(long)*min(1, float64(r.long)/float64(wholeLength))))
 }
 
 // machine is a guest under QEMU that the tests share, as it is now; on h2 at first.
