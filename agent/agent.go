@@ -250,7 +250,7 @@ func (a *Agent) run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, part := range []func(context.Context) error{
 		a.runEtcd, a.follow, a.check, a.watchDevices, a.watchPlane, a.report, a.register, a.lastGood.run, a.runGossip, a.runMoves, a.pruneMoves, a.watchCertificates,
-		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks, a.watchLinks, a.keepRecords,
+		a.serve, a.serveMetrics, a.announce, a.keepFacades, a.keepLibvirt, a.hearLibvirt, a.keepServices, a.keepHostPorts, a.followUplinks, a.endUnconfirmed, a.watchUplinks, a.watchLinks, a.watchReach, a.keepRecords,
 		a.sendEvents, a.keepSmall, a.keepKernelDrops, a.keepBalance,
 	} {
 		g.Go(func() error { return part(ctx) })

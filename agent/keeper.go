@@ -65,6 +65,8 @@ type keeper struct {
 	want    *datapath.State
 	present map[string]int
 	uplinks uplinks
+	// silent are the NICs of uplinks by which nothing is reached that is by others (watchReach).
+	silent map[string]bool
 	// ended are the mirrors whose time is over, copying those that copy here; nil before the first round.
 	ended   map[string]bool
 	copying map[fabric.VNI]string

@@ -38,7 +38,7 @@ const forgiven = 15 * time.Second
 const settledAfter = 5 * time.Second
 
 // isFit reports whether a switch can be on the NIC, and frames get anywhere by it.
-func isFit(n *fabric.NICStatus) bool { return n.Unfit() == "" && n.Up && n.Carrier }
+func isFit(n *fabric.NICStatus) bool { return n.Unfit() == "" && n.Up && n.Carrier && !n.Silent }
 
 func fitNICs(nics []fabric.NICStatus) map[string]bool {
 	fit := map[string]bool{}
@@ -85,7 +85,7 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 		return fmt.Errorf("look at the host's NICs: %w", err)
 	}
 	for i := range nics {
-		nics[i].Underlay = nics[i].Name == k.underlay
+		nics[i].Underlay, nics[i].Silent = nics[i].Name == k.underlay, k.silent[nics[i].Name]
 	}
 	next := uplinks{nics: nics, fit: fitNICs(nics), others: k.uplinks.others, unconfirmed: map[fabric.SwitchID]bool{}, missed: k.uplinks.missed}
 	next.settle(k.uplinks.since, now)
@@ -114,6 +114,9 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 // sameNICs reports whether the NICs are as they were when they were looked at last. The caller holds mu.
 func (k *keeper) sameNICs() bool {
 	nics, err := k.nics(k.plugIns())
+	for i := range nics {
+		nics[i].Silent = k.silent[nics[i].Name]
+	}
 	return err == nil && maps.Equal(fitNICs(nics), k.uplinks.fit)
 }
 
@@ -256,6 +259,8 @@ func nicProblem(nic string, n *fabric.NICStatus) string {
 		return fmt.Sprintf("%s is down: ip link set %s up", nic, nic)
 	case !n.Carrier:
 		return nic + " has no link: check its cable and the other end"
+	case n.Silent:
+		return nic + " has a link that leads nowhere: nothing of the uplink's reach answers there, and it does by another NIC; look at the switch behind it"
 	}
 	return ""
 }
@@ -279,9 +284,13 @@ const linkEvery = 25 * time.Millisecond
 
 // watchLinks puts the uplinks in force anew when one of them has lost its link, or has it again.
 func (a *Agent) watchLinks(ctx context.Context) error {
+	var before map[fabric.SwitchID]lead
 	return every(ctx, linkEvery, func() {
 		a.keeper.mu.Lock()
 		defer a.keeper.mu.Unlock()
+		now := a.keeper.leaders()
+		a.tellLeaders(before, now)
+		before = now
 		for _, n := range a.keeper.uplinks.nics {
 			if _, on := a.keeper.have.Uplinks[n.Name]; !on {
 				continue

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -20,6 +21,9 @@ type Uplink struct {
 	NICs []string `json:"nics,omitempty"`
 	// Mode is how several NICs serve the guests: active-standby (the default), hash-port or hash-flow.
 	Mode UplinkMode `json:"mode,omitempty"`
+	// Reach are IPv4 addresses on the wire, such as its router's, at most four: a NIC by which none of them answers, while another NIC of
+	// the uplink gets answers, is used as little as one without a link.
+	Reach []netip.Addr `json:"reach,omitempty"`
 }
 
 // UplinkMode is how several NICs of a host serve the guests of a switch.
@@ -47,6 +51,7 @@ func (u *Uplink) All() []string {
 const (
 	maxUplinks = 1024
 	maxNICs    = 4
+	maxReach   = 4
 	maxNIC     = 15
 )
 
@@ -151,6 +156,7 @@ func (u *Uplink) check(f *Findings, path string) {
 			f.add(fmt.Sprintf("%s.nics[%d]", path, i), "%s is named twice", name)
 		}
 	}
+	u.checkReach(f, path)
 	switch u.Mode {
 	case "", ActiveStandby, HashPort, HashFlow:
 		if u.Mode != "" && len(nics) < 2 {
@@ -158,6 +164,27 @@ func (u *Uplink) check(f *Findings, path string) {
 		}
 	default:
 		f.add(path+".mode", "%s is no mode: it is %s, %s or %s", quote(string(u.Mode)), ActiveStandby, HashPort, HashFlow)
+	}
+}
+
+// checkReach checks whom the NICs of an uplink are to reach.
+func (u *Uplink) checkReach(f *Findings, path string) {
+	if len(u.Reach) > 0 && len(u.All()) < 2 {
+		f.add(path+".reach", "one NIC has no other to take its place: name several in nics, or take reach away")
+	}
+	if len(u.Reach) > maxReach {
+		f.add(path+".reach", "%d addresses, the most is %d", len(u.Reach), maxReach)
+	}
+	for i, a := range u.Reach {
+		at := fmt.Sprintf("%s.reach[%d]", path, i)
+		switch {
+		case !a.Is4():
+			f.add(at, "%s is not IPv4: stations are asked by ARP; name the router's IPv4 address", a)
+		case a.IsMulticast() || a.IsUnspecified() || a.IsLoopback() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+			f.add(at, "%s is no station's address: name the router's, such as 192.168.1.1", a)
+		case slices.Contains(u.Reach[:i], a):
+			f.add(at, "%s is named twice", a)
+		}
 	}
 }
 
@@ -184,6 +211,8 @@ type NICStatus struct {
 	// Up is true when its administrator has raised it, Carrier when there is a link.
 	Up      bool `json:"up,omitempty"`
 	Carrier bool `json:"carrier,omitempty"`
+	// Silent is true of a NIC by which none of the addresses in spec.uplinks' reach answers, while another of its uplink gets answers.
+	Silent bool `json:"silent,omitempty"`
 	// Addresses are the host's own on it, with their prefix lengths.
 	Addresses []string `json:"addresses,omitempty"`
 	// Wireless, Bridge (the bridge or bond it is a member of) and Underlay (tunnels to the other hosts use it) say what else it is.

@@ -51,7 +51,7 @@ func (a *app) build(o fabric.Object, dryRun *bool, fill func() error) func(*cobr
 func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	o := &fabric.Switch{TypeMeta: head(fabric.KindSwitch)}
 	var kind, mode string
-	var subnets, uplinks, hosts []string
+	var subnets, uplinks, hosts, reach []string
 	var vni uint32
 	var noHost bool
 	var nat natFlags
@@ -68,7 +68,7 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 			for _, h := range hosts {
 				o.Spec.Hosts = append(o.Spec.Hosts, fabric.HostID(h))
 			}
-			if o.Spec.Uplinks, err = uplinksOf(uplinks, mode); err != nil {
+			if o.Spec.Uplinks, err = uplinksOf(uplinks, mode, reach); err != nil {
 				return err
 			}
 			a.external(o, noHost)
@@ -79,6 +79,7 @@ func (a *app) createSwitch(dryRun *bool) *cobra.Command {
 	f.StringSliceVar(&hosts, "on", nil, "host that the switch is on, and no other; all hosts when absent")
 	f.StringSliceVar(&uplinks, "uplink", nil, "NIC that an external switch is on, as HOST=NIC, or LABEL=VALUE:NIC for all hosts with that label; several NICs as eth1+eth2")
 	f.StringVar(&mode, "uplink-mode", "", "how several NICs of a host serve the guests: active-standby (the default), hash-port or hash-flow")
+	f.StringSliceVar(&reach, "reach", nil, "address on the wire that NICs are to reach, such as the router's: one that does not, while another does, is not used")
 	f.BoolVar(&nat.nat, "nat", false, "let guests of an internal switch reach the world by the host they run on, under its address")
 	f.StringArrayVar(&nat.forwards, "forward", nil, "lead from a port of every host to a guest, as tcp/8080=web-1:80; asks for --nat")
 	f.BoolVar(&noHost, "no-host-access", false, "keep the hosts themselves off the switch: of an external one they lose what they use those NICs for,\nof an internal one guests reach DHCP, DNS and ping at the gateway alone")

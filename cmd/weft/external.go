@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -12,7 +13,15 @@ import (
 )
 
 // uplinksOf reads the values of --uplink: HOST=NIC, or LABEL=VALUE:NIC; several NICs are joined by +, and serve guests by the mode.
-func uplinksOf(words []string, mode string) ([]fabric.Uplink, error) {
+func uplinksOf(words []string, mode string, reach []string) ([]fabric.Uplink, error) {
+	team := fabric.Uplink{Mode: fabric.UplinkMode(mode)}
+	for _, word := range reach {
+		address, err := netip.ParseAddr(word)
+		if err != nil {
+			return nil, fmt.Errorf("--reach %q is no address: write 192.168.1.1", word)
+		}
+		team.Reach = append(team.Reach, address)
+	}
 	var out []fabric.Uplink
 	for _, word := range words {
 		labels, nic, byLabel := strings.Cut(word, ":")
@@ -21,23 +30,23 @@ func uplinksOf(words []string, mode string) ([]fabric.Uplink, error) {
 			if !ok || host == "" || nic == "" {
 				return nil, fmt.Errorf("--uplink %q names no host and NIC: write h1=eth1, or rack=a:eth1 for all hosts with that label", word)
 			}
-			out = append(out, withNICs(fabric.Uplink{Host: fabric.HostID(host)}, nic, mode))
+			out = append(out, withNICs(fabric.Uplink{Host: fabric.HostID(host)}, nic, team))
 			continue
 		}
 		key, value, ok := strings.Cut(labels, "=")
 		if !ok || key == "" || nic == "" {
 			return nil, fmt.Errorf("--uplink %q names no label and NIC: write rack=a:eth1", word)
 		}
-		out = append(out, withNICs(fabric.Uplink{Hosts: map[string]string{key: value}}, nic, mode))
+		out = append(out, withNICs(fabric.Uplink{Hosts: map[string]string{key: value}}, nic, team))
 	}
 	return out, nil
 }
 
 // withNICs gives an uplink its NIC, or several.
-func withNICs(u fabric.Uplink, names, mode string) fabric.Uplink {
-	u.NIC = names
+func withNICs(u fabric.Uplink, names string, team fabric.Uplink) fabric.Uplink {
+	u.NIC, u.Reach = names, team.Reach
 	if nics := strings.Split(names, "+"); len(nics) > 1 {
-		u.NIC, u.NICs, u.Mode = "", nics, fabric.UplinkMode(mode)
+		u.NIC, u.NICs, u.Mode = "", nics, team.Mode
 	}
 	return u
 }
@@ -154,6 +163,9 @@ func nicLine(n *fabric.NICStatus) string {
 	}
 	if n.Bridge != "" {
 		words = append(words, "member of "+n.Bridge)
+	}
+	if n.Silent {
+		words = append(words, "leads nowhere")
 	}
 	if n.Switch != "" {
 		words = append(words, "switch "+string(n.Switch))

@@ -3,6 +3,7 @@ package lab
 import (
 	"context"
 	"net/netip"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ func TestAStandbyUplinkTakesOver(t *testing.T) {
 	defer c.Close()
 	wan := &fabric.Switch{
 		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindSwitch}, Metadata: fabric.Metadata{Name: "wan"},
-		Spec: fabric.SwitchSpec{Type: fabric.External, Subnets: []netip.Prefix{wire4}, Uplinks: []fabric.Uplink{{Host: "h1", NICs: []string{"eth1", "eth2"}}}},
+		Spec: fabric.SwitchSpec{Type: fabric.External, Subnets: []netip.Prefix{wire4}, Uplinks: []fabric.Uplink{{Host: "h1", NICs: []string{"eth1", "eth2"}, Reach: []netip.Addr{WireAddresses(0)[0].Addr()}}}},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -79,6 +80,8 @@ func TestAStandbyUplinkTakesOver(t *testing.T) {
 		t.Fatal(err)
 	}
 	leads(t, l, "h1", "eth1", "eth2")
+	// A bridge that is down: the link of what is on it stays, and nothing gets through.
+	within(t, l.WireNamespace(), func() error { return exec.Command("ip", "link", "add", "nowhere", "type", "bridge").Run() })
 	machine := WireAddresses(0)[0].Addr()
 	inGuest(t, l, "a", "ping", "-n", "-c", "1", "-W", "5", machine.String())
 	for _, step := range []struct {
@@ -87,6 +90,8 @@ func TestAStandbyUplinkTakesOver(t *testing.T) {
 	}{
 		{"the active NIC has lost its link", "eth2", "eth1", nic.SetDown},
 		{"it has had it again for a while", "eth1", "eth2", nic.SetUp},
+		{"its link leads nowhere", "eth2", "eth1", func(port string) error { return nic.SetMaster(port, "nowhere") }},
+		{"it leads to the wire again", "eth1", "eth2", func(port string) error { return nic.SetMaster(port, wireBridge) }},
 	} {
 		p := probe(t, l, "a", machine, time.Millisecond)
 		within(t, l.WireNamespace(), func() error { return step.link("h1") })
