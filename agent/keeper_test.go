@@ -388,8 +388,7 @@ func TestAPortSaysThatItsNewRulesAreNotInForce(t *testing.T) {
 	port := *snap.Ports["a"]
 	port.Spec.Policies = []string{"web"}
 	snap.Ports["a"] = &port
-	snap.Policies = map[string]*fabric.Policy{"web": {Metadata: fabric.Metadata{Name: "web"}, Spec: fabric.PolicySpec{
-		Rules: []fabric.Rule{{Name: "none", Weight: 1, Direction: fabric.In, Action: fabric.Deny}}}}}
+	snap.Policies = map[string]*fabric.Policy{"web": {Metadata: fabric.Metadata{Name: "web"}, Spec: fabric.PolicySpec{Rules: []fabric.Rule{{Name: "none", Weight: 1, Direction: fabric.In, Action: fabric.Deny}}}}}
 	b.accept(t.Context(), snap)
 	s := b.status()
 	if s.Generation != 10 || len(s.Problems) != 1 || !strings.HasPrefix(s.Problems[0], "generation 11 failed: ") || !strings.HasSuffix(s.Problems[0], "stays as in generation 10") {

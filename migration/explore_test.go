@@ -384,8 +384,7 @@ func TestEveryMischiefOnce(t *testing.T) {
 // TestTwins lets the hypervisor at the source do what it must not: run on after everything was sent. Then the guest may
 // run twice for a while, but in the end exactly the host that the record names lets it send.
 func TestTwins(t *testing.T) {
-	o := options{gated: true, mischief: 1, earlier: qmp.Failed, twins: true}
-	explore(t, o, func(w world, _ string) error {
+	explore(t, options{gated: true, mischief: 1, earlier: qmp.Failed, twins: true}, func(w world, _ string) error {
 		if !w.over() {
 			return nil
 		}
