@@ -118,6 +118,7 @@ func (p *prober) examined(ctx context.Context, x *tracing.Examination, o tracing
 		path, err = tracing.Probe(ctx, p.everywhere(), o)
 	}
 	if err == nil {
+		path.Changes = changesOf(p.latest(), path)
 		p.telemetry.Path(ctx, path)
 		return path
 	}

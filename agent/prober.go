@@ -144,15 +144,20 @@ func (p *prober) Trace(ctx context.Context, r api.TraceRequest) (*tracing.Path, 
 	if snap == nil {
 		return nil, fmt.Errorf("trace from port %s: the wanted state is not known here yet: %w", r.Source, api.ErrUnavailable)
 	}
-	o, err := p.plan(snap, r, packet.Probe{Nonce: packet.NewNonce()})
+	nonce := packet.NewNonce()
+	o, err := p.plan(snap, r, packet.Probe{Nonce: nonce})
 	if err != nil {
 		return nil, fmt.Errorf("trace from port %s to %s: %w", r.Source, r.Destination, err)
 	}
-	path, err := tracing.Probe(ctx, p.everywhere(), o)
-	if err != nil {
-		return nil, err
+	path, err := p.followed(ctx, snap, o)
+	if err != nil || !r.BothWays || path.Verdict != tracing.Delivered {
+		return path, err
 	}
-	p.telemetry.Path(ctx, path)
+	if o, answers := p.reply(snap, r, nonce); answers {
+		if path.Reply, err = p.followed(ctx, snap, o); err != nil {
+			return nil, fmt.Errorf("trace the answer to port %s: %w", r.Source, err)
+		}
+	}
 	return path, nil
 }
 

@@ -26,6 +26,8 @@ type TraceRequest struct {
 	Revision fabric.Revision `json:"revision,omitempty" minimum:"0" doc:"With explain: judge by the records as they were at this revision"`
 	// With, with Explain and not with Revision, are complete objects to judge by as if they had been applied.
 	With []json.RawMessage `json:"with,omitempty" maxItems:"10000" doc:"With explain: judge as if these objects were applied; nothing is written"`
+	// BothWays follows the answer, too, once the probe was delivered; not with Explain.
+	BothWays bool `json:"bothWays,omitempty" doc:"Follow the answer, too, once the probe was delivered"`
 	// TimeoutSeconds is how long to wait for the hosts' records; 0 means 3 s.
 	TimeoutSeconds float64 `json:"timeoutSeconds,omitempty" minimum:"0" maximum:"60"`
 }

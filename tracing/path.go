@@ -55,6 +55,11 @@ type Path struct {
 	Hops []Step `json:"hops"`
 	// Flips, in ModeExplain, are changes of single records that turn the verdict over, the one with the least effect first.
 	Flips []Flip `json:"flips,omitempty"`
+	// Changes are the operations that wrote what decided here: the policy of the rule, where the two ports are, the port whose setting it
+	// was. Those of which no operation is known are left out.
+	Changes []Change `json:"changes,omitempty"`
+	// Reply is the way of the answer, where it was asked for and there is one to send.
+	Reply *Path `json:"reply,omitempty"`
 	// Missing are the hosts that did not do what they were asked, and why.
 	Missing []Missing `json:"missing,omitempty"`
 }

@@ -23,6 +23,9 @@ func (s *Server) traceOperations() {
 
 // tracePacket follows one probe through the fabric.
 func (s *Server) tracePacket(ctx context.Context, in *struct{ Body api.TraceRequest }) (*answer[*tracing.Path], error) {
+	if in.Body.Explain && in.Body.BothWays {
+		return nil, &api.Error{Code: api.CodeInvalid, Field: "bothWays", Message: "trace a packet: the model judges the first packet of a connection; whether its answer comes back a probe shows", Next: "ask without explain, or explain the way back by itself"}
+	}
 	if in.Body.Explain {
 		return s.explain(ctx, in.Body)
 	}

@@ -13,16 +13,20 @@ import (
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
+	"github.com/weftnet/weft/tracing/export"
 	"github.com/weftnet/weft/tracing/packet"
 )
 
 // outputPackets is the output that is a packet file.
 const outputPackets = "pcapng"
 
+// outputOTLP is the output that is a trace in OTLP's JSON encoding.
+const outputOTLP = "otlp"
+
 // traceCommand follows one packet through the fabric.
 func (a *app) traceCommand() *cobra.Command {
 	var timeout time.Duration
-	var explain bool
+	var explain, both bool
 	var revision int64
 	var paths []string
 	cmd := &cobra.Command{
@@ -31,18 +35,22 @@ func (a *app) traceCommand() *cobra.Command {
 			"every host. The probe is caught before it reaches a guest. With --explain nothing is sent: the answer is what the records and\n" +
 			"the reference model of policies say of the first packet of such a connection, now, at a past revision or with a change that is\n" +
 			"only proposed, and which single change would turn the verdict over. With -o pcapng the way is a packet file: the probe once\n" +
-			"for every stage, with what the stage made of it as the packet's comment.",
-		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --explain\n  weft trace web-1 web-2 tcp/443 --explain -f change.yaml\n  weft trace web-1 web-2 tcp/443 -o pcapng > way.pcapng",
+			"for every stage, with what the stage made of it as the packet's comment; with -o otlp it is an OpenTelemetry trace, a line that a\n" +
+			"collector's otlpjsonfile receiver reads. With --both-ways the answer is followed, too, once the probe was delivered.",
+		Example:           "  weft trace web-1 web-2 tcp/443\n  weft trace web-1 10.10.0.12 icmp\n  weft trace web-1 web-2 tcp/443 --both-ways\n  weft trace web-1 web-2 tcp/443 --explain\n  weft trace web-1 web-2 tcp/443 --explain -f change.yaml\n  weft trace web-1 web-2 tcp/443 -o pcapng > way.pcapng",
 		ValidArgsFunction: a.completeNames("port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if a.output != outputPackets {
+			if a.output != outputPackets && a.output != outputOTLP {
 				if err := a.checkOutput(); err != nil {
 					return err
 				}
 			}
-			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds(), Explain: explain, Revision: fabric.Revision(revision)}
+			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1], TimeoutSeconds: timeout.Seconds(), Explain: explain, BothWays: both, Revision: fabric.Revision(revision)}
 			if (revision != 0 || len(paths) > 0) && !explain {
 				return usage(cmd, "a probe meets what is in force: --revision and --file need --explain")
+			}
+			if explain && (both || a.output == outputOTLP) {
+				return usage(cmd, "the model says what becomes of one packet, and sends none: --both-ways and -o otlp are for probes")
 			}
 			if err := a.proposed(&r, paths); err != nil {
 				return err
@@ -55,6 +63,7 @@ func (a *app) traceCommand() *cobra.Command {
 	}
 	cmd.AddCommand(a.liveCommand())
 	cmd.Flags().BoolVar(&explain, "explain", false, "send nothing: say what the records and the rules make of it")
+	cmd.Flags().BoolVar(&both, "both-ways", false, "follow the answer, too, once the probe was delivered")
 	cmd.Flags().Int64Var(&revision, "revision", 0, "with --explain: judge by the records as they were at this revision; a change prints its own, and a record has that of its last (metadata.revision)")
 	cmd.Flags().StringArrayVarP(&paths, "file", "f", nil, "with --explain: judge as if these documents were applied: YAML or JSON file, directory of such files, or - for standard input")
 	cmd.Flags().DurationVar(&timeout, "timeout", 3*time.Second, "how long to wait for the hosts' records")
@@ -91,19 +100,38 @@ func (a *app) trace(ctx context.Context, r api.TraceRequest) error {
 	}
 	switch {
 	case a.output == outputPackets:
-		err = packet.WritePath(a.out, p)
+		if err = packet.WritePath(a.out, p); err == nil && p.Reply != nil {
+			err = packet.WritePath(a.out, p.Reply) // a section of its own
+		}
+	case a.output == outputOTLP:
+		err = export.WritePaths(ctx, a.out, version, p, p.Reply)
 	case a.structured():
 		err = a.document(p)
 	default:
 		a.printPath(r, p)
+		a.printReply(r, p)
 	}
 	if err != nil {
 		return err
 	}
-	if p.Verdict == tracing.Unknown {
+	if p.Verdict == tracing.Unknown || p.Reply != nil && p.Reply.Verdict == tracing.Unknown {
 		return &statusError{status: exitPartial}
 	}
 	return nil
+}
+
+// printReply shows the answer's way, or says why there is none.
+func (a *app) printReply(r api.TraceRequest, p *tracing.Path) {
+	switch {
+	case p.Reply != nil:
+		r.Source, r.Destination = fabric.PortID(r.Destination), string(r.Source)
+		fmt.Fprintln(a.out, "\nThe answer:")
+		a.printPath(r, p.Reply)
+	case r.BothWays && p.Verdict != tracing.Delivered:
+		fmt.Fprintln(a.out, "There is no answer to follow.")
+	case r.BothWays:
+		fmt.Fprintln(a.out, "The answer was not followed: what answers there is no port.")
+	}
 }
 
 // printPath shows a packet's way, a line a stage.

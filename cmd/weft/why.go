@@ -10,6 +10,7 @@ import (
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
+	"github.com/weftnet/weft/tracing/export"
 )
 
 // whyCommand answers the question that everybody has first.
@@ -19,12 +20,15 @@ func (a *app) whyCommand() *cobra.Command {
 		Long: "Find out what becomes of the first packet of such a connection from port A to port or address B: what the records and the\n" +
 			"rules make of it, what the real datapath does with a probe, with the answer to it, with one as long as the MTU and with many\n" +
 			"at once, what the two ports drop meanwhile, and whether a host judges by older records. What is wrong is named with its host,\n" +
-			"stage, reason, rule and the change behind it. Probes are caught before they reach a guest.",
+			"stage, reason, rule and the change behind it. Probes are caught before they reach a guest. With -o otlp the ways of the probes\n" +
+			"are OpenTelemetry traces, a line each, that link to the changes that decided them.",
 		Example:           "  weft why web-1 db-1 tcp/5432\n  weft why web-1 10.10.0.12 icmp\n  weft why web-1 db-1 tcp/5432 -o json",
 		ValidArgsFunction: a.completeNames("port"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := a.checkOutput(); err != nil {
-				return err
+			if a.output != outputOTLP {
+				if err := a.checkOutput(); err != nil {
+					return err
+				}
 			}
 			r := api.TraceRequest{Source: fabric.PortID(args[0]), Destination: args[1]}
 			if err := r.ParseTarget(args[2]); err != nil {
@@ -45,9 +49,12 @@ func (a *app) why(ctx context.Context, r api.TraceRequest) error {
 	if err != nil {
 		return err
 	}
-	if a.structured() {
+	switch {
+	case a.output == outputOTLP:
+		err = export.WritePaths(ctx, a.out, version, x.Probe, x.Reply, x.Full)
+	case a.structured():
 		err = a.document(x)
-	} else {
+	default:
 		a.printExamination(r, x)
 	}
 	if err == nil && len(x.Causes) > 0 {

@@ -18,7 +18,7 @@ import (
 )
 
 // Path exports a packet's path as one trace: a root for the packet, a span for each visit to a host, one below it for
-// each stage. The ids are the path's own, computed ones; the root links to the span in ctx, the operation that asked. It
+// each stage. The ids are the path's own, computed ones; the root links to the span in ctx, the operation that asked, and to those that wrote what decided. It
 // goes out at once, beside the batches of other spans, and holds nobody up for longer than 3 s.
 func (t *Telemetry) Path(ctx context.Context, p *tracing.Path) {
 	if len(t.outs) == 0 {
@@ -42,6 +42,7 @@ func (t *Telemetry) pathSpans(ctx context.Context, p *tracing.Path) tracetest.Sp
 	if asked := trace.SpanContextFromContext(ctx); asked.IsValid() {
 		root.Links = []sdktrace.Link{{SpanContext: asked}}
 	}
+	root.Links = append(root.Links, because(p.Changes)...)
 	spans := tracetest.SpanStubs{root}
 	for i := 0; i < len(p.Hops); {
 		end := i
