@@ -132,7 +132,9 @@ func TestAnAttachmentThatCannotBeIsRefusedAndLeavesNothing(t *testing.T) {
 	n := h.settled()
 	needy := prt("d")
 	needy.Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Max: 1e6}}
-	n.put(t, prt("b"), prt("c"), needy)
+	greedy := prt("e")
+	greedy.Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 1e9}}
+	n.put(t, prt("b"), prt("c"), needy, greedy)
 	if _, err := n.reports.ReportLocation(t.Context(), api.LocationReport{Host: "h1", Act: api.Claim, Port: "c"}); err != nil {
 		t.Fatal(err)
 	}
@@ -144,6 +146,7 @@ func TestAnAttachmentThatCannotBeIsRefusedAndLeavesNothing(t *testing.T) {
 	}{
 		{"an unknown port", "nosuch", api.Attachment{Device: "tap-b", Kind: api.Tap}, "nosuch"},
 		{"a port that needs what this host does not have", "d", api.Attachment{Device: "tap-b", Kind: api.Tap}, "needs rate, which this host does not have"},
+		{"a port with a minimum, of which nobody knows whether the host has it", "e", api.Attachment{Device: "tap-b", Kind: api.Tap}, "set underlay.capacity"},
 		{"an unknown device", "b", api.Attachment{Device: "tap-x", Kind: api.Tap}, "no such device"},
 		{"a device that is taken", "b", api.Attachment{Device: "tap-a", Kind: api.Tap}, "carries port a"},
 		{"a port that is on another device", "a", api.Attachment{Device: "tap-b", Kind: api.Tap}, "is on device tap-a"},

@@ -54,6 +54,11 @@ func (a *Agent) attach(ctx context.Context, port fabric.PortID, how api.Attachme
 		return fabric.PortStatus{}, fmt.Errorf("the port needs %s, which this host does not have: plug it in at a host that reports it ('weft get hosts -o json'), bring this host to a newer release, or take it out of the port's settings: %w",
 			strings.Join(lacks, ", "), fabric.ErrConflict)
 	}
+	if snap.Settings(snap.Ports[port]).Least != (fabric.Least{}) {
+		if err := snap.Budget(a.config.Host, port).Err(); err != nil {
+			return fabric.PortStatus{}, err
+		}
+	}
 	if loc := a.holder(ctx, port); loc.Host != "" && loc.Host != a.config.Host {
 		return fabric.PortStatus{}, fmt.Errorf("host %s holds it at epoch %d: move the guest with 'weft migrate', or detach the port there: %w",
 			loc.Host, loc.Epoch, fabric.ErrConflict)

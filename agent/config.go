@@ -56,6 +56,8 @@ type Underlay struct {
 	Device string `yaml:"device"`
 	// Address is this host's tunnel end point, on Device.
 	Address netip.Addr `yaml:"address"`
+	// Capacity is what the NIC sends at most, such as 10G bits a second, for what ports have for certain; the speed of its link when empty.
+	Capacity string `yaml:"capacity"`
 }
 
 // TLSFiles are paths of PEM files.

@@ -30,6 +30,9 @@ func (c *Config) check() fabric.Findings {
 	} else if a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
 		add("underlay.address", "%s cannot be a tunnel end point: give a unicast address of the underlay device", a)
 	}
+	if _, err := fabric.ParseAmount(c.Underlay.Capacity); c.Underlay.Capacity != "" && err != nil {
+		add("underlay.capacity", "%v; it is what the NIC sends at most, in bits a second", err)
+	}
 	c.checkPaths(add)
 	c.checkAddresses(add)
 	c.checkEtcd(add)

@@ -110,11 +110,32 @@ func (a *Agent) record() (*fabric.Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the host's networks: %w", err)
 	}
+	capacity, err := a.capacity()
+	if err != nil {
+		return nil, err
+	}
 	return &fabric.Host{
 		TypeMeta: fabric.TypeMeta{APIVersion: fabric.APIVersion, Kind: fabric.KindHost},
 		Metadata: fabric.Metadata{Name: string(a.config.Host)},
-		Spec:     fabric.HostSpec{VTEP: a.config.Underlay.Address, UnderlayMTU: mtu, API: a.config.Listen, Server: a.config.Server(), Networks: networks},
+		Spec:     fabric.HostSpec{VTEP: a.config.Underlay.Address, UnderlayMTU: mtu, Capacity: capacity, API: a.config.Listen, Server: a.config.Server(), Networks: networks},
 	}, nil
+}
+
+// capacity is what the underlay's NIC sends at most: what was told, else the speed of its link; 0 when neither is known.
+func (a *Agent) capacity() (fabric.Amount, error) {
+	if told := a.config.Underlay.Capacity; told != "" {
+		return fabric.ParseAmount(told)
+	}
+	nics, err := a.machine.NICs(func(device string) bool { return device != a.config.Underlay.Device })
+	if err != nil {
+		return 0, fmt.Errorf("look at the speed of the underlay: %w", err)
+	}
+	for _, n := range nics {
+		if n.Name == a.config.Underlay.Device {
+			return fabric.Amount(n.Speed) * 1_000_000, nil
+		}
+	}
+	return 0, nil
 }
 
 // await waits until done says so; it reports whether it did before ctx ended.

@@ -45,7 +45,7 @@ func newGround(devices ...string) *ground {
 }
 
 func (g *ground) open(context.Context, Config, *slog.Logger) (machine, error) {
-	return machine{Plane: g, Meter: g, Probes: g, watches: unwatched{}, Links: g, capabilities: []string{"tcx", fabric.FeaturePolicy}, close: func() error { return nil }}, nil
+	return machine{Plane: g, Meter: g, Probes: g, watches: unwatched{}, Links: g, capabilities: []string{"tcx", fabric.FeatureMinimum, fabric.FeaturePolicy}, close: func() error { return nil }}, nil
 }
 
 // NICs are none: nothing of this machine is on a wire.

@@ -42,11 +42,11 @@ type Counters struct {
 	DropsIn, DropsOut map[tracing.Reason]uint64
 }
 
-// Unexplained is how many frames came in and neither went anywhere nor were dropped for a reason, and how many were meant
+// Unexplained is how many frames came in and neither wait, went anywhere nor were dropped for a reason, and how many were meant
 // for the guest and neither handed over nor dropped. Both are 0 when no frame is under way, or the core has a defect. Frames that wait
 // are not missed.
 func (c Counters) Unexplained() (in, out int64) {
-	in = int64(c.Rx.Frames) - int64(c.Local+c.Remote+c.Flooded+c.Answered+c.Passed+c.Relayed+sum(c.DropsIn))
+	in = int64(c.Rx.Frames) - int64(c.Local+c.Remote+c.Flooded+c.Answered+c.Passed+c.Relayed+c.Waiting+sum(c.DropsIn))
 	if waiting := int64(c.Waiting); in > 0 {
 		in = max(0, in-waiting)
 	}
@@ -144,6 +144,7 @@ func (d *Datapath) countersOf(slot uint32, drops drops) (c Counters, err error) 
 	}
 	c.MarkedOut, c.MarkedIn = atomic.LoadUint64(&d.shared.limits[slot].Marked[0]), atomic.LoadUint64(&d.shared.limits[slot].Marked[1])
 	c.Waiting = d.shared.waiting(slot)
+	c.Waiting -= min(c.Waiting, uint64(d.queueLost[uint16(slot)]))
 	c.DropsIn, c.DropsOut = drops[[2]uint16{uint16(slot), 0}], drops[[2]uint16{uint16(slot), 1}]
 	return c, nil
 }

@@ -200,10 +200,10 @@ func (w *world) conserved() {
 
 func imbalance(name string, c datapath.Counters) string {
 	in, out := c.Unexplained()
-	if in == 0 && out == 0 {
+	if in == 0 && out == 0 && c.Waiting == 0 {
 		return ""
 	}
-	return fmt.Sprintf("\n%s: %d in, %d out unexplained: %+v", name, in, out, c)
+	return fmt.Sprintf("\n%s: %d in, %d out unexplained, %d wait: %+v", name, in, out, c.Waiting, c)
 }
 
 // drops is how many frames from the guest were dropped for a reason.

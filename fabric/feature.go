@@ -9,6 +9,7 @@ import (
 const (
 	FeatureMACs     = "macs"
 	FeatureMeters   = "meters"
+	FeatureMinimum  = "minimum"
 	FeaturePolicy   = "policy"
 	FeaturePriority = "priority"
 	FeatureRate     = "rate"
@@ -18,7 +19,7 @@ const (
 
 // Features are all of them, which the core of this release enforces.
 func Features() []string {
-	return []string{FeatureMACs, FeatureMeters, FeaturePolicy, FeaturePriority, FeatureRate, FeatureStorm, FeatureVLAN}
+	return []string{FeatureMACs, FeatureMeters, FeatureMinimum, FeaturePolicy, FeaturePriority, FeatureRate, FeatureStorm, FeatureVLAN}
 }
 
 // requiredBy are the features that a port needs: those that a layer names, and those that its settings use, each once, in order.
@@ -30,7 +31,8 @@ func requiredBy(e EffectiveSettings, layers []Settings) []string {
 	for feature, used := range map[string]bool{
 		FeatureMACs:   e.MACs != (EffectiveMACs{}) || slices.ContainsFunc(layers, func(s Settings) bool { return s.MACs != nil && len(s.MACs.Allowed) > 0 }),
 		FeatureMeters: len(e.Meters) > 0, FeaturePolicy: len(e.Policies) > 0 || e.DefaultAction == Deny, FeaturePriority: e.Priority != (Priority{}),
-		FeatureRate: e.Rate != ([2]EffectiveRate{}), FeatureStorm: e.Storm != ([3]Storm{}), FeatureVLAN: e.VLAN != nil,
+		FeatureMinimum: e.Least != (Least{}),
+		FeatureRate:    e.Rate != ([2]EffectiveRate{}), FeatureStorm: e.Storm != ([3]Storm{}), FeatureVLAN: e.VLAN != nil,
 	} {
 		if used {
 			all = append(all, feature)

@@ -21,6 +21,9 @@ type HostSpec struct {
 	VTEP netip.Addr `json:"vtep"`
 	// UnderlayMTU is the MTU of the NIC that carries VTEP, in bytes of L3 packet.
 	UnderlayMTU int `json:"underlayMTU"`
+	// Capacity is what the NIC that carries VTEP sends at most, in bits a second: what the host was told (underlay.capacity of agent.yaml),
+	// else the speed of its link; 0: it is not known, and nothing can be kept for a port there.
+	Capacity Amount `json:"capacity,omitempty"`
 	// API is the address of the host's mTLS API, host:port.
 	API string `json:"api"`
 	// Server is true where the host runs an etcd member or may write to etcd; agents of other hosts write through it.

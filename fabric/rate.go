@@ -14,6 +14,11 @@ type Rate struct {
 	Max Amount `json:"max,omitempty"`
 	// Burst is how many bytes may pass at once, MinBurst to MaxBurst; when it is absent, see DefaultBurst.
 	Burst Amount `json:"burst,omitempty"`
+	// Min and Weight, of which one may be given and only of what is sent, are what the guest can send for certain on the way out of its
+	// host, whatever others send: Min in bits a second, 1M and more, or a weight of 1 to 100. All ports of a switch that have one have
+	// the same of the two.
+	Min    Amount `json:"min,omitempty"`
+	Weight int    `json:"weight,omitempty"`
 }
 
 // Bounds of a Rate.
@@ -58,6 +63,15 @@ func (r *Rates) check(f *Findings) {
 	}
 	r.Out.check(f, "spec.rate.out")
 	r.In.check(f, "spec.rate.in")
+	if r.Out != nil {
+		Least{r.Out.Min, r.Out.Weight}.check(f, "spec.rate.out")
+		if r.Out.Min != 0 && r.Out.Max != 0 && r.Out.Min > r.Out.Max {
+			f.add("spec.rate.out.min", "%s is more than max, %s", r.Out.Min, r.Out.Max)
+		}
+	}
+	if r.In != nil && (r.In.Min != 0 || r.In.Weight != 0) {
+		f.add("spec.rate.in", "a minimum is of what a guest sends: give it as rate.out.min or rate.out.weight of those who send to it")
+	}
 }
 
 func (r *Rate) check(f *Findings, path string) {

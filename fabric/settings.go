@@ -68,6 +68,8 @@ type EffectiveSettings struct {
 	MACs EffectiveMACs
 	// Rate limits what the guest sends, and what it receives.
 	Rate [2]EffectiveRate
+	// Least is what it can send for certain.
+	Least Least
 	// Storm limits broadcasts, multicasts and frames to unknown stations; empty where the core's own budget holds.
 	Storm [3]Storm
 	// DefaultAction is Allow or Deny, never empty.
@@ -113,6 +115,7 @@ func (s *Snapshot) Settings(p *Port) EffectiveSettings {
 	}
 	e.MACs, e.Priority, e.Meters = resolveMACs(layers), resolvePriority(layers), resolveMeters(layers)
 	e.Rate[0] = resolveRate(func(r *Rates) *Rate { return r.Out }, layers)
+	e.Least = resolveLeast(layers)
 	e.Rate[1] = resolveRate(func(r *Rates) *Rate { return r.In }, layers)
 	for i := range e.Storm {
 		e.Storm[i] = resolveStorm(func(s *Storms) *Storm { return s.kinds()[i].of }, layers)

@@ -58,6 +58,8 @@ type SwitchSpec struct {
 	ConfirmBy *time.Time `json:"confirmBy,omitempty"`
 	// DefaultAction, allow or deny, decides where no rule does and the profile says nothing; absent means allow.
 	DefaultAction Action `json:"defaultAction,omitempty"`
+	// QoS is how its ports share the hosts' ways out.
+	QoS *QoS `json:"qos,omitempty"`
 }
 
 // SwitchStatus is computed when asked for.
@@ -107,6 +109,7 @@ func (s *Switch) Validate() error {
 	checkRef(&f, "spec.profile", s.Spec.Profile, false)
 	checkPolicies(&f, s.Spec.Policies)
 	checkDefaultAction(&f, s.Spec.DefaultAction)
+	s.checkQoS(&f)
 	return f.Err()
 }
 

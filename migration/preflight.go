@@ -75,6 +75,18 @@ func (p *preflight) destination() {
 				"Bring the host to a release and kernel that has it, or take it out of the port's settings.")
 		}
 	}
+	p.budget()
+}
+
+// budget looks whether the destination's way out has room for what the ports are to have of it for certain.
+func (p *preflight) budget() {
+	if !slices.ContainsFunc(p.ports, func(id fabric.PortID) bool { return p.snap.Settings(p.snap.Ports[id]).Least != (fabric.Least{}) }) {
+		return
+	}
+	if err := p.snap.Budget(p.to, p.ports...).Err(); err != nil {
+		what, fix, _ := strings.Cut(strings.TrimSuffix(err.Error(), ": "+fabric.ErrConflict.Error()), ": ")
+		p.find("minimum-exceeds", "host/"+string(p.to), what, "Now "+fix+".")
+	}
 }
 
 // host looks at either end.

@@ -62,6 +62,17 @@ func TestPreflight(t *testing.T) {
 		{"the underlays are of two families", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Hosts["h2"].Spec.VTEP, s.Hosts["h2"].Spec.UnderlayMTU = netip.MustParseAddr("fd00::2"), 1520
 		}, "a", "h2", "underlay-family"},
+		{"the destination has too little left of what it sends", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			s.Hosts["h2"].Spec.Capacity = 1e9
+			s.Ports["a-0"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 900e6}}
+			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: fabric.Features()}
+		}, "a", "h2", "minimum-exceeds"},
+		{"the destination has enough left", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			s.Hosts["h2"].Spec.Capacity = 1e9
+			s.Ports["a-0"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 400e6}}
+			s.Ports["a-1"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 400e6}}
+			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: fabric.Features()}
+		}, "a", "h2", ""},
 		{"a named feature is missing there", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Ports["a-1"].Spec.Requires = []string{"storm"}
 		}, "a", "h2", "feature-missing"},

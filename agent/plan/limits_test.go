@@ -24,6 +24,27 @@ func TestRatesAreLimitsInBits(t *testing.T) {
 	}
 }
 
+func TestTheWayOutIsSharedWhereAPortHasAMinimum(t *testing.T) {
+	s := fleet()
+	s.Hosts["h1"].Spec.Capacity = 10e9
+	if got := plan.Wanted(s, "h1", holding("h1", "a")).Local.Exit; got != (datapath.Exit{}) {
+		t.Errorf("no port has a minimum, and the way out is shared: %+v", got)
+	}
+	s.Ports["a"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 2e9}}
+	got := plan.Wanted(s, "h1", holding("h1", "a"))
+	if want := (datapath.Exit{Capacity: 10e9, Host: 500e6, Default: datapath.Least{Rate: 1e9}}); got.Local.Exit != want || got.Ports["tap-a"].Limits.Least.Rate != 2e9 {
+		t.Errorf("it is shared as %+v, want %+v; the port has %+v", got.Local.Exit, want, got.Ports["tap-a"].Limits)
+	}
+	s.Ports["a"].Spec.Rate.Out = &fabric.Rate{Weight: 7}
+	s.Switches["blue"].Spec.QoS = &fabric.QoS{DefaultFlow: &fabric.Least{Weight: 3}}
+	if got := plan.Wanted(s, "h1", holding("h1", "a")); got.Local.Exit.Default.Weight != 3 || got.Ports["tap-a"].Limits.Least.Weight != 7 {
+		t.Errorf("by weight it is shared as %+v", got.Local.Exit)
+	}
+	if steps := plan.Changes(got, got); len(steps) != 0 {
+		t.Errorf("nothing has changed, and left to do is %+v", steps)
+	}
+}
+
 func TestAPortsPriorityIsItsOwnOrItsProfiles(t *testing.T) {
 	s := fleet()
 	s.Profiles = map[string]*fabric.Profile{"p": {Spec: fabric.ProfileSpec{Settings: fabric.Settings{Priority: &fabric.Priority{Trusted: true}}}}}

@@ -23,6 +23,7 @@ func Wanted(snap *fabric.Snapshot, host fabric.HostID, local Local) datapath.Sta
 	w.uplinks()
 	w.mirrors()
 	w.ports()
+	w.exit()
 	w.stations()
 	w.gateways()
 	return w.state

@@ -11,7 +11,7 @@ import (
 	"github.com/weftnet/weft/fabric"
 )
 
-// limitFlags are --rate-out and --rate-in.
+// limitFlags are --rate-out and --rate-in, --rate-min and --rate-weight.
 func limitFlags(cmd *cobra.Command, s *fabric.Settings) {
 	for _, one := range []struct {
 		name, what string
@@ -25,13 +25,32 @@ func limitFlags(cmd *cobra.Command, s *fabric.Settings) {
 			if err != nil {
 				return err
 			}
-			if s.Rate == nil {
-				s.Rate = &fabric.Rates{}
-			}
-			*one.of(s.Rate) = &fabric.Rate{Max: most}
+			rateOf(s, one.of).Max = most
 			return nil
 		})
 	}
+	out := func(r *fabric.Rates) **fabric.Rate { return &r.Out }
+	cmd.Flags().Func("rate-min", "what the guest can send for certain on the way out of its host, in bits a second", func(text string) (err error) {
+		rateOf(s, out).Min, err = fabric.ParseAmount(text)
+		return err
+	})
+	cmd.Flags().Func("rate-weight", "its part of what is left there, 1 to 100", func(text string) (err error) {
+		if rateOf(s, out).Weight, err = strconv.Atoi(text); err != nil {
+			return fmt.Errorf("%q is no weight, 1 to %d", text, fabric.MaxWeight)
+		}
+		return nil
+	})
+}
+
+// rateOf is a direction of the settings' rates, made where it is missing.
+func rateOf(s *fabric.Settings, of func(*fabric.Rates) **fabric.Rate) *fabric.Rate {
+	if s.Rate == nil {
+		s.Rate = &fabric.Rates{}
+	}
+	if to := of(s.Rate); *to == nil {
+		*to = &fabric.Rate{}
+	}
+	return *of(s.Rate)
 }
 
 // settingFlags are the rest of a port's or profile's settings: each takes what the field takes, in short.

@@ -170,6 +170,7 @@ type applying struct {
 	pools   map[netip.Prefix]*pool // by subnet; subnets of two switches never overlap
 	judged  judged
 	served  served
+	minima  minima
 	// segmented is set when a profile has changed its VLAN, or a switch its profile.
 	segmented bool
 }
@@ -212,6 +213,9 @@ func (a *applying) all(wanted []fabric.Object) (ApplyResult, error) {
 		return ApplyResult{}, err
 	}
 	if err := a.services(); err != nil {
+		return ApplyResult{}, err
+	}
+	if err := a.reserved(); err != nil {
 		return ApplyResult{}, err
 	}
 	return result, a.ensureIncarnation()

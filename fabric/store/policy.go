@@ -35,6 +35,7 @@ func (a *applying) profile(p, before *fabric.Profile) error {
 	if before == nil || !slices.Equal(before.Spec.Policies, p.Spec.Policies) {
 		a.judged.everywhere = true
 	}
+	a.changedMinimum(before, p)
 	if on := p.Spec.Guards.DHCPServer; on != nil && !*on {
 		a.served.profiles = true
 	}

@@ -47,6 +47,7 @@ func (a *applying) port(p, before *fabric.Port) error {
 		return err
 	}
 	a.judged.ports = append(a.judged.ports, p)
+	a.minima.ports = append(a.minima.ports, p)
 	if sw, err = a.segment(p, sw); err != nil {
 		return err
 	}

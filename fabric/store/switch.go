@@ -17,6 +17,7 @@ func (a *applying) sw(s, before *fabric.Switch) error {
 	if s.Spec.Type == fabric.Internal {
 		a.served.switches = append(a.served.switches, s)
 	}
+	a.changedShares(before, s)
 	if err := a.vni(s, before); err != nil {
 		return err
 	}
