@@ -53,7 +53,7 @@ type span struct {
 }
 
 // inFlight is how long a datagram may be on its way on a busy machine.
-const inFlight = 50 * time.Millisecond
+const inFlight = 100 * time.Millisecond
 
 // judge counts what was sent while the rule was in force: what has come although denied, what is missing although allowed. What was sent
 // just before the next change may meet that one.

@@ -183,7 +183,7 @@ func (r *rig) mtu(t *testing.T) {
 }
 
 // edge is how exactly the times of a move and of a datagram can be compared.
-const edge = 10 * time.Millisecond
+const edge = 50 * time.Millisecond
 
 // multicast is test 18: the probes of test 1 over IPv6, and a group that the guest has joined. What a guest leases again after a move is
 // TestServicesSurviveMovesAndAgents.
