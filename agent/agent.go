@@ -280,6 +280,7 @@ func (a *Agent) sendEvents(ctx context.Context) error {
 	}
 	s, err := export.NewEventSender(a.events, export.Options{Host: c.Host, Version: c.Version, Endpoint: c.OTLP.Endpoint, Logger: a.log})
 	if err == nil {
+		a.metrics.Sends(s)
 		err = s.Run(ctx)
 	}
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	logscollector "go.opentelemetry.io/proto/otlp/collector/logs/v1"
@@ -47,6 +48,8 @@ type EventSender struct {
 	resource *resourcepb.Resource
 	logger   *slog.Logger
 	cursor   string
+	// taken is the number of the last event that the collector has, failed how often it took none.
+	taken, failed atomic.Uint64
 }
 
 // NewEventSender prepares to send to the endpoint of the options; Run sends. Options.Dir is not used. The error wraps fabric.ErrInvalid
@@ -132,6 +135,7 @@ func (s *EventSender) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	s.taken.Store(sent)
 	var batch []Record
 	err = s.log.Follow(ctx, sent, func(r Record) error {
 		if batch = append(batch, r); len(batch) < eventBatch && r.Seq < s.log.Last() {
@@ -147,6 +151,12 @@ func (s *EventSender) Run(ctx context.Context) error {
 		return nil
 	}
 	return err
+}
+
+// Outcomes are how many events wait for the collector, and how often it has refused, hung or been away since the sender was made.
+func (s *EventSender) Outcomes() (waiting, failures uint64) {
+	taken := s.taken.Load() // first: the log only grows
+	return s.log.Last() - min(taken, s.log.Last()), s.failed.Load()
 }
 
 // sent is the number of the last event that the collector has taken. A number beyond the log's end is of another log: all is sent again.
@@ -176,7 +186,11 @@ func (s *EventSender) deliver(ctx context.Context, batch []Record) error {
 			if failed {
 				s.logger.Info("events reach the collector again")
 			}
+			s.taken.Store(batch[len(batch)-1].Seq)
 			return s.note(batch[len(batch)-1].Seq)
+		}
+		if ctx.Err() == nil {
+			s.failed.Add(1)
 		}
 		if ctx.Err() == nil && !failed {
 			failed = true

@@ -102,6 +102,15 @@ func spanCounter(outcome string, t *Telemetry) prometheus.Collector {
 		})
 }
 
+// Sends adds what becomes of the events that go to a collector; to be called once at most.
+func (m *Metrics) Sends(s *EventSender) {
+	m.registry.MustRegister(
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "weft_events_waiting", Help: "Events that the collector has not taken yet; they are kept and sent later."},
+			func() float64 { waiting, _ := s.Outcomes(); return float64(waiting) }),
+		prometheus.NewCounterFunc(prometheus.CounterOpts{Name: "weft_events_send_failures_total", Help: "How often the collector refused events, did not answer in time or was away."},
+			func() float64 { _, failures := s.Outcomes(); return float64(failures) }))
+}
+
 // Handler answers a scrape.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
