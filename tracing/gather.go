@@ -22,6 +22,7 @@ const (
 // Gatherer puts together what hosts record for a live session. It is a calculation: hosts are asked elsewhere, and every time comes
 // in as a value of the clock of who asks. Its zero value is of no use; see NewGatherer.
 type Gatherer struct {
+	asked LiveSession
 	vteps map[netip.Addr]fabric.HostID
 	since time.Time
 	until time.Time // frames that were met later are not counted; zero: it is not over
@@ -53,7 +54,7 @@ type frame struct {
 // NewGatherer puts together the ways of frames that were met after since.
 func NewGatherer(s LiveSession, vteps map[netip.Addr]fabric.HostID, since time.Time) *Gatherer {
 	return &Gatherer{
-		vteps: vteps, since: since, hosts: map[fabric.HostID]*gathered{}, open: map[uint64]*frame{}, ways: map[string]*wayCount{},
+		asked: s, vteps: vteps, since: since, hosts: map[fabric.HostID]*gathered{}, open: map[uint64]*frame{}, ways: map[string]*wayCount{},
 		drops: map[LiveDrop]uint64{}, lost: map[[2]fabric.HostID]uint64{},
 		sum: LiveReport{ID: s.ID, What: s.What, OneIn: max(1, s.OneIn), Started: since},
 	}
@@ -176,7 +177,7 @@ func episodes(runs []Run) [][]Run {
 
 // settle counts one frame's way.
 func (g *Gatherer) settle(label uint64, f *frame, runs []Run) {
-	begun := slices.ContainsFunc(runs, Run.begins)
+	begun := g.asked.Drops || slices.ContainsFunc(runs, Run.begins) // of drops alone no beginning is asked for
 	first := runs[0].began()
 	if first.Before(g.since) || !begun && first.Before(g.since.Add(settled)) || !g.until.IsZero() && first.After(g.until) {
 		return // it was under way before every host was armed, or when hosts were about to be disarmed
@@ -203,6 +204,8 @@ func (g *Gatherer) settle(label uint64, f *frame, runs []Run) {
 		g.sum.Lost++
 	case fateOrphan:
 		g.sum.Orphans++
+	case fateRecut:
+		g.sum.Recut++
 	default:
 		g.sum.Unknown++
 	}

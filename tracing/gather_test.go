@@ -122,3 +122,26 @@ func TestClocksThatDifferAreBroughtTogether(t *testing.T) {
 		t.Errorf("clock of h2: %+v", h)
 	}
 }
+
+func TestADropNeedsNoBeginning(t *testing.T) {
+	denied := received(3, time.Millisecond, Mark{StagePolicyIn, ResultDrop})
+	denied.Reason = ReasonPolicyDenied
+	r := gather(LiveSession{ID: 9, Drops: true}, nil, []Run{denied}, 0)
+	if r.Packets != 1 || r.Dropped != 1 || r.Orphans != 0 || len(r.Drops) != 1 {
+		t.Errorf("counted %+v", r)
+	}
+}
+
+// TestTCPIsNotLostWhereItIsCut: what hosts and NICs make one frame of, or several, has another label on each side.
+func TestTCPIsNotLostWhereItIsCut(t *testing.T) {
+	a, b := sent(1, 1500*time.Millisecond), received(2, 1500*time.Millisecond+100*time.Microsecond, delivered)
+	a.Protocol, a.Length, b.Protocol, b.Length = protoTCP, 64000, protoTCP, 1514
+	r := gather(LiveSession{ID: 9}, []Run{a}, []Run{b}, 0)
+	if r.Lost != 0 || len(r.Losses) != 0 || r.Recut != 2 || r.Orphans != 0 || r.Unknown != 0 {
+		t.Errorf("counted %+v", r)
+	}
+	a.Length = 66 // an acknowledgement is never cut
+	if r := gather(LiveSession{ID: 9}, []Run{a}, nil, 0); r.Lost != 1 || r.Recut != 0 {
+		t.Errorf("counted %+v", r)
+	}
+}

@@ -33,6 +33,9 @@ type LiveReport struct {
 	Unknown    uint64 `json:"unknown"`
 	Orphans    uint64 `json:"orphans"`
 	Duplicates uint64 `json:"duplicates"`
+	// Recut are frames of TCP or UDP with data that one host saw and another did not as the same frame: a host or NIC may have cut them
+	// into others, or made one of several, and content does not say whether they arrived.
+	Recut uint64 `json:"recut"`
 	// Thinned are frames that only some hosts asked for; Overflow are records that there was no room for here.
 	Thinned  uint64 `json:"thinned"`
 	Overflow uint64 `json:"overflow"`
@@ -97,11 +100,15 @@ const (
 	fateDropped
 	fateLost
 	fateOrphan
+	fateRecut
 )
 
 // fate judges a frame's way. It is lost only where no record can be missing.
 func (g *Gatherer) fate(p *Path, f *frame, begun bool) fate {
+	recut := maybeRecut(p)
 	switch {
+	case !begun && recut:
+		return fateRecut
 	case !begun:
 		return fateOrphan
 	case p.Verdict == Delivered:
@@ -113,7 +120,7 @@ func (g *Gatherer) fate(p *Path, f *frame, begun bool) fate {
 	for _, s := range p.Hops {
 		followed[s.ParentID] = true
 	}
-	lost := false
+	var lost [][2]fabric.HostID
 	for _, s := range p.Hops {
 		if s.Ends() || followed[s.SpanID] || s.Result == ResultFlood && s.Stage == StageFDB {
 			continue
@@ -125,14 +132,32 @@ func (g *Gatherer) fate(p *Path, f *frame, begun bool) fate {
 		if to == "" || !g.hasAll(to, f) || !g.hasAll(s.Host, f) {
 			return fateUnknown
 		}
-		lost = true
-		g.lost[[2]fabric.HostID{s.Host, to}]++
+		lost = append(lost, [2]fabric.HostID{s.Host, to})
 	}
-	if lost {
-		return fateLost
+	if len(lost) == 0 {
+		return fateUnknown
 	}
-	return fateUnknown
+	if recut {
+		return fateRecut
+	}
+	for _, at := range lost {
+		g.lost[at]++
+	}
+	return fateLost
 }
+
+// headersOnly is the length of the longest frame that has no data to be cut: Ethernet, IPv6 and a full TCP header, in bytes.
+const headersOnly = 14 + 40 + 60
+
+// maybeRecut reports whether the frame carries data that may be in other frames elsewhere: segmentation and its reverse (GSO, GRO)
+// are made of TCP, and of UDP where a guest or a NIC aggregates.
+func maybeRecut(p *Path) bool {
+	first := p.Hops[0]
+	return first.Protocol == protoTCP && first.Length > headersOnly || first.Protocol == protoUDP && first.Length > maxPlain
+}
+
+// maxPlain is the longest frame of ordinary Ethernet, in bytes: a longer one may be a datagram, or an aggregate of several.
+const maxPlain = 1514
 
 // hasAll reports whether the host has told all that it recorded while the frame was under way.
 func (g *Gatherer) hasAll(host fabric.HostID, f *frame) bool {

@@ -209,7 +209,7 @@ func liveSentence(r tracing.LiveReport) string {
 	for _, n := range []struct {
 		n    uint64
 		what string
-	}{{r.Unknown, "unknown"}, {r.Duplicates, "twice"}, {r.Orphans, "without a beginning"}} {
+	}{{r.Unknown, "unknown"}, {r.Duplicates, "twice"}, {r.Orphans, "without a beginning"}, {r.Recut, "of TCP data that was cut anew on the way"}} {
 		if n.n > 0 {
 			words = append(words, fmt.Sprintf("%d %s", n.n, n.what))
 		}
