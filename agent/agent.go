@@ -234,7 +234,7 @@ func (a *Agent) openProber(context.Context) error {
 		latest: a.Latest, device: a.keeper.attachment, sessions: map[uint64]*session{},
 	}
 	a.closeLater(a.prober.Close)
-	a.live = newLiveTracer(a.prober, a.machine.watches, a.rules.name)
+	a.live = newLiveTracer(a.prober, a.machine.watches, a.named)
 	a.closeLater(a.live.Close)
 	a.arrivals, a.libvirt = &destinationPlane{Agent: a}, libvirt.NewMonitor(a.config.libvirt(), a.log)
 	a.trials = trial.New(a)

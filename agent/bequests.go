@@ -129,7 +129,7 @@ func (b *bequests) toldOf(port fabric.PortID) datapath.Mark {
 // that; then everything, for one that asks anew.
 func (a *Agent) pack(ctx context.Context, move *fabric.Move) error {
 	hits, failed := a.machine.RuleHits(ctx)
-	names := a.rules.of(a.Latest())
+	names := a.ruleNames()
 	for _, all := range []bool{false, true} {
 		for _, port := range move.Spec.Ports {
 			q := bequest{at: time.Now()}

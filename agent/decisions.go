@@ -12,7 +12,7 @@ import (
 
 // decided writes down what a rule with log has decided about a packet.
 func (a *Agent) decided(e datapath.Event) {
-	rule := a.rules.of(a.Latest())[e.Decision.Rule]
+	rule := a.ruleNames()[e.Decision.Rule]
 	written := a.event("policy.decided", "port/"+string(e.Port), sentence(e.Port, policy.RuleRef{Policy: rule.Policy, Rule: rule.Rule}, e.Decision))
 	written.Time = e.Time
 	a.emit(written)

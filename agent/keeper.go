@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -55,6 +56,8 @@ type keeper struct {
 	waiting waiting
 	// remembering are the changes that are in force and on their way to the disk.
 	remembering sync.WaitGroup
+	// ruling is the newest snapshot that was read back as wanted; nil before the first.
+	ruling atomic.Pointer[fabric.Snapshot]
 
 	mu    sync.Mutex
 	snap  *fabric.Snapshot // accepted; nil before the first
@@ -74,8 +77,9 @@ type keeper struct {
 	// inForce is the revision of the newest snapshot that was read back as wanted.
 	inForce fabric.Revision
 	// failure is what kept the last round from reaching what is wanted; nil when it did.
-	failure error
-	states  map[fabric.PortID]fabric.PortState
+	failure   error
+	complaint string // the event that told it
+	states    map[fabric.PortID]fabric.PortState
 }
 
 // begin reads what the kernel holds. When the host's own knowledge was lost, what is plugged in is learned from it again.
@@ -279,7 +283,9 @@ func (k *keeper) round(ctx context.Context) {
 	if err != nil {
 		k.fail(err)
 	} else {
+		k.recovered()
 		k.inForce, k.failure = k.snap.Revision, nil
+		k.ruling.Store(k.snap)
 		have := k.have
 		k.want = &have // what was read is what is wanted: one of the two is enough
 		k.tellMirrors()
@@ -330,12 +336,17 @@ func (k *keeper) read(ctx context.Context) error {
 	return nil
 }
 
-// fail remembers and logs a failure, once per text.
+// fail remembers a failure, logs it once per text and tells it once per generation.
 func (k *keeper) fail(err error) {
-	if k.failure == nil || k.failure.Error() != err.Error() {
+	fresh := k.failure == nil || k.failure.Error() != err.Error()
+	k.failure = err
+	if fresh {
 		k.log.Error("the datapath is not as wanted", "error", err)
 	}
-	k.failure = err
+	if text := asSentence(k.failed()); text != k.complaint {
+		k.complaint = text
+		k.tell("generation.failed", "host/"+string(k.host), text)
+	}
 	k.changed()
 }
 

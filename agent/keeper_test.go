@@ -168,8 +168,8 @@ func TestASnapshotIsInForceWhenReadBack(t *testing.T) {
 	b := newBench(t)
 	b.accept(t.Context(), blue(10, 3))
 	b.plug(t, "a", "tap-a")
-	if b.inForce != 10 || b.failure != nil {
-		t.Fatalf("in force %d, failure %v", b.inForce, b.failure)
+	if b.inForce != 10 || b.failure != nil || b.told("generation.failed") != 1 || b.told("generation.recovered") != 1 {
+		t.Fatalf("in force %d, failure %v, events %+v", b.inForce, b.failure, b.events)
 	}
 	if p := b.plane.state.Ports["tap-a"]; p.Gate != datapath.Open || len(b.plane.state.FDB) != 4 {
 		t.Fatalf("the kernel holds %+v", b.plane.state)
@@ -396,5 +396,14 @@ func TestAPortSaysThatItsNewRulesAreNotInForce(t *testing.T) {
 	}
 	if p := s.Ports[0]; p.State != fabric.PortActive || !strings.Contains(p.Reason, "rules it had before") {
 		t.Errorf("the port says %+v", p)
+	}
+	b.check(t.Context())
+	if n := b.told("generation.failed"); n != 1 {
+		t.Errorf("generation 11 failed in %d events, want 1", n)
+	}
+	snap.Revision = 12
+	b.accept(t.Context(), snap)
+	if n := b.told("generation.failed"); n != 2 {
+		t.Errorf("generations 11 and 12 failed in %d events, want 2", n)
 	}
 }

@@ -29,7 +29,7 @@ const keptFor = time.Minute
 type liveTracer struct {
 	prober  *prober
 	watches Watches
-	name    func(tracing.Hop, *fabric.Snapshot) tracing.Hop
+	name    func(tracing.Hop) tracing.Hop
 	// lifetime is the agent's, until stop: a session outlives the request that begins it.
 	lifetime context.Context
 	stop     context.CancelFunc
@@ -40,7 +40,7 @@ type liveTracer struct {
 }
 
 // newLiveTracer follows guests' frames until it is closed.
-func newLiveTracer(p *prober, w Watches, name func(tracing.Hop, *fabric.Snapshot) tracing.Hop) *liveTracer {
+func newLiveTracer(p *prober, w Watches, name func(tracing.Hop) tracing.Hop) *liveTracer {
 	t := &liveTracer{prober: p, watches: w, name: name, lives: map[uint32]*tracing.Live{}}
 	t.lifetime, t.stop = context.WithCancel(context.Background())
 	return t
@@ -135,11 +135,10 @@ func (t *liveTracer) Watched(ctx context.Context, id uint32) (tracing.LiveBatch,
 	if err != nil {
 		return b, err
 	}
-	snap := t.prober.latest()
 	for i := range b.Runs {
 		for j := range b.Runs[i].Sides {
 			s := &b.Runs[i].Sides[j]
-			named := t.name(tracing.Hop{RuleID: s.RuleID}, snap)
+			named := t.name(tracing.Hop{RuleID: s.RuleID})
 			s.Policy, s.Rule = named.Policy, named.Rule
 		}
 	}

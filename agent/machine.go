@@ -212,7 +212,7 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 	}
 	switch e.Kind {
 	case datapath.HopSeen:
-		a.prober.add(a.rules.name(e.Hop, a.Latest()))
+		a.prober.add(a.named(e.Hop))
 	case datapath.RuleLogged:
 		a.decided(e)
 	case datapath.StoodIn:

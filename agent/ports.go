@@ -35,7 +35,7 @@ func (a *Agent) Ports(ctx context.Context) ([]fabric.PortStatus, error) {
 	if len(hits) == 0 {
 		return ports, nil
 	}
-	names := a.rules.of(a.Latest())
+	names := a.ruleNames()
 	for i := range ports {
 		ports[i].Rules = named(hits[ports[i].Name], names)
 	}

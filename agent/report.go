@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/weftnet/weft/datapath"
@@ -126,6 +127,17 @@ func (k *keeper) failed() string {
 	}
 	return fmt.Sprintf("%s; what it does not reach stays as in generation %d", text, k.inForce)
 }
+
+// recovered tells that what had failed is in force.
+func (k *keeper) recovered() {
+	if k.failure != nil {
+		k.complaint = ""
+		k.tell("generation.recovered", "host/"+string(k.host), fmt.Sprintf("Host %s has generation %d in force again.", k.host, k.snap.Revision))
+	}
+}
+
+// asSentence begins a text as one, and ends it.
+func asSentence(text string) string { return strings.ToUpper(text[:1]) + text[1:] + "." }
 
 // Ready says what is missing before the host does its work; nil when nothing is.
 func (a *Agent) Ready(context.Context) error {

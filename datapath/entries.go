@@ -97,6 +97,8 @@ func fullError(what string, err error) error {
 		return fmt.Errorf("%s: %w", what, err)
 	case strings.Contains(what, "(fdb_") || strings.Contains(what, "(neighbors_"):
 		return fmt.Errorf("%s: %w: this host sees more stations than the core holds", what, errMapFull)
+	case strings.HasPrefix(what, "put "):
+		return fmt.Errorf("%s: %w: this host's ports are on more segments than the core holds; move some to another host", what, errMapFull)
 	}
 	return fmt.Errorf("%s: %w: the ports of this host have more rules than the core holds; give them fewer, put addresses into groups, or move some ports to another host", what, errMapFull)
 }

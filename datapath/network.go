@@ -49,7 +49,7 @@ func (d *Datapath) putNetwork(vni fabric.VNI, s Switch) error {
 	}
 	n.Host = d.hostSlot(n)
 	if err := d.maps.NetworksV2.Put(uint32(vni), n); err != nil {
-		return fmt.Errorf("put switch with VNI %d: %w", vni, err)
+		return fullError(fmt.Sprintf("put switch with VNI %d", vni), err)
 	}
 	return d.setMTU(vni, s.MTU)
 }

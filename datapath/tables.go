@@ -164,7 +164,7 @@ func (d *Datapath) makeTable(digest policy.Digest, source *policy.Source) (err e
 		return err
 	}
 	if err := d.maps.TablesV2.Put(t.id, &t.value); err != nil {
-		return err
+		return fullError(fmt.Sprintf("write %s", d.maps.TablesV2), err)
 	}
 	d.tables.add(t)
 	return nil

@@ -10,6 +10,7 @@ type Group struct {
 	TypeMeta
 	Metadata Metadata  `json:"metadata"`
 	Spec     GroupSpec `json:"spec"`
+	Status   Force     `json:"status,omitzero"`
 }
 
 // GroupSpec selects members; a member is in the group when either field selects it.

@@ -6,8 +6,11 @@ import "fmt"
 const (
 	// MaxPolicyRules is how many rules one policy may hold.
 	MaxPolicyRules = 10000
-	// MaxPortRules is how many rules of one direction may judge one port, all its policies together.
-	MaxPortRules = 16384
+	// MaxPortRules is how many rules of one direction may judge one port, all its policies together: with the default action they
+	// are four blocks of 4,096, which is what one table has. MaxPortMeters is how many of them may meter, beside the port's MaxMeters:
+	// another block.
+	MaxPortRules  = 16383
+	MaxPortMeters = 4096 - MaxMeters
 	// MaxPortPolicies is how many policies may judge one port: its own, its profile's and its switch's together.
 	MaxPortPolicies = 64
 )
@@ -17,6 +20,13 @@ type Policy struct {
 	TypeMeta
 	Metadata Metadata   `json:"metadata"`
 	Spec     PolicySpec `json:"spec"`
+	Status   Force      `json:"status,omitzero"`
+}
+
+// Force says where the newest record of an object is in force; it is computed when asked for.
+type Force struct {
+	Hosts  []HostID `json:"hosts,omitempty"`  // hosts on which it is
+	Absent []HostID `json:"absent,omitempty"` // hosts on which it is not (yet): what was in force there before goes on
 }
 
 // PolicySpec holds the rules; their order in the document means nothing, their weights do.

@@ -5,6 +5,7 @@ type Profile struct {
 	TypeMeta
 	Metadata Metadata    `json:"metadata"`
 	Spec     ProfileSpec `json:"spec"`
+	Status   Force       `json:"status,omitzero"`
 }
 
 // ProfileSpec is applied to every port that names the profile.

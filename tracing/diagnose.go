@@ -65,6 +65,9 @@ func (d *diagnosis) skew() {
 			c.Message += fmt.Sprintf(" since %s was written", r.Change.Object)
 		}
 		c.Message += "."
+		if r.Problem != "" {
+			c.Message += " It says: " + r.Problem + "."
+		}
 		if !r.Reports {
 			c.Message = fmt.Sprintf("Host %s reports no generation: it judges by the records it read last, while %d is wanted.", r.Host, r.Wanted)
 		}

@@ -57,6 +57,8 @@ type Reach struct {
 	Change *Change `json:"change,omitempty"`
 	// Reports is false for a host that says nothing of itself any more.
 	Reports bool `json:"reports"`
+	// Problem is why the newest generation is not in force there, by the host's own word; empty where it says nothing of it.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Behind reports whether the host judges by older records.

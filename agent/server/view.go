@@ -60,22 +60,54 @@ func onHost(id fabric.HostID, command string) string {
 	return fmt.Sprintf("on %s run: %s", id, command)
 }
 
+// force says on which of some hosts a record is in force.
+func (v *view) force(r fabric.Revision, covered func(fabric.HostID) bool) (f fabric.Force) {
+	for _, id := range slices.Sorted(maps.Keys(v.snap.Hosts)) {
+		switch {
+		case !covered(id):
+		case v.statuses[id].Generation >= r:
+			f.Hosts = append(f.Hosts, id)
+		default:
+			f.Absent = append(f.Absent, id)
+		}
+	}
+	return f
+}
+
+// everywhere covers all hosts: rules and groups come to a host with the ports that move there.
+func everywhere(fabric.HostID) bool { return true }
+
+func (v *view) policies() []fabric.Policy {
+	out := sorted(v.snap.Policies)
+	for i := range out {
+		out[i].Status = v.force(out[i].Metadata.Revision, everywhere)
+	}
+	return out
+}
+
+func (v *view) groups() []fabric.Group {
+	out := sorted(v.snap.Groups)
+	for i := range out {
+		out[i].Status = v.force(out[i].Metadata.Revision, everywhere)
+	}
+	return out
+}
+
+func (v *view) profiles() []fabric.Profile {
+	out := sorted(v.snap.Profiles)
+	for i := range out {
+		out[i].Status = v.force(out[i].Metadata.Revision, everywhere)
+	}
+	return out
+}
+
 // switches are all switches, with the hosts on which their newest settings are in force.
 func (v *view) switches() []fabric.Switch {
 	out := sorted(v.snap.Switches)
 	for i := range out {
 		sw := &out[i]
-		sw.Status = fabric.SwitchStatus{MTU: v.snap.SwitchMTU(sw)}
-		for _, id := range slices.Sorted(maps.Keys(v.snap.Hosts)) {
-			if !sw.Covers(id) {
-				continue
-			}
-			if v.statuses[id].Generation >= sw.Metadata.Revision {
-				sw.Status.Hosts = append(sw.Status.Hosts, id)
-			} else {
-				sw.Status.Absent = append(sw.Status.Absent, id)
-			}
-		}
+		f := v.force(sw.Metadata.Revision, sw.Covers)
+		sw.Status = fabric.SwitchStatus{MTU: v.snap.SwitchMTU(sw), Hosts: f.Hosts, Absent: f.Absent}
 		for _, p := range v.snap.Ports {
 			if string(p.Spec.Switch) == sw.Metadata.Name {
 				sw.Status.Ports++

@@ -219,9 +219,9 @@ func (v *view) objects(kinds []fabric.Kind) []fabric.Object {
 		kind fabric.Kind
 		list func() []fabric.Object
 	}{
-		{fabric.KindGroup, func() []fabric.Object { return pointers(sorted(v.snap.Groups)) }},
-		{fabric.KindPolicy, func() []fabric.Object { return pointers(sorted(v.snap.Policies)) }},
-		{fabric.KindProfile, func() []fabric.Object { return pointers(sorted(v.snap.Profiles)) }},
+		{fabric.KindGroup, func() []fabric.Object { return pointers(v.groups()) }},
+		{fabric.KindPolicy, func() []fabric.Object { return pointers(v.policies()) }},
+		{fabric.KindProfile, func() []fabric.Object { return pointers(v.profiles()) }},
 		{fabric.KindHost, func() []fabric.Object { return pointers(v.hosts()) }},
 		{fabric.KindSwitch, func() []fabric.Object { return pointers(v.switches()) }},
 		{fabric.KindPort, func() []fabric.Object { return pointers(v.ports()) }},

@@ -155,9 +155,19 @@ func (v *view) reachOf(r api.TraceRequest, x *tracing.Examination) []tracing.Rea
 			continue
 		}
 		st, reports := v.statuses[host]
-		out = append(out, tracing.Reach{Host: host, Generation: st.Generation, Wanted: wanted, Change: newest, Reports: reports})
+		out = append(out, tracing.Reach{Host: host, Generation: st.Generation, Wanted: wanted, Change: newest, Reports: reports, Problem: failedBy(st)})
 	}
 	return out
+}
+
+// failedBy is what a host says of a generation that it could not put in force.
+func failedBy(s fabric.HostStatus) string {
+	for _, p := range s.Problems {
+		if strings.HasPrefix(p, "generation ") {
+			return p
+		}
+	}
+	return ""
 }
 
 // about are the records that say something of the two ports, as kind/name.

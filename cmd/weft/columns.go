@@ -24,11 +24,11 @@ func columns(kind fabric.Kind, wide bool) []string {
 	case fabric.KindPort:
 		narrow, more = []string{"NAME", "SWITCH", "HOST", "STATE", "MAC", "ADDRESSES"}, []string{"VM", "PROFILE", "POLICIES", "EPOCH", "DEVICE", "RX", "TX", "DROPS"}
 	case fabric.KindProfile:
-		narrow = []string{"NAME", "GUARDS OFF", "POLICIES", "DEFAULT"}
+		narrow, more = []string{"NAME", "GUARDS OFF", "POLICIES", "DEFAULT", "IN FORCE"}, []string{"ABSENT"}
 	case fabric.KindPolicy:
-		narrow, more = []string{"NAME", "IN", "OUT", "STATEFUL"}, []string{"GROUPS"}
+		narrow, more = []string{"NAME", "IN", "OUT", "STATEFUL", "IN FORCE"}, []string{"GROUPS", "ABSENT"}
 	case fabric.KindGroup:
-		narrow = []string{"NAME", "PORTS", "CIDRS"}
+		narrow, more = []string{"NAME", "PORTS", "CIDRS", "IN FORCE"}, []string{"ABSENT"}
 	case fabric.KindMirror:
 		narrow, more = []string{"NAME", "STATE", "PORTS", "DIRECTION", "SINK", "LEFT"}, []string{"VNI", "SEEN", "COPIED", "GIVEN", "BYTES", "LOST"}
 	case fabric.KindMove:
@@ -50,19 +50,20 @@ func row(o fabric.Object, wide bool) []string {
 		more = []string{yes(o.Spec.Server), o.Spec.API, strconv.Itoa(o.Spec.UnderlayMTU), s.Version, s.Kernel}
 	case *fabric.Switch:
 		s := o.Status
-		force := fmt.Sprintf("%d/%d", len(s.Hosts), len(s.Hosts)+len(s.Absent))
-		narrow = []string{o.Metadata.Name, string(o.Spec.Type), number(o.Spec.VNI), join(o.Spec.Subnets), strconv.Itoa(s.MTU), strconv.Itoa(s.Ports), force}
+		narrow = []string{o.Metadata.Name, string(o.Spec.Type), number(o.Spec.VNI), join(o.Spec.Subnets), strconv.Itoa(s.MTU), strconv.Itoa(s.Ports), inForce(fabric.Force{Hosts: s.Hosts, Absent: s.Absent})}
 		more = []string{o.Spec.Profile, strings.Join(o.Spec.Policies, ","), string(o.Spec.DefaultAction), join(s.Absent)}
 	case *fabric.Port:
 		s := o.Status
 		narrow = []string{o.Metadata.Name, string(o.Spec.Switch), string(s.Host), string(s.State), o.Spec.MAC.String(), join(o.Spec.Addresses)}
 		more = []string{o.Spec.VM, o.Spec.Profile, strings.Join(o.Spec.Policies, ","), number(s.Epoch), s.Device, size(s.RxBytes), size(s.TxBytes), strconv.FormatUint(dropped(s), 10)}
 	case *fabric.Profile:
-		narrow = []string{o.Metadata.Name, strings.Join(guardsOff(o.Spec.Guards), ","), strings.Join(o.Spec.Policies, ","), string(o.Spec.DefaultAction)}
+		narrow = []string{o.Metadata.Name, strings.Join(guardsOff(o.Spec.Guards), ","), strings.Join(o.Spec.Policies, ","), string(o.Spec.DefaultAction), inForce(o.Status)}
+		more = []string{join(o.Status.Absent)}
 	case *fabric.Policy:
 		narrow, more = policyRow(o)
 	case *fabric.Group:
-		narrow = []string{o.Metadata.Name, labels(o.Spec.Ports), join(o.Spec.CIDRs)}
+		narrow = []string{o.Metadata.Name, labels(o.Spec.Ports), join(o.Spec.CIDRs), inForce(o.Status)}
+		more = []string{join(o.Status.Absent)}
 	case *fabric.Mirror:
 		narrow, more = mirrorRow(o)
 	case *fabric.Move:
@@ -72,6 +73,11 @@ func row(o fabric.Object, wide bool) []string {
 		return append(narrow, more...)
 	}
 	return narrow
+}
+
+// inForce is on how many hosts a record is in force, of how many.
+func inForce(f fabric.Force) string {
+	return fmt.Sprintf("%d/%d", len(f.Hosts), len(f.Hosts)+len(f.Absent))
 }
 
 func moveRow(o *fabric.Move) (narrow, more []string) {

@@ -92,7 +92,7 @@ func policyRow(p *fabric.Policy) (narrow, more []string) {
 		}
 	}
 	slices.Sort(groups)
-	return []string{p.Metadata.Name, fmt.Sprint(in), fmt.Sprint(out), fmt.Sprint(stateful)}, []string{strings.Join(slices.Compact(groups), ",")}
+	return []string{p.Metadata.Name, fmt.Sprint(in), fmt.Sprint(out), fmt.Sprint(stateful), inForce(p.Status)}, []string{strings.Join(slices.Compact(groups), ","), join(p.Status.Absent)}
 }
 
 // hitsOf adds up what a policy's rules have met at all ports, by rule.

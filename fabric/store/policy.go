@@ -60,13 +60,16 @@ type judged struct {
 	everywhere bool           // a policy, profile or switch has changed
 	ports      []*fabric.Port // that have changed
 	lists      map[string][]string
-	rules      map[string][2]int // of a policy: in and out
+	rules      map[string]volume // of a policy
 }
+
+// volume is how many rules there are, in and out, and how many of them meter.
+type volume struct{ rules, meters [2]int }
 
 // quotas checks the bounds of what judges one port, in the state the draft would leave behind. Two applies at the same time
 // can pass it and exceed a bound together; the hosts then refuse to compile the list, and say so.
 func (a *applying) quotas() error {
-	a.judged.lists, a.judged.rules = map[string][]string{}, map[string][2]int{}
+	a.judged.lists, a.judged.rules = map[string][]string{}, map[string]volume{}
 	ports := a.judged.ports
 	if a.judged.everywhere {
 		ports = nil
@@ -141,7 +144,7 @@ func (a *applying) quota(port string, names []string) error {
 		return fmt.Errorf("port %s would be judged by %d policies, its own, its profile's and its switch's together; the most is %d: put rules together in fewer: %w",
 			port, len(names), fabric.MaxPortPolicies, fabric.ErrInvalid)
 	}
-	var sum [2]int
+	var sum volume
 	for _, name := range names {
 		n, known := a.judged.rules[name]
 		if !known {
@@ -154,24 +157,33 @@ func (a *applying) quota(port string, names []string) error {
 			}
 			a.judged.rules[name] = n
 		}
-		sum[0], sum[1] = sum[0]+n[0], sum[1]+n[1]
+		for i := range sum.rules {
+			sum.rules[i], sum.meters[i] = sum.rules[i]+n.rules[i], sum.meters[i]+n.meters[i]
+		}
 	}
 	for i, direction := range []fabric.Direction{fabric.In, fabric.Out} {
-		if sum[i] > fabric.MaxPortRules {
+		if sum.rules[i] > fabric.MaxPortRules {
 			return fmt.Errorf("port %s would be judged by %d rules of direction %s (policies %s), the most is %d: give it fewer, or use groups and lists in place of rules: %w",
-				port, sum[i], direction, strings.Join(names, ", "), fabric.MaxPortRules, fabric.ErrInvalid)
+				port, sum.rules[i], direction, strings.Join(names, ", "), fabric.MaxPortRules, fabric.ErrInvalid)
+		}
+		if sum.meters[i] > fabric.MaxPortMeters {
+			return fmt.Errorf("port %s would be metered by %d rules of direction %s (policies %s), the most is %d: give it fewer, or use groups and lists in place of rules: %w",
+				port, sum.meters[i], direction, strings.Join(names, ", "), fabric.MaxPortMeters, fabric.ErrInvalid)
 		}
 	}
 	return nil
 }
 
-// count is how many rules a policy has, in and out.
-func count(p *fabric.Policy) (n [2]int) {
+// count is how many rules a policy has.
+func count(p *fabric.Policy) (n volume) {
 	for _, r := range p.Spec.Rules {
-		if r.Direction == fabric.In {
-			n[0]++
-		} else {
-			n[1]++
+		i := 0
+		if r.Direction == fabric.Out {
+			i = 1
+		}
+		n.rules[i]++
+		if r.Action == fabric.Meter {
+			n.meters[i]++
 		}
 	}
 	return n

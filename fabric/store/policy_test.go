@@ -24,6 +24,14 @@ func newPolicy(name string, n int, groups ...string) *fabric.Policy {
 	return p
 }
 
+// metering makes all rules of a policy meters.
+func metering(p *fabric.Policy) *fabric.Policy {
+	for i := range p.Spec.Rules {
+		p.Spec.Rules[i].Action = fabric.Meter
+	}
+	return p
+}
+
 func newGroup(name string) *fabric.Group {
 	return &fabric.Group{TypeMeta: head(fabric.KindGroup), Metadata: meta(name), Spec: fabric.GroupSpec{Ports: map[string]string{"tier": name}}}
 }
@@ -93,7 +101,7 @@ func TestAPortIsJudgedByABoundedList(t *testing.T) {
 	port := func(policies ...string) *fabric.Port {
 		return with(newPort("web-1", "blue"), func(p *fabric.PortSpec) { p.Profile, p.Policies = "gold", policies })
 	}
-	apply(t, s, newPolicy("a", 10000), newPolicy("b", 6384), newPolicy("c", 1), gold, newSwitch("blue"), port("b", "a"))
+	apply(t, s, newPolicy("a", 10000), newPolicy("b", 6383), newPolicy("c", 1), gold, newSwitch("blue"), port("b", "a"))
 	many := []fabric.Object{}
 	names := []string{}
 	for i := range fabric.MaxPortPolicies {
@@ -104,10 +112,11 @@ func TestAPortIsJudgedByABoundedList(t *testing.T) {
 		object fabric.Object
 		want   string
 	}{
-		"a port takes another policy":    {port("b", "c"), "port web-1 would be judged by 16385 rules of direction in (policies b, c, a), the most is 16384"},
-		"a policy grows":                 {newPolicy("b", 6385), "port web-1 would be judged by 16385 rules"},
-		"a profile takes a policy":       {&fabric.Profile{TypeMeta: gold.TypeMeta, Metadata: gold.Metadata, Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"a", "c"}}}}, "16385 rules"},
-		"a switch takes a policy":        {change(newSwitch("blue"), func(s *fabric.SwitchSpec) { s.Policies = []string{"c"} }), "16385 rules"},
+		"a port takes another policy":    {port("b", "c"), "port web-1 would be judged by 16384 rules of direction in (policies b, c, a), the most is 16383"},
+		"a policy grows":                 {newPolicy("b", 6384), "port web-1 would be judged by 16384 rules"},
+		"a profile takes a policy":       {&fabric.Profile{TypeMeta: gold.TypeMeta, Metadata: gold.Metadata, Spec: fabric.ProfileSpec{Settings: fabric.Settings{Policies: []string{"a", "c"}}}}, "16384 rules"},
+		"a switch takes a policy":        {change(newSwitch("blue"), func(s *fabric.SwitchSpec) { s.Policies = []string{"c"} }), "16384 rules"},
+		"a policy meters too often":      {metering(newPolicy("b", 4033)), "port web-1 would be metered by 4033 rules"},
 		"a port has 65 with its profile": {port(names...), "port web-1 would be judged by 65 policies"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -118,5 +127,5 @@ func TestAPortIsJudgedByABoundedList(t *testing.T) {
 		})
 	}
 	// What would exceed the bound one after the other is allowed together.
-	apply(t, s, newPolicy("b", 6385), port("c"))
+	apply(t, s, newPolicy("b", 6384), port("c"))
 }

@@ -58,6 +58,12 @@ func clone(o fabric.Object) (fabric.Object, error) {
 		c.Status = fabric.PortStatus{}
 	case *fabric.Mirror:
 		c.Status = fabric.MirrorStatus{}
+	case *fabric.Policy:
+		c.Status = fabric.Force{}
+	case *fabric.Group:
+		c.Status = fabric.Force{}
+	case *fabric.Profile:
+		c.Status = fabric.Force{}
 	}
 	return c, nil
 }
