@@ -45,13 +45,14 @@ type lives struct {
 type live struct {
 	id      uint32
 	what    string
+	since   uint64
 	until   uint64
 	records []coreRecord
 	// overflow are records beyond maxBacklog.
 	overflow uint64
 }
 
-// openLive takes over sessions that a loader before has armed, and reads records from then on.
+// openLive takes over sessions that a loader before has armed.
 func (d *Datapath) openLive(context.Context, Options) (err error) {
 	now := monotonic()
 	if err := d.maps.SessionsV1.Put(uint32(tracing.MaxSessions), budget(hostRecords)); err != nil {
@@ -68,12 +69,30 @@ func (d *Datapath) openLive(context.Context, Options) (err error) {
 			atomic.AndUint32(&d.shared.config.Tracing, ^uint32(1<<(tracingLive+i)))
 		}
 	}
+	if d.lives.running() {
+		return d.readLive()
+	}
+	return nil
+}
+
+// readLive reads records from now on. The ring counts twice in this process's memory, so that it is mapped only while a session runs.
+func (d *Datapath) readLive() (err error) {
+	if d.lives.reader != nil {
+		return nil
+	}
 	if d.lives.reader, err = ringbuf.NewReader(d.maps.RecordsV1); err != nil {
 		return err
 	}
 	d.lives.done = make(chan struct{})
-	go d.lives.drain()
+	go d.lives.drain(d.lives.reader)
 	return nil
+}
+
+// running reports whether there is a session.
+func (l *lives) running() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.sessions[:], func(s *live) bool { return s != nil })
 }
 
 // Close ends the reading; the sessions go on until their time is over.
@@ -81,15 +100,16 @@ func (l *lives) Close() {
 	if l.reader != nil {
 		l.reader.Close()
 		<-l.done
+		l.reader = nil
 	}
 }
 
 // drain moves records from the ring to the sessions that asked for them.
-func (l *lives) drain() {
+func (l *lives) drain(from *ringbuf.Reader) {
 	defer close(l.done)
 	var raw ringbuf.Record
 	for {
-		err := l.reader.ReadInto(&raw)
+		err := from.ReadInto(&raw)
 		if errors.Is(err, os.ErrClosed) {
 			return
 		}
@@ -105,7 +125,7 @@ func (l *lives) keep(r *coreRecord) {
 	defer l.mu.Unlock()
 	for i, s := range l.sessions {
 		switch {
-		case s == nil || r.Hop.Session>>i&1 == 0:
+		case s == nil || r.Hop.Session>>i&1 == 0 || r.Hop.Ts < s.since: // the ring may have records of one that had the number before
 		case len(s.records) == maxBacklog:
 			s.overflow++
 		default:
@@ -146,12 +166,15 @@ func (d *Datapath) Watch(ctx context.Context, s tracing.LiveSession) error {
 	for i, p := range s.Picks {
 		value.Pick[i] = d.pickToCore(p)
 	}
+	if err := d.readLive(); err != nil {
+		return fmt.Errorf("arm live session %d: %w", s.ID, err)
+	}
 	zero := make([]coreSessionStats, ebpf.MustPossibleCPU())
 	if err := errors.Join(d.maps.SessionsV1.Put(uint32(number), &coreSession{}), d.maps.SessionStatsV1.Put(uint32(number), zero), d.maps.SessionsV1.Put(uint32(number), value)); err != nil {
 		return fmt.Errorf("arm live session %d: %w", s.ID, err)
 	}
 	d.lives.mu.Lock()
-	d.lives.sessions[number] = &live{id: s.ID, what: s.What, until: value.Until}
+	d.lives.sessions[number] = &live{id: s.ID, what: s.What, since: now, until: value.Until}
 	d.lives.mu.Unlock()
 	atomic.OrUint32(&d.shared.config.Tracing, 1<<(tracingLive+number))
 	return nil
@@ -235,6 +258,9 @@ func (d *Datapath) endLive(number int) error {
 	d.lives.mu.Lock()
 	d.lives.sessions[number] = nil
 	d.lives.mu.Unlock()
+	if !d.lives.running() {
+		d.lives.Close()
+	}
 	return d.maps.SessionsV1.Put(uint32(number), &coreSession{})
 }
 

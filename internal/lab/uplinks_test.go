@@ -54,6 +54,10 @@ func leads(t *testing.T, l *Lab, host fabric.HostID, device, other string) {
 	}
 }
 
+// mostLost are the probes, one each millisecond, that a change of NICs may cost: 200 are promised of one that misses three answers, more
+// may be lost where the agent does not get its turn at once.
+const mostLost = 500
+
 // TestAStandbyUplinkTakesOver takes the link of a host's active NIC, and gives it back, under a guest that asks the wire each millisecond.
 func TestAStandbyUplinkTakesOver(t *testing.T) {
 	l := live(t, Options{Name: "uplinks", Hosts: 1})
@@ -101,8 +105,8 @@ func TestAStandbyUplinkTakesOver(t *testing.T) {
 		}
 		seen := p.end(t)
 		t.Logf("%s: of %d probes, one each millisecond, %d are lost, the longest silence is %v", step.name, seen.Sent, seen.Lost, seen.Gap)
-		if len(seen.Answers) == 0 || seen.Duplicated != 0 {
-			t.Errorf("%s: %d probes were answered, %d of them twice", step.name, len(seen.Answers), seen.Duplicated)
+		if len(seen.Answers) == 0 || seen.Duplicated != 0 || seen.Lost > mostLost {
+			t.Errorf("%s: %d probes were answered, %d of them twice, %d are lost, at most %d may be", step.name, len(seen.Answers), seen.Duplicated, seen.Lost, mostLost)
 		}
 	}
 }
