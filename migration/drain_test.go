@@ -2,6 +2,7 @@ package migration
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -62,8 +63,20 @@ func TestLeftoversOfATapAreSentOn(t *testing.T) {
 		if err := listener.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
 			return err
 		}
-		received, err = unpack(t, listener, frames)
-		return err
+		if received, err = unpack(t, listener, frames); err != nil {
+			return err
+		}
+		for i := range frames {
+			if _, err := sender.Write([]byte{'n', byte(i)}); err != nil {
+				return err
+			}
+		}
+		late, cancel := context.WithCancel(t.Context())
+		cancel()
+		if c, err := l.SendOn(late); err != nil || c != (Counts{Lost: frames}) {
+			t.Errorf("without time %+v, %v; want %d lost", c, err, frames)
+		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
