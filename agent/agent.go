@@ -83,7 +83,7 @@ type Agent struct {
 }
 
 // frugal is how much garbage there may be for what is in use, in per cent: a hypervisor's memory is for its guests.
-const frugal = 25
+const frugal = 15
 
 // Run is the agent of this host until ctx ends. What it has put into the kernel stays there.
 func Run(ctx context.Context, c Config) error {
