@@ -70,17 +70,8 @@ func newLab(t *testing.T, name, binary string, hosts int) *lab.Lab {
 // put writes objects through a host's agent, and waits until they are in force everywhere.
 func put(t *testing.T, l *lab.Lab, objects ...fabric.Object) {
 	t.Helper()
-	c, err := l.Client("h1")
-	if err != nil {
+	if err := l.Apply(t.Context(), objects...); err != nil {
 		t.Fatal(err)
-	}
-	defer c.Close()
-	result, err := c.Apply(t.Context(), objects, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if reach, err := c.InForce(t.Context(), result.Revision); err != nil || !reach.Done {
-		t.Fatalf("in force: %+v, %v", reach, err)
 	}
 }
 

@@ -80,10 +80,11 @@ func (d *datagrams) keepSending(every time.Duration) {
 
 // burst sends so many at this rate, or as fast as it goes where every is 0.
 func (d *datagrams) burst(n int, every time.Duration) error {
-	begun := time.Now()
+	begun, tick := time.Now(), time.NewTicker(max(every, 1))
+	defer tick.Stop()
 	for i := range n {
 		for every > 0 && time.Since(begun) < time.Duration(i)*every {
-			time.Sleep(every) // the rate is an upper bound
+			<-tick.C // the rate is an upper bound
 		}
 		if !d.send() {
 			return d.failed

@@ -122,17 +122,8 @@ func network(t *testing.T, l *Lab, name string, mtu int, subnets ...netip.Prefix
 // apply makes a change and waits until it is in force on every host.
 func apply(t *testing.T, l *Lab, objects ...fabric.Object) {
 	t.Helper()
-	c, err := l.Client("h1")
-	if err != nil {
+	if err := l.Apply(t.Context(), objects...); err != nil {
 		t.Fatal(err)
-	}
-	defer c.Close()
-	result, err := c.Apply(t.Context(), objects, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if reach, err := c.WaitInForce(t.Context(), result.Revision); err != nil || !reach.Done {
-		t.Fatalf("in force: %+v, %v", reach, err)
 	}
 }
 

@@ -74,6 +74,24 @@ func (l *Lab) Client(h fabric.HostID) (*client.Client, error) {
 	return client.New(client.Options{Socket: l.Socket(h), Operator: l.operator, Dial: l.dialer(h)})
 }
 
+// Apply makes a change through the first host's agent, and returns when it is in force on every host that lives.
+func (l *Lab) Apply(ctx context.Context, objects ...fabric.Object) error {
+	c, err := l.Client("h1")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	result, err := c.Apply(ctx, objects, false)
+	if err != nil {
+		return err
+	}
+	reach, err := c.WaitInForce(ctx, result.Revision)
+	if err == nil && !reach.Done {
+		err = fmt.Errorf("revision %d is not in force everywhere: %+v", result.Revision, reach)
+	}
+	return err
+}
+
 // operator is the certificate of the lab's operator.
 func (l *Lab) operator() (*tls.Config, error) {
 	id, err := identity.Load(identity.FilesIn(l.OperatorDir()), time.Now())
