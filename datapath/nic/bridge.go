@@ -1,10 +1,12 @@
 package nic
 
 import (
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 
 	"github.com/vishvananda/netlink"
 
@@ -34,6 +36,8 @@ func CreateBridge(name string, mtu int) error {
 	return SetUp(name)
 }
 
+// createBridge gives the bridge an address of its own: one that was given none takes the lowest of its ports', and another when that port
+// leaves, which nobody who talks to it is told.
 func createBridge(name string) error {
 	if err := checkName(name); err != nil {
 		return fail("create bridge", name, err)
@@ -48,8 +52,17 @@ func createBridge(name string) error {
 	if !errors.Is(err, ErrNoDevice) {
 		return fail("create bridge", name, err)
 	}
-	snooping := false
-	return fail("create bridge", name, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs(name), MulticastSnooping: &snooping}))
+	snooping, as := false, attrs(name)
+	as.HardwareAddr = randomMAC()
+	return fail("create bridge", name, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: as, MulticastSnooping: &snooping}))
+}
+
+// randomMAC is a unicast address, locally administered.
+func randomMAC() net.HardwareAddr {
+	mac := make(net.HardwareAddr, 6)
+	_, _ = rand.Read(mac) // never fails
+	mac[0] = mac[0]&^1 | 2
+	return mac
 }
 
 // attrs are link attributes with the kernel's default queue length.
