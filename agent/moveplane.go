@@ -143,7 +143,7 @@ func (p *destinationPlane) Stage(ctx context.Context, move *fabric.Move) (migrat
 	return migration.Staged{Incoming: waiting.URI, Guest: p.guest(id, waiting)}, nil
 }
 
-// awaitStaged waits until the move's ports are in force here.
+// awaitStaged waits until the move's ports are in force here, and primes their taps.
 func (p *destinationPlane) awaitStaged(ctx context.Context, move *fabric.Move) error {
 	for _, port := range move.Spec.Ports {
 		var status fabric.PortStatus
@@ -153,6 +153,11 @@ func (p *destinationPlane) awaitStaged(ctx context.Context, move *fabric.Move) e
 		})
 		if !done {
 			return fmt.Errorf("stage port %s: it is %s (%s): %w", port, status.State, status.Reason, context.Cause(ctx))
+		}
+		if at, attached := p.keeper.attachment(port); attached && at.Kind == datapath.Tap && status.State == fabric.PortStaged {
+			if err := nic.Prime(at.Device); err != nil {
+				p.log.Warn("the move may lose a packet more: its tap is not primed", tracing.KeyPort, port, "error", err)
+			}
 		}
 	}
 	return nil
