@@ -51,9 +51,13 @@ __attribute__((noinline)) int begin_hits(void)
 /* Where a rule of the port is counted that is not in its place on this CPU. */
 INLINE struct hits *other_hits(struct judgement *j, __u32 slot, __u64 rule)
 {
+	struct hits *h;
 	struct tally *t;
 
 	j->hit = (struct hit_key){.rule = rule, .slot = slot};
+	h = bpf_map_lookup_elem(&hits_v1, &j->hit);
+	if (likely(h && h->packets))
+		return h;
 	if (!begin_hits())
 		return bpf_map_lookup_elem(&hits_v1, &j->hit);
 	t = tally_at(slot, rule);
