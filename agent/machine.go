@@ -221,8 +221,8 @@ func (a *Agent) planeEvent(ctx context.Context, e datapath.Event) {
 		a.emit(a.event("port.refused", object, fmt.Sprintf("Port %s on host %s drops what its guest sends from %s: %s (%s). More of it is counted and told of in ten seconds at the earliest.",
 			e.Port, a.config.Host, e.Alarm.MAC, e.Alarm.Reason.Doc(), e.Alarm.Reason)))
 	case datapath.PortOpened:
+		a.opened.tell(e.Port, e.Time) // first: a move waits for it, and the event log for the disk
 		a.emit(a.event("port.opened", object, fmt.Sprintf("The guest's first frame has opened port %s on host %s.", e.Port, a.config.Host)))
-		a.opened.tell(e.Port, e.Time)
 		a.announceOnWire(ctx, e)
 		a.keeper.check(ctx)
 	case datapath.Repaired:
