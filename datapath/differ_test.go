@@ -16,7 +16,7 @@ import (
 )
 
 // fewestPackets is how many packets `make test` plays.
-const fewestPackets = 4_000_000
+const fewestPackets = 4_700_000
 
 // TestTheCoreDecidesAsTheModel draws policies and packets at random and compares what the core does with what policy.Model
 // says (docs/reference/proof.md). WEFT_SEED repeats a run, WEFT_DIFFER says for how long to go on.
