@@ -25,6 +25,14 @@ type bequests struct {
 	told map[fabric.PortID]datapath.Mark
 	// taken names, per port, the move by which the last part has arrived.
 	taken map[fabric.PortID]fabric.MoveID
+	// begun is, per port that comes here, what became of the first part.
+	begun map[fabric.PortID]firstPart
+}
+
+// firstPart is what became here of the first part of what a port takes along; err says why it was refused.
+type firstPart struct {
+	move fabric.MoveID
+	err  error
 }
 
 // bequest is what a port had when its guest stopped: what has met a packet from one mark to the other, read at that time.
@@ -35,7 +43,7 @@ type bequest struct {
 }
 
 func newBequests() *bequests {
-	return &bequests{changed: newNews(), packed: map[fabric.PortID]bequest{}, told: map[fabric.PortID]datapath.Mark{}, taken: map[fabric.PortID]fabric.MoveID{}}
+	return &bequests{changed: newNews(), packed: map[fabric.PortID]bequest{}, told: map[fabric.PortID]datapath.Mark{}, taken: map[fabric.PortID]fabric.MoveID{}, begun: map[fabric.PortID]firstPart{}}
 }
 
 // begin forgets what earlier moves of the ports have left, and everything about ports that there are no more.
@@ -56,6 +64,32 @@ func (b *bequests) begin(ports []fabric.PortID, snap *fabric.Snapshot) {
 			delete(b.taken, port)
 		}
 	}
+}
+
+// first notes what became of a port's first part; what is noted of a move stays.
+func (b *bequests) first(port fabric.PortID, move fabric.MoveID, err error) {
+	b.mu.Lock()
+	if b.begun[port].move != move {
+		b.begun[port] = firstPart{move, err}
+	}
+	b.mu.Unlock()
+	b.changed.tell()
+}
+
+// firsts reports whether the first part of each of the move's ports is here; the error names one that was refused.
+func (b *bequests) firsts(move *fabric.Move) (all bool, err error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all = true
+	for _, port := range move.Spec.Ports {
+		f := b.begun[port]
+		if here := f.move == fabric.MoveID(move.Metadata.Name); !here {
+			all = false
+		} else if f.err != nil {
+			return false, fmt.Errorf("take over what port %s has on host %s: %w: the guest stays there; bring both hosts to one release", port, move.Spec.From, f.err)
+		}
+	}
+	return all, nil
 }
 
 // pack keeps a port's last part.

@@ -120,8 +120,15 @@ func (g *ground) ExportFlows(context.Context, fabric.PortID, datapath.Mark) ([]b
 	return nil, 0, nil
 }
 
-func (g *ground) ImportFlows(context.Context, fabric.PortID, []byte, time.Duration) (int, error) {
-	return 0, nil
+// ImportFlows takes connections that are none: nothing, or an error's text.
+func (g *ground) ImportFlows(_ context.Context, _ fabric.PortID, carried []byte, _ time.Duration) (int, error) {
+	switch string(carried) {
+	case "":
+		return 0, nil
+	case fabric.ErrNotFound.Error():
+		return 0, fabric.ErrNotFound
+	}
+	return 0, fmt.Errorf("%q: %w", carried, fabric.ErrInvalid)
 }
 
 func (g *ground) ExportBacklog(context.Context, fabric.PortID) (datapath.Backlog, error) {

@@ -24,7 +24,13 @@ const (
 	inheritEvery = 250 * time.Millisecond
 	// inheritAgain is the time to the next question after one that failed.
 	inheritAgain = 20 * time.Millisecond
+	// firstWithin is for how long a destination that is ready waits for the first part of what its ports take along. A source that
+	// cannot be asked stops no move: the ports' rules then judge their connections anew.
+	firstWithin = 2 * time.Second
 )
+
+// errRefused says that this host cannot take what a source has sent: another time it could not either.
+var errRefused = errors.New("it is refused")
 
 // errLastPart says that the guest has stopped and all of it has arrived.
 var errLastPart = errors.New("that was the last part")
@@ -36,6 +42,7 @@ type heir struct {
 	port   fabric.PortID
 	source *client.Client
 	mark   uint64
+	begun  bool // the first part is here
 }
 
 // inherit takes over what the ports of a move take along: their connections bit by bit while the guest runs at the source, and the
@@ -66,6 +73,9 @@ func (h *heir) run(ctx context.Context) error {
 			}
 		}
 		err := h.next(ctx)
+		if err == nil || errors.Is(err, errLastPart) || errors.Is(err, errRefused) {
+			h.bequests.first(h.port, fabric.MoveID(h.move.Metadata.Name), refused(err))
+		}
 		switch {
 		case errors.Is(err, errLastPart):
 			return nil
@@ -76,6 +86,14 @@ func (h *heir) run(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// refused is the error where it is one of what was sent.
+func refused(err error) error {
+	if errors.Is(err, errRefused) {
+		return err
+	}
+	return nil
 }
 
 // phase is how far the move is; empty when its record is gone.
@@ -101,11 +119,17 @@ func (h *heir) next(ctx context.Context) error {
 			return err
 		}
 	}
-	left, err := h.source.Left(ctx, h.port, api.LeftSince{Mark: h.mark, WaitMs: inheritEvery.Milliseconds()})
+	wait := inheritEvery
+	if !h.begun {
+		wait = 0 // the machine that waits for the guest is offered once the first part is here
+	}
+	left, err := h.source.Left(ctx, h.port, api.LeftSince{Mark: h.mark, WaitMs: wait.Milliseconds()})
 	if err != nil {
 		return err
 	}
-	if err := h.take(ctx, left); err != nil || !left.Stopped {
+	err = h.take(ctx, left)
+	h.begun = err == nil
+	if err != nil || !left.Stopped {
 		return err
 	}
 	if err := h.keeper.takeOver(ctx, h.port); err != nil {
@@ -148,6 +172,9 @@ func (h *heir) takeFlows(ctx context.Context, left api.Left) error {
 		return nil
 	}
 	n, err := h.machine.ImportFlows(ctx, h.port, left.Flows, age)
+	if err != nil && !errors.Is(err, fabric.ErrNotFound) && ctx.Err() == nil {
+		return fmt.Errorf("%w: %w", errRefused, err)
+	}
 	if err != nil {
 		return err
 	}

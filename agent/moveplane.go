@@ -143,7 +143,7 @@ func (p *destinationPlane) Stage(ctx context.Context, move *fabric.Move) (migrat
 	return migration.Staged{Incoming: waiting.URI, Guest: p.guest(id, waiting)}, nil
 }
 
-// awaitStaged waits until the move's ports are in force here, and primes their taps.
+// awaitStaged waits until the move's ports are in force here, primes their taps, and has the first part of what they take along.
 func (p *destinationPlane) awaitStaged(ctx context.Context, move *fabric.Move) error {
 	for _, port := range move.Spec.Ports {
 		var status fabric.PortStatus
@@ -160,7 +160,30 @@ func (p *destinationPlane) awaitStaged(ctx context.Context, move *fabric.Move) e
 			}
 		}
 	}
-	return nil
+	if move.Status.Phase != fabric.MoveGranted {
+		return nil // the guest may be on its way, or here
+	}
+	return p.awaitFirst(ctx, move)
+}
+
+// awaitFirst waits until this host has begun to take over what the move's ports have at the source, so that what it cannot take stops the
+// move while the guest runs there.
+func (p *destinationPlane) awaitFirst(ctx context.Context, move *fabric.Move) error {
+	within, cancel := context.WithTimeout(ctx, firstWithin)
+	defer cancel()
+	for {
+		changed := p.bequests.changed.wait()
+		all, err := p.bequests.firsts(move)
+		if err != nil || all {
+			return err
+		}
+		select {
+		case <-changed:
+		case <-within.Done():
+			p.log.Warn("the source of a move has not said what its ports take along: their connections may have to be made anew", tracing.KeyMove, move.Metadata.Name, "host", move.Spec.From)
+			return ctx.Err()
+		}
+	}
 }
 
 // stage plugs in what the hook has prepared.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/agent/plan"
+	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/location"
@@ -192,6 +193,41 @@ func TestAnAgentThatIsReplacedWhileAGuestIsOnItsWayGoesOn(t *testing.T) {
 	})
 	if !h.open("tap-a") {
 		t.Fatal("the port is not open")
+	}
+}
+
+func TestAMoveWhoseConnectionsAreRefusedIsGivenUpBeforeTheGuestIsCopied(t *testing.T) {
+	h, n, _, _ := arriving(t, `while ! test -e "$0.go"; do sleep 0.02; done
+`+answer)
+	n.bequests.first("a", "m1", fmt.Errorf("%w: form 9: %w", errRefused, fabric.ErrInvalid))
+	if err := os.WriteFile(h.config.Hooks.Incoming[0]+".go", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.until(t, "given up", func() bool {
+		m := n.Latest().Moves["m1"]
+		return m != nil && m.Status.Fault != ""
+	})
+	m := n.Latest().Moves["m1"]
+	for _, want := range []string{"port a", "host h2", "form 9", "stays there"} {
+		if !strings.Contains(m.Status.Fault, want) {
+			t.Errorf("the record says %q, want %q in it", m.Status.Fault, want)
+		}
+	}
+	if m.Status.Incoming != "" {
+		t.Errorf("the guest was expected at %q", m.Status.Incoming)
+	}
+	n.until(t, "nothing left", func() bool { return len(h.ground.state(t).Ports) == 0 })
+	if loc := n.Latest().Locations["a"]; loc.Host != "h2" {
+		t.Errorf("the port is at %+v", loc)
+	}
+}
+
+func TestConnectionsAreRefusedForWhatTheyAreAndNotForTheirPort(t *testing.T) {
+	h := heir{Agent: newHouse(t).start().Agent, port: "a"}
+	for carried, want := range map[string]bool{"": false, fabric.ErrNotFound.Error(): false, "form 9": true} {
+		if err := h.takeFlows(t.Context(), api.Left{Flows: []byte(carried)}); (refused(err) != nil) != want {
+			t.Errorf("of %q it is said: %v", carried, err)
+		}
 	}
 }
 

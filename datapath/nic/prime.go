@@ -15,7 +15,7 @@ var primer = append([]byte{
 
 // Prime sends a frame that nobody takes into a tap whose guest is still to come. QEMU reads one frame ahead while its machine waits for
 // the guest, with the virtio header of a device without a driver (10 bytes), and hands it to the guest with that of the driver (12 bytes),
-// two bytes short: what came first was lost with every move (ADR 32). A frame more does no harm.
+// two bytes short: what came first was lost with every move (ADR 27). A frame more does no harm.
 func Prime(device string) error {
 	link, err := find(device)
 	if err != nil {

@@ -17,7 +17,7 @@ type moving struct {
 	// in a second, and its kernel then drops its own answers.
 	every time.Duration
 	// purged is how many frames a move may lose that the hypervisor had taken in at its stop: QEMU's virtio without vhost reads one ahead,
-	// which ends with it (ADR 32), a pump does not.
+	// which ends with it (ADR 27), a pump does not.
 	purged int
 }
 
