@@ -94,7 +94,7 @@ func (p pins) releaseUplinks() error {
 	entries := uplinks.Iterate()
 	for entries.Next(&ifindex, &u) {
 		if now, there := devices[int(ifindex)]; there && u.Flags&uplinkWasPromisc == 0 {
-			if err := nic.SetPromiscuous(now.Name, false); err != nil {
+			if err := nic.SetPromiscuous(now.Name, false); err != nil && !nic.IsGone(err) {
 				return err
 			}
 		}

@@ -103,7 +103,7 @@ func worldly(c *Config, six bool) (names []string, err error) {
 			continue
 		}
 		addresses, err := nic.Addresses(d.Name)
-		if errors.Is(err, nic.ErrNoDevice) {
+		if nic.IsGone(err) {
 			continue // it went in between
 		}
 		if err != nil {

@@ -47,15 +47,20 @@ func (q Queues) Put() error {
 	})
 }
 
-// Remove takes the root and its classes away; what the kernel puts there by itself comes back. One that is not there is done.
+// Remove takes the root and its classes away; what the kernel puts there by itself comes back. One that is not there is done, and so is
+// that of a device that is gone.
 func (q Queues) Remove() error {
-	return change("remove the queues of", q.Device, func(l netlink.Link) error {
+	err := change("remove the queues of", q.Device, func(l netlink.Link) error {
 		there, err := q.isThere(l)
 		if err != nil || !there {
 			return ignoreForeign(err)
 		}
 		return netlink.QdiscDel(netlink.NewHtb(netlink.QdiscAttrs{LinkIndex: l.Attrs().Index, Handle: netlink.MakeHandle(q.Major, 0), Parent: netlink.HANDLE_ROOT}))
 	})
+	if IsGone(err) {
+		return nil
+	}
+	return err
 }
 
 func ignoreForeign(err error) error {

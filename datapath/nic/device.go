@@ -77,7 +77,7 @@ func Refused(device string) (uint64, error) {
 // SetDownIfThere lowers the device; one that is not there is down already.
 func SetDownIfThere(device string) error {
 	err := SetDown(device)
-	if errors.Is(err, ErrNoDevice) || errors.Is(err, unix.ENODEV) {
+	if IsGone(err) {
 		return nil
 	}
 	return err

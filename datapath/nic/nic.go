@@ -43,6 +43,9 @@ func remedy(err error) string {
 	return ""
 }
 
+// IsGone reports whether an error says that the device is not there, or has just gone.
+func IsGone(err error) bool { return errors.Is(err, ErrNoDevice) || errors.Is(err, unix.ENODEV) }
+
 // find returns the device; the error wraps ErrNoDevice when there is none.
 func find(device string) (netlink.Link, error) {
 	link, err := netlink.LinkByName(device)

@@ -395,3 +395,9 @@ func TestATapIsPrimedWithAFrameThatIsNobodys(t *testing.T) {
 		return nil
 	})
 }
+
+func TestWhatIsTakenOffADeviceThatIsGoneIsOff(t *testing.T) {
+	in(t, space(t, "gone"), func() error {
+		return errors.Join(Queues{Device: "eth9", Major: 7}.Remove(), SetDownIfThere("eth9"), Delete("eth9"))
+	})
+}
