@@ -21,7 +21,7 @@ const (
 // Finding is something in the fabric's policies that is allowed and probably not meant.
 type Finding struct {
 	// ID names the check: shadowed, contradicted, overruled, never-hit, empty-list, over-broad, empty-policy,
-	// empty-group, unused, unknown; vlan-missing, pvlan-contradiction, pvlan-listed, pvlan-unheard; mirror-sink,
+	// empty-group, unused, unknown; vlan-missing, pvlan-contradiction, pvlan-listed, pvlan-unheard, pvlan-sibling; mirror-sink,
 	// mirror-source, mirror-loop, mirror-twice, mirror-rate, mirror-crowd.
 	ID       string   `json:"id"`
 	Severity Severity `json:"severity"`

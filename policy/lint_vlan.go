@@ -33,6 +33,11 @@ func (l *linter) segments() {
 			l.add(Finding{ID: "vlan-missing", Severity: Warning, Object: "port/" + string(id), Message: fmt.Sprintf("switch %s does not list a VLAN that it needs: it passes nothing", port.Spec.Switch),
 				Next: "apply the port again, which adds it, or change its vlan"})
 		}
+		if l.snapshot.Settings(port).MACs.Sibling && slices.ContainsFunc(v.Uses(), func(u fabric.VLANUse) bool { return u.Primary != 0 && u.Mode == "" }) {
+			l.add(Finding{ID: "pvlan-sibling", Severity: Warning, Object: "port/" + string(id),
+				Message: "it may stand in for the VM's other ports (macs.sibling), which a promiscuous port does on the primary VLAN alone: isolated and community ports go on sending to the other one",
+				Next:    "team the VM's ports on a VLAN that is not private, or take macs.sibling away"})
+		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(uses)) {
 		l.contradictions(id, uses[id])

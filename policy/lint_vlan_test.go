@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/weftnet/weft/fabric"
@@ -23,15 +24,17 @@ func TestLintFindsPrivateVLANsThatDoNotFitTogether(t *testing.T) {
 		"a list of before":               {ordinary, []string{"promiscuous:primary=100,secondary=101", "isolated:primary=100,secondary=101"}, []string{"pvlan-listed switch/sw"}},
 		"an isolated port without hope":  {private, []string{"promiscuous:primary=100,secondary=102", "isolated:primary=100,secondary=101", "community:primary=100,secondary=102"}, []string{"pvlan-unheard switch/sw"}},
 		"a VLAN that is not in the list": {ordinary, []string{"30"}, []string{"vlan-missing port/p0"}},
+		"teams":                          {private, []string{"promiscuous:primary=100,secondary=101 sibling", "isolated:primary=100,secondary=101 sibling"}, []string{"pvlan-sibling port/p0"}},
 	} {
 		t.Run(claim, func(t *testing.T) {
 			s := &fabric.Snapshot{Ports: map[fabric.PortID]*fabric.Port{}, Switches: map[fabric.SwitchID]*fabric.Switch{"sw": {Metadata: fabric.Metadata{Name: "sw"}, Spec: fabric.SwitchSpec{VNI: 10000, VLANs: c.vlans}}}}
 			for i, text := range c.ports {
+				text, sibling := strings.CutSuffix(text, " sibling")
 				v, err := fabric.ParseVLAN(text)
 				if err != nil {
 					t.Fatal(err)
 				}
-				s.Ports[fabric.PortID(fmt.Sprintf("p%d", i))] = &fabric.Port{Metadata: fabric.Metadata{Name: fmt.Sprintf("p%d", i)}, Spec: fabric.PortSpec{Switch: "sw", Settings: fabric.Settings{VLAN: v}}}
+				s.Ports[fabric.PortID(fmt.Sprintf("p%d", i))] = &fabric.Port{Metadata: fabric.Metadata{Name: fmt.Sprintf("p%d", i)}, Spec: fabric.PortSpec{Switch: "sw", Settings: fabric.Settings{VLAN: v, MACs: &fabric.MACs{Sibling: &sibling}}}}
 			}
 			var got []string
 			for _, f := range Lint(s) {
