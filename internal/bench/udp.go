@@ -231,11 +231,25 @@ func packetRate(ctx context.Context, e ends, d time.Duration) (float64, error) {
 const pacedRate = 100_000
 
 // packetCost is the nanoseconds all cores spend in the kernel for one small datagram from guest to guest, both guests'
-// own stacks included.
+// own stacks included. The kernel counts whole ticks: slices are added up until it has counted one.
 func packetCost(ctx context.Context, e ends, d time.Duration) (float64, error) {
-	s, err := blast(ctx, e, pacedRate, d)
-	return float64(s.busy.Nanoseconds()) / float64(s.delivered), err
+	var sum span
+	for range slicesPerTick {
+		s, err := blast(ctx, e, pacedRate, d)
+		if err != nil {
+			return 0, err
+		}
+		sum.busy += s.busy
+		sum.delivered += s.delivered
+		if sum.busy > 0 {
+			return float64(sum.busy.Nanoseconds()) / float64(sum.delivered), nil
+		}
+	}
+	return 0, fmt.Errorf("%d slices of %v took less than one tick of the kernel's clock: take longer slices", slicesPerTick, d)
 }
+
+// slicesPerTick bounds the slices in which the kernel is to count a tick.
+const slicesPerTick = 50
 
 // wait returns after the time given, or when the context ends, with its cause.
 func wait(ctx context.Context, d time.Duration) error {
