@@ -87,7 +87,7 @@ func (t *turn) expel(outcome fabric.Phase) {
 // destinationTold takes what the hypervisor says.
 func (t *turn) destinationTold(e Event) {
 	switch e.Guest {
-	case qmp.Idle, qmp.Copying, qmp.Completed:
+	case qmp.Idle, qmp.Copying, qmp.Completed, qmp.NoReturn, qmp.Broken:
 		t.Migration = e.Guest
 		t.suspect()
 	case qmp.Runs:

@@ -30,6 +30,9 @@ const (
 //	 concluding ◄──────────────────────────────────────────────── restored ──────┘ ─────────────────┘
 //	    └────► leaving ──► ended (aborted: the guest never stopped; failed: it did)
 //
+// Post-copy (NoReturn) leads from copying, cancelling and held to sent, past which nothing is cancelled; relaying lasts until the
+// guest's memory has followed.
+//
 // At the destination:
 //
 //	          ready           recorded           RESUME, first frame              recorded
@@ -98,6 +101,8 @@ type Session struct {
 	Ordered, Handed, Cancelled, Lost, Warned bool
 	// Inherited is true once the destination has what the ports take along, or is no longer waited for; Waits while it is.
 	Inherited, Waits bool
+	// Past is true once the hypervisor has said that there is no return: the guest's memory follows it.
+	Past bool
 	// Switched is true at the destination once the source has said that its guest stopped.
 	Switched bool
 

@@ -171,6 +171,10 @@ func (t *turn) stops(at time.Time) {
 		if t.Migration == qmp.Completed {
 			t.sent()
 		}
+	case Sent:
+		if t.Past && !t.Lost {
+			t.Stopped = at // QEMU says that there is no return just before it stops the guest
+		}
 	}
 }
 
@@ -212,6 +216,11 @@ func (t *turn) migration(e Event) {
 		}
 	case qmp.Failed, qmp.Cancelled:
 		t.ended(e)
+	case qmp.NoReturn, qmp.Broken:
+		t.noReturn(e)
+	}
+	if t.State == Relaying && t.Warned && t.spent() {
+		t.do(Count)
 	}
 }
 
@@ -289,7 +298,9 @@ func (t *turn) sourceDone(e Event) {
 func (t *turn) counted() {
 	switch t.State {
 	case Relaying:
-		t.do(Quit)
+		if t.spent() {
+			t.do(Quit)
+		}
 		t.expect(max(t.Until.Sub(t.now), time.Millisecond))
 	case Settling:
 		t.report(fabric.MoveSettled)

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration/qmp"
 )
 
 // sent: from here on the guest may run at the destination at any moment.
@@ -31,13 +32,47 @@ func (t *turn) recall() {
 		t.conclude()
 		return
 	}
+	if t.Past {
+		t.alarm("The destination gave up after post-copy had begun and before the guest ran there. It is whole at the source, but its hypervisor may " +
+			"not let it run again (QEMU: \"Migration is not finalized yet\"). Then end the machine at the source: the move ends with it.")
+	}
 	t.enter(Returning, t.Limits.Answer)
 	t.do(Resume)
+}
+
+// noReturn: the guest's memory follows it. From here on the destination alone says where the guest is, whatever the hypervisor here
+// makes of the rest: one that lets the guest run again, or is told to, has not heard what the destination did.
+func (t *turn) noReturn(e Event) {
+	t.Past, t.Ordered, t.Known, t.Running = true, true, true, false // where it runs still, it is about to stop
+	switch t.State {
+	case Copying, Cancelling:
+		t.hold(e.At)
+		t.sent()
+	case Held:
+		t.sent()
+	}
+	if e.Guest == qmp.Broken && (t.State == Sent || t.State == Relaying || t.State == Settling) {
+		t.alarm("The guest's memory does not follow it any more: the stream of its post-copy migration is broken, and it stands still at the destination " +
+			"when it misses a page. Do not end the machine at the source. Recover the migration (QEMU: migrate-recover there, migrate with resume here; libvirt: virsh migrate --postcopy-resume).")
+	}
+}
+
+// spent reports whether the machine that the guest has left is of no use any more, as far as its hypervisor has told.
+func (t *turn) spent() bool {
+	return t.Migration == qmp.Completed || !t.Past && t.idle()
+}
+
+// owes reports whether the guest's memory is still to follow it.
+func (t *turn) owes() bool {
+	return !t.Lost && (t.Migration == qmp.NoReturn || t.Migration == qmp.Broken)
 }
 
 // gone: the machine has ended. Whether the guest had left before is known at the destination only: it runs there, or the
 // destination says that it never will.
 func (t *turn) gone(why string) {
+	if t.owes() && (t.State == Relaying || t.State == Settling) {
+		t.alarm("The machine at the source has ended before all of the guest's memory had followed: the guest at the destination cannot go on. Start it anew.")
+	}
 	t.Lost, t.Known, t.Running = true, true, false
 	switch t.State {
 	case Awaiting, Beginning:
@@ -81,8 +116,12 @@ func (t *turn) giveUp(reason string) {
 	}
 }
 
-// cancel tells the hypervisor to give up, and to say so within the time for an answer.
+// cancel tells the hypervisor to give up, and to say so within the time for an answer. Past the point of no return that would
+// tear the guest apart.
 func (t *turn) cancel() {
+	if t.Past {
+		return
+	}
 	t.Cancelled, t.Waits = true, false
 	t.do(Cancel)
 	t.expect(t.Limits.Answer)
@@ -91,7 +130,7 @@ func (t *turn) cancel() {
 // conclude opens the ports, where they are not open, and records that the guest stays here. What the hypervisor told may
 // have been about an earlier migration, said again after the connection was made anew: to cancel makes it true of this one.
 func (t *turn) conclude() {
-	if t.State != Awaiting && t.State != Beginning {
+	if t.State != Awaiting && t.State != Beginning && !t.Past {
 		t.do(Cancel)
 	}
 	t.Handed = false
@@ -141,6 +180,11 @@ func (t *turn) sourceLate() {
 			t.inherited()
 			return
 		}
+		if !t.Known && !t.Warned { // an agent that begins again does not know yet whether there is a return
+			t.Warned = true
+			t.expect(t.Limits.Answer)
+			return
+		}
 		t.because(fmt.Sprintf("the guest stood still for %s", t.Limits.Switch))
 		t.cancel()
 	case Returning:
@@ -174,7 +218,12 @@ func (t *turn) wait() {
 		t.Warned = true
 		t.expect(t.Limits.Answer)
 		t.do(Count)
+	case t.owes():
+		t.expect(t.Limits.Relay)
 	default:
+		if !t.spent() && !t.Lost {
+			t.alarm("The machine that the guest has left does not say that it has sent it: it is left as it is. Look at it, and end it.")
+		}
 		t.enter(Settling, t.Limits.Answer)
 		t.do(Count)
 	}

@@ -31,6 +31,8 @@ type world struct {
 	ran, paused bool
 	// cut is true once a guest was harmed: its only copy ended, or its ports closed while it ran at the destination.
 	cut bool
+	// wrong says what an agent ordered that must never be ordered.
+	wrong string
 }
 
 type gate uint8
@@ -49,6 +51,7 @@ const (
 	flowing
 	delivered
 	torn
+	following // post-copy: the guest may run at the destination, and its memory follows
 )
 
 // end is the agent of one host.
@@ -71,8 +74,9 @@ type end struct {
 type machine struct {
 	alive, runs bool
 	migration   qmp.Kind
-	// device is true once the migration went on after Continue: the guest stays stopped until the end.
-	device bool
+	// device is true once the migration went on after Continue: the guest stays stopped until the end; post once a person has
+	// asked for post-copy.
+	device, post bool
 }
 
 var (
@@ -88,6 +92,8 @@ type options struct {
 	earlier qmp.Kind
 	// twins lets the hypervisors do what they must not: both run.
 	twins bool
+	// postcopy is a person's wish to the hypervisor, as soon as it copies.
+	postcopy bool
 }
 
 // newWorld is a move that has just been granted.
@@ -106,12 +112,12 @@ func newWorld(o options) world {
 	return w
 }
 
-// clone copies what is shared.
+// clone is a world of its own: what is shared is only ever appended to, and then copied.
 func (w world) clone() world {
-	w.older = slices.Clone(w.older)
+	w.older = slices.Clip(w.older)
 	for i := range w.ends {
 		e := &w.ends[i]
-		e.orders, e.told, e.results = slices.Clone(e.orders), slices.Clone(e.told), slices.Clone(e.results)
+		e.orders, e.told, e.results = slices.Clip(e.orders), slices.Clip(e.told), slices.Clip(e.results)
 	}
 	return w
 }
@@ -200,6 +206,9 @@ func (w *world) carry(i int, actions []Action, fails bool) (changed bool) {
 			status := a.Status
 			e.report = &status
 		case Migrate, Continue, Cancel, Resume, Announce, Quit:
+			if a.Do == Cancel && e.session.Past {
+				w.wrong = "the migration is cancelled past the point of no return"
+			}
 			e.orders = append(e.orders, a)
 		case Alarm, Drain:
 		default:
@@ -252,7 +261,9 @@ func (w *world) forward(do Do) {
 // order has a machine do what it is told.
 func (w *world) order(i int, a Action, o options) {
 	q := &w.qemu[i]
-	moving := q.migration == qmp.Copying || q.migration == qmp.Waiting
+	sending := q.migration == qmp.Copying || q.migration == qmp.Waiting
+	past := q.migration == qmp.NoReturn || q.migration == qmp.Broken
+	moving := sending || past
 	switch {
 	case !q.alive:
 		if a.Do == Migrate {
@@ -261,20 +272,23 @@ func (w *world) order(i int, a Action, o options) {
 	case a.Do == Migrate && (moving || !w.qemu[1].alive):
 		w.ends[i].results = append(w.ends[i].results, Event{Kind: Undone, Do: Migrate, Text: "refused"})
 	case a.Do == Migrate:
-		q.migration, q.device, w.stream = qmp.Copying, false, flowing
+		q.migration, q.device, q.post, w.stream = qmp.Copying, false, o.postcopy, flowing
 		w.tell(i, qmp.Copying)
 		w.qemu[1].migration = qmp.Copying
 		w.tell(1, qmp.Copying)
+	case a.Do == Continue && q.migration == qmp.Waiting && q.post:
+		q.migration, q.device = qmp.NoReturn, true
+		w.tell(i, qmp.NoReturn)
 	case a.Do == Continue && q.migration == qmp.Waiting:
 		q.migration, q.device = qmp.Copying, true
 		w.tell(i, qmp.Copying)
-	case a.Do == Cancel && moving:
+	case a.Do == Cancel && sending: // qmp.Guest refuses it past the point of no return
 		w.failed(qmp.Cancelled, true)
 	case a.Do == Resume && !q.runs && !moving:
 		q.runs = true
 		w.tell(i, qmp.Runs)
 	case a.Do == Quit:
-		w.cut = w.cut || i == 0 && !w.ran || i == 1 && q.runs
+		w.cut = w.cut || i == 0 && (!w.ran || past) || i == 1 && q.runs
 		w.kill(i)
 	}
 }
@@ -294,6 +308,17 @@ func (w *world) failed(how qmp.Kind, runsFirst bool) {
 	w.tell(0, told...)
 }
 
+// tear breaks the stream of a post-copy migration.
+func (w *world) tear() {
+	if q := &w.qemu[0]; q.alive {
+		q.migration = qmp.Broken
+		w.tell(0, qmp.Broken)
+	}
+	if !w.ran {
+		w.stream = torn
+	}
+}
+
 // kill ends a machine.
 func (w *world) kill(i int) {
 	w.qemu[i] = machine{migration: w.qemu[i].migration}
@@ -301,6 +326,9 @@ func (w *world) kill(i int) {
 		w.stream = torn
 	}
 	w.tell(i, qmp.Gone)
+	if w.stream == following {
+		w.tear()
+	}
 }
 
 // Get, GetLocation, Snapshot and UpdateLocations let the real ledger keep the world's records.

@@ -190,7 +190,7 @@ func (g *Guest) notice(n qmp.Notice) {
 	switch e.Kind {
 	case qmp.Runs, qmp.Stops:
 		g.heard = true
-	case qmp.Copying, qmp.Waiting:
+	case qmp.Copying, qmp.Waiting, qmp.NoReturn, qmp.Broken:
 		g.migrating = true
 	default:
 		g.migrating = false
@@ -221,8 +221,8 @@ func (g *Guest) ask(ctx context.Context) {
 	if !g.arriving {
 		job, jobErr = g.monitor.host.virsh(ctx, "domjobinfo", g.vm)
 	}
-	state, err := g.monitor.host.virsh(ctx, "domstate", g.vm)
-	state = strings.TrimSpace(state)
+	out, err := g.monitor.host.virsh(ctx, "domstate", g.vm, "--reason")
+	state, reason, _ := strings.Cut(strings.TrimSpace(out), " (")
 	var refused *CommandError
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -237,7 +237,13 @@ func (g *Guest) ask(ctx context.Context) {
 		return
 	}
 	kind := qmp.Idle
-	if !g.arriving && strings.Contains(job, "Outgoing migration") {
+	switch {
+	case g.arriving:
+	case strings.HasPrefix(reason, "post-copy failed"):
+		kind = qmp.Broken
+	case state == "paused" && strings.HasPrefix(reason, "post-copy"):
+		kind = qmp.NoReturn
+	case strings.Contains(job, "Outgoing migration"):
 		kind = qmp.Copying
 	}
 	g.tell(qmp.Event{Kind: kind})

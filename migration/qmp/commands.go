@@ -12,8 +12,8 @@ type RunState struct {
 
 // MigrationState is query-migrate; its Status is empty when no migration was ever tried.
 type MigrationState struct {
-	// Status is QEMU's word: "setup", "active", "pre-switchover", "device", "completed", "failed", "cancelled"
-	// (qapi/migration.json).
+	// Status is QEMU's word: "setup", "active", "pre-switchover", "device", "completed", "failed", "cancelled",
+	// and those of post-copy (qapi/migration.json).
 	Status string `json:"status"`
 	// Desc says why it failed, where QEMU tells.
 	Desc string `json:"error-desc"`

@@ -28,7 +28,15 @@ const (
 	// Failed and Cancelled: at the source, the guest runs on, which Runs tells on its own.
 	Failed    Kind = "failed"
 	Cancelled Kind = "cancelled"
+	// NoReturn: the guest goes on before its memory has followed (post-copy). From here on what it is lies at the destination; the
+	// source has only the pages that are still to be fetched, and must neither run the guest nor end.
+	NoReturn Kind = "no-return"
+	// Broken: as NoReturn, but the pages do not follow until somebody recovers the stream.
+	Broken Kind = "broken"
 )
+
+// follows reports whether the guest's memory follows it.
+func (k Kind) follows() bool { return k == NoReturn || k == Broken }
 
 // Event is something a monitor told.
 type Event struct {
@@ -41,8 +49,10 @@ type Event struct {
 
 // kinds translates the migration states that matter (qapi/migration.json).
 var kinds = map[string]Kind{
-	"": Idle, "none": Idle, "setup": Copying, "active": Copying, "device": Copying, "cancelling": Copying, "pre-switchover": Waiting,
-	"completed": Completed, "failed": Failed, "cancelled": Cancelled,
+	"": Idle, "none": Idle, "setup": Copying, "wait-unplug": Copying, "active": Copying, "device": Copying, "cancelling": Copying,
+	"pre-switchover": Waiting, "completed": Completed, "failed": Failed, "cancelled": Cancelled,
+	"postcopy-device": NoReturn, "postcopy-active": NoReturn, "postcopy-paused": Broken, "postcopy-recover-setup": NoReturn,
+	"postcopy-recover": NoReturn,
 }
 
 // EventOf translates a notice; false when it does not matter.

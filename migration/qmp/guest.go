@@ -3,6 +3,7 @@ package qmp
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -80,10 +81,23 @@ func (g *Guest) Continue(ctx context.Context) error {
 	return g.with(ctx, func(c *Client) error { return c.MigrateContinue(ctx) })
 }
 
-// Cancel gives the migration up; the guest runs on here unless everything has been sent already.
+// Cancel gives the migration up; the guest runs on here unless everything has been sent already. One whose memory follows the
+// guest is not given up: QEMU would do it, and the guest would be in pieces at both ends. Errors: ErrNoReturn.
 func (g *Guest) Cancel(ctx context.Context) error {
-	return g.with(ctx, func(c *Client) error { return c.MigrateCancel(ctx) })
+	return g.with(ctx, func(c *Client) error {
+		s, err := c.Migration(ctx)
+		if err != nil {
+			return err
+		}
+		if kinds[s.Status].follows() {
+			return fmt.Errorf("cancel a migration that is %s: %w", s.Status, ErrNoReturn)
+		}
+		return c.MigrateCancel(ctx)
+	})
 }
+
+// ErrNoReturn: the guest runs at the destination, or may, with its memory on the way.
+var ErrNoReturn = errors.New("the guest's memory follows it to the destination")
 
 // Resume lets a stopped guest run here again. QEMU refuses for a moment after a migration has completed; Resume tries
 // again until ctx ends.

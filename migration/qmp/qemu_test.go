@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -38,22 +39,22 @@ func watch(t *testing.T, path string) *Guest {
 	return g
 }
 
-// until reads events up to the first of the kind, and returns them all.
-func until(t *testing.T, g *Guest, kind Kind) []Event {
+// until reads events up to the first of one of the kinds, and returns them all.
+func until(t *testing.T, g *Guest, kinds ...Kind) []Event {
 	t.Helper()
 	var got []Event
 	for {
 		select {
 		case e, open := <-g.Events():
 			if !open {
-				t.Fatalf("the events ended after %v, before %q", got, kind)
+				t.Fatalf("the events ended after %v, before %q", got, kinds)
 			}
 			got = append(got, e)
-			if e.Kind == kind {
+			if slices.Contains(kinds, e.Kind) {
 				return got
 			}
 		case <-limited(t).Done():
-			t.Fatalf("%q did not come, only %v", kind, got)
+			t.Fatalf("%q did not come, only %v", kinds, got)
 		}
 	}
 }
