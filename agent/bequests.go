@@ -10,6 +10,7 @@ import (
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration"
 	"github.com/weftnet/weft/tracing"
 )
 
@@ -201,6 +202,12 @@ func (a *Agent) read(ctx context.Context, port fabric.PortID, q *bequest) (err e
 
 // Left is what a port that moves away takes along; see server.Plugs. While its guest runs here that is what is new since the mark.
 func (a *Agent) Left(ctx context.Context, port fabric.PortID, since api.LeftSince) (api.Left, error) {
+	left, err := a.left(ctx, port, since)
+	left.Form = migration.Forms().Most
+	return left, err
+}
+
+func (a *Agent) left(ctx context.Context, port fabric.PortID, since api.LeftSince) (api.Left, error) {
 	move := a.departure(port)
 	if since.Taken {
 		return a.handOver(ctx, port, move, datapath.Mark(since.Mark))

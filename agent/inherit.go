@@ -11,6 +11,7 @@ import (
 	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration"
 	"github.com/weftnet/weft/policy"
 	"github.com/weftnet/weft/tracing"
 )
@@ -148,6 +149,9 @@ func (h *heir) next(ctx context.Context) error {
 
 // take takes a part over.
 func (h *heir) take(ctx context.Context, left api.Left) error {
+	if ours := migration.Forms(); !ours.Has(left.Form) {
+		return fmt.Errorf("%w: host %s moves guests in form %d, and this one in %s", errRefused, h.move.Spec.From, left.Form, ours)
+	}
 	if err := h.takeFlows(ctx, left); err != nil || !left.Stopped {
 		return err
 	}

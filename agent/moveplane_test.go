@@ -14,6 +14,7 @@ import (
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/fabric/location"
 	"github.com/weftnet/weft/fabric/store"
+	"github.com/weftnet/weft/migration"
 )
 
 // granted is blue with port a granted from one host to another.
@@ -219,6 +220,19 @@ func TestAMoveWhoseConnectionsAreRefusedIsGivenUpBeforeTheGuestIsCopied(t *testi
 	n.until(t, "nothing left", func() bool { return len(h.ground.state(t).Ports) == 0 })
 	if loc := n.Latest().Locations["a"]; loc.Host != "h2" {
 		t.Errorf("the port is at %+v", loc)
+	}
+}
+
+func TestWhatAnAgentOfAnotherReleaseSendsIsRefused(t *testing.T) {
+	h := heir{Agent: newHouse(t).start().Agent, port: "a", move: &fabric.Move{Spec: fabric.MoveSpec{From: "h2"}}}
+	for _, form := range []int{0, migration.Forms().Most + 1, -1} {
+		err := h.take(t.Context(), api.Left{Form: form})
+		if refused(err) == nil || !strings.Contains(err.Error(), fmt.Sprintf("host h2 moves guests in form %d", form)) {
+			t.Errorf("of form %d it is said: %v", form, err)
+		}
+	}
+	if err := h.take(t.Context(), api.Left{Form: migration.Forms().Most}); refused(err) != nil {
+		t.Errorf("its own form: %v", err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration"
 	"github.com/weftnet/weft/tracing/export"
 )
 
@@ -73,7 +74,7 @@ func (a *Agent) Status() fabric.HostStatus {
 		s.Problems = append(s.Problems, a.troubles[subject])
 	}
 	a.mu.Unlock()
-	s.Version, s.Capabilities = a.config.Version, a.machine.capabilities
+	s.Version, s.Capabilities, s.Moves = a.config.Version, a.machine.capabilities, migration.Forms()
 	s.Kernel, _ = kernelRelease() // it was asked at the start; a status without it is still one
 	return s
 }

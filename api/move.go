@@ -67,6 +67,8 @@ func Over(p fabric.Phase) bool {
 type Left struct {
 	// Stopped says that its guest has stopped there, and that this is the last of it; before that only Flows is given.
 	Stopped bool `json:"stopped"`
+	// Form is the one in which the source takes part in moves; a destination that does not have it refuses.
+	Form int `json:"form"`
 	// Mark is what to ask for the next part with.
 	Mark uint64 `json:"mark"`
 	// Rules are what its rules had met there, and on the hosts where it was before.

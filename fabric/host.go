@@ -54,6 +54,34 @@ type HostStatus struct {
 	Version      string   `json:"version,omitempty"`
 	Kernel       string   `json:"kernel,omitempty"`
 	Capabilities []string `json:"capabilities,omitempty"`
+	// Moves are the forms of a move that the agent takes part in.
+	Moves MoveForms `json:"moves,omitzero"`
+}
+
+// MoveForms are the forms, from Least to Most, in which an agent takes part in moves. A form is what two hosts tell each other of a
+// move: its phases, and what its ports take along. The zero value is of an agent that does not say.
+type MoveForms struct {
+	Least int `json:"least"`
+	Most  int `json:"most"`
+}
+
+// Has reports whether the form is one of them.
+func (m MoveForms) Has(form int) bool { return form > 0 && m.Least <= form && form <= m.Most }
+
+// Share reports whether two agents have a form in common.
+func (m MoveForms) Share(o MoveForms) bool {
+	return m.Has(max(m.Least, o.Least)) && o.Has(max(m.Least, o.Least))
+}
+
+// String names them.
+func (m MoveForms) String() string {
+	switch {
+	case m == MoveForms{}:
+		return "no form that it tells of"
+	case m.Least == m.Most:
+		return fmt.Sprintf("form %d", m.Most)
+	}
+	return fmt.Sprintf("forms %d to %d", m.Least, m.Most)
 }
 
 // Type returns the document head.

@@ -101,6 +101,10 @@ type FirstFrame struct {
 	Time time.Time
 }
 
+// Forms are those in which this release takes part in moves. A change of what one host tells the other in a move, which a release
+// without it would misread, is a new form.
+func Forms() fabric.MoveForms { return fabric.MoveForms{Least: 1, Most: 1} }
+
 // Counts are packets of a move's ports.
 type Counts struct {
 	Relayed, Lost, Duplicated uint64

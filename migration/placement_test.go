@@ -12,7 +12,7 @@ import (
 func crowd() (*fabric.Snapshot, map[fabric.HostID]fabric.HostStatus) {
 	s, st := fleet()
 	third := *s.Hosts["h2"]
-	s.Hosts["h3"], st["h3"] = &third, fabric.HostStatus{Ready: true}
+	s.Hosts["h3"], st["h3"] = &third, fabric.HostStatus{Ready: true, Moves: Forms()}
 	for vm, host := range map[string]fabric.HostID{"b": "h1", "c": "h1", "d": "h2"} {
 		id := fabric.PortID(vm)
 		s.Ports[id] = &fabric.Port{Metadata: fabric.Metadata{Name: vm}, Spec: fabric.PortSpec{Switch: "blue"}}

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -133,8 +134,23 @@ func (p *preflight) source() fabric.HostID {
 	return from
 }
 
+// releases looks whether the agents of both hosts understand each other.
+func (p *preflight) releases(from fabric.HostID) {
+	source, heard := p.statuses[from]
+	destination, too := p.statuses[p.to]
+	if !heard || !too || source.Moves.Share(destination.Moves) {
+		return
+	}
+	release := func(s fabric.HostStatus) string {
+		return fmt.Sprintf("%s (moves in %s)", cmp.Or(s.Version, "an unnamed release"), s.Moves)
+	}
+	p.find("release-other", "host/"+string(p.to), fmt.Sprintf("its agent is of %s, which has no form of a move in common with that of host %s, %s",
+		release(destination), from, release(source)), "Bring both hosts to one release: 'weft get hosts' shows what each has.")
+}
+
 // between looks at what the two hosts must have in common.
 func (p *preflight) between(from fabric.HostID) {
+	p.releases(from)
 	source, destination := p.snap.Hosts[from], p.snap.Hosts[p.to]
 	if source != nil && source.Spec.VTEP.Is4() != destination.Spec.VTEP.Is4() {
 		p.find("underlay-family", "host/"+string(p.to), fmt.Sprintf("its tunnel end point %s and that of host %s, %s, are of different families", destination.Spec.VTEP, from, source.Spec.VTEP),

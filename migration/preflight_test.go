@@ -19,7 +19,7 @@ func fleet() (*fabric.Snapshot, map[fabric.HostID]fabric.HostStatus) {
 	statuses := map[fabric.HostID]fabric.HostStatus{}
 	for i, id := range []fabric.HostID{"h1", "h2"} {
 		s.Hosts[id] = &fabric.Host{Spec: fabric.HostSpec{VTEP: netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)}), UnderlayMTU: 1500}}
-		statuses[id] = fabric.HostStatus{Ready: true}
+		statuses[id] = fabric.HostStatus{Ready: true, Moves: Forms()}
 	}
 	for _, id := range []fabric.PortID{"a-0", "a-1"} {
 		s.Ports[id] = &fabric.Port{Spec: fabric.PortSpec{VM: "a", Switch: "blue"}}
@@ -46,7 +46,7 @@ func TestPreflight(t *testing.T) {
 		{"the destination is silent", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) { delete(st, "h2") }, "a", "h2", "host-silent"},
 		{"the source is silent", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) { delete(st, "h1") }, "a", "h2", "host-silent"},
 		{"the destination is not ready", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
-			st["h2"] = fabric.HostStatus{Problems: []string{"no tcx"}}
+			st["h2"] = fabric.HostStatus{Problems: []string{"no tcx"}, Moves: Forms()}
 		}, "a", "h2", "host-not-ready"},
 		{"it is moving already", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Locations["a-0"] = fabric.Location{Host: "h1", Grant: &fabric.Grant{Move: "m", To: "h2"}}
@@ -65,25 +65,37 @@ func TestPreflight(t *testing.T) {
 		{"the destination has too little left of what it sends", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
 			s.Hosts["h2"].Spec.Capacity = 1e9
 			s.Ports["a-0"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 900e6}}
-			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: fabric.Features()}
+			st["h2"] = fabric.HostStatus{Ready: true, Moves: Forms(), Capabilities: fabric.Features()}
 		}, "a", "h2", "minimum-exceeds"},
 		{"the destination has enough left", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
 			s.Hosts["h2"].Spec.Capacity = 1e9
 			s.Ports["a-0"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 400e6}}
 			s.Ports["a-1"].Spec.Rate = &fabric.Rates{Out: &fabric.Rate{Min: 400e6}}
-			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: fabric.Features()}
+			st["h2"] = fabric.HostStatus{Ready: true, Moves: Forms(), Capabilities: fabric.Features()}
 		}, "a", "h2", ""},
 		{"a named feature is missing there", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Ports["a-1"].Spec.Requires = []string{"storm"}
 		}, "a", "h2", "feature-missing"},
 		{"a used feature is missing there", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
 			s.Ports["a-0"].Spec.Rate = &fabric.Rates{In: &fabric.Rate{Max: 1e6}}
-			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: []string{"tcx", "storm"}}
+			st["h2"] = fabric.HostStatus{Ready: true, Moves: Forms(), Capabilities: []string{"tcx", "storm"}}
 		}, "a", "h2", "feature-missing"},
 		{"all features are there", func(s *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
 			s.Ports["a-0"].Spec.Rate, s.Ports["a-1"].Spec.Requires = &fabric.Rates{In: &fabric.Rate{Max: 1e6}}, []string{"storm"}
-			st["h2"] = fabric.HostStatus{Ready: true, Capabilities: []string{"storm", "rate"}}
+			st["h2"] = fabric.HostStatus{Ready: true, Moves: Forms(), Capabilities: []string{"storm", "rate"}}
 		}, "a", "h2", ""},
+		{"the destination's release is newer, and has the form of this one", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			st["h2"] = fabric.HostStatus{Ready: true, Version: "v9", Moves: fabric.MoveForms{Least: 1, Most: 3}}
+		}, "a", "h2", ""},
+		{"the destination's release is newer, and has it no more", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			st["h2"] = fabric.HostStatus{Ready: true, Version: "v9", Moves: fabric.MoveForms{Least: 2, Most: 3}}
+		}, "a", "h2", "release-other"},
+		{"the source's release is newer", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			st["h1"] = fabric.HostStatus{Ready: true, Version: "v9", Moves: fabric.MoveForms{Least: 2, Most: 2}}
+		}, "a", "h2", "release-other"},
+		{"the destination's release does not say", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			st["h2"] = fabric.HostStatus{Ready: true}
+		}, "a", "h2", "release-other"},
 		{"the switch is on other hosts", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Switches["blue"].Spec.Hosts = []fabric.HostID{"h1"}
 		}, "a", "h2", "switch-scope"},
