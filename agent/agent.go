@@ -80,6 +80,7 @@ type Agent struct {
 	// troubles are what goes wrong beside the datapath, by subject.
 	troubles map[string]string
 	bequests *bequests
+	asides   *asides
 }
 
 // frugal is how much garbage there may be for what is in use, in per cent: a hypervisor's memory is for its guests.
@@ -102,7 +103,7 @@ func Run(ctx context.Context, c Config) error {
 
 // open prepares everything, in the order in which it depends on one another. Neither etcd nor any other host is waited for.
 func open(ctx context.Context, c Config, openMachine func(context.Context, Config, *slog.Logger) (machine, error)) (a *Agent, err error) {
-	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, records: map[string]*recorder{}, bequests: newBequests(), begun: time.Now()}
+	a = &Agent{config: c, log: slog.New(export.LogHandler(slog.Default().Handler())), news: newNews(), troubles: map[string]string{}, records: map[string]*recorder{}, bequests: newBequests(), asides: newAsides(), begun: time.Now()}
 	a.notify = notifier{log: a.log}
 	opened := a // a return of nothing and an error leaves nothing in a
 	defer func() {

@@ -23,6 +23,8 @@ type local struct {
 	Staged      map[fabric.PortID]fabric.MoveID `json:"staged,omitempty"`
 	Expects     map[fabric.PortID]fabric.MoveID `json:"expects,omitempty"`
 	Moves       map[fabric.MoveID]incoming      `json:"moves,omitempty"`
+	// Begun are the moves from here whose copy has begun without being recorded, and where the guest is expected.
+	Begun map[fabric.MoveID]string `json:"begun,omitempty"`
 	// Libvirt is true once this host's libvirt was given what it needs to use the fabric.
 	Libvirt bool `json:"libvirt,omitempty"`
 }
@@ -47,7 +49,7 @@ type attachment struct {
 func (l local) clone() local {
 	return local{
 		Attachments: cloneMap(l.Attachments), Handoffs: cloneMap(l.Handoffs), Staged: cloneMap(l.Staged), Expects: cloneMap(l.Expects), Moves: cloneMap(l.Moves),
-		Libvirt: l.Libvirt,
+		Begun: cloneMap(l.Begun), Libvirt: l.Libvirt,
 	}
 }
 

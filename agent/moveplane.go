@@ -25,6 +25,14 @@ var (
 // sourcePlane is this host's forwarding, for guests that leave it.
 type sourcePlane struct{ *Agent }
 
+// Remember keeps on disk that the copy begins although it is not recorded.
+func (p sourcePlane) Remember(ctx context.Context, move *fabric.Move, incoming string) error {
+	return p.keeper.change(ctx, func(l *local) error {
+		l.Begun[fabric.MoveID(move.Metadata.Name)] = incoming
+		return nil
+	})
+}
+
 // Handoff closes the ports for their guest and sends frames for them on. Closing the gates is the first thing done, and
 // all that the kernel needs (plan.Wanted has named the destination beforehand); remembering it comes after.
 func (p sourcePlane) Handoff(ctx context.Context, move *fabric.Move) error {

@@ -26,9 +26,9 @@ func (r records) Follow(ctx context.Context, id fabric.MoveID, fn func(*fabric.M
 	var last *fabric.Move
 	told := false
 	for {
-		change := r.news.wait()
+		change, aside := r.news.wait(), r.asides.changed.wait()
 		if snap := r.Latest(); snap != nil {
-			if move := snap.Moves[id]; !told || move != last {
+			if move := r.asides.with(snap.Moves[id]); !told || !same(move, last) {
 				fn(move)
 				last, told = move, true
 			}
@@ -37,13 +37,24 @@ func (r records) Follow(ctx context.Context, id fabric.MoveID, fn func(*fabric.M
 		case <-ctx.Done():
 			return nil
 		case <-change:
+		case <-aside:
 		}
 	}
 }
 
+// same reports whether two records of one move say the same.
+func same(a, b *fabric.Move) bool {
+	return a == b || a != nil && b != nil && a.Metadata.Revision == b.Metadata.Revision &&
+		a.Status.Phase == b.Status.Phase && a.Status.Incoming == b.Status.Incoming && a.Status.Fault == b.Status.Fault
+}
+
 // Advance reports how far this host's part is, and returns the record afterwards, also with an error where it can be read.
 func (r records) Advance(ctx context.Context, id fabric.MoveID, host fabric.HostID, status fabric.MoveStatus) (*fabric.Move, error) {
-	move, err := r.reports.ReportMove(ctx, api.MoveReport{Host: host, Move: id, Status: status})
+	report := api.MoveReport{Host: host, Move: id, Status: status}
+	var aside sync.WaitGroup
+	defer aside.Wait()
+	aside.Go(func() { r.tellSource(ctx, report) })
+	move, err := r.reports.ReportMove(ctx, report)
 	if err == nil || move != nil && move.Metadata.Name != "" {
 		return move, err
 	}
@@ -69,6 +80,8 @@ type movers struct {
 	mu sync.Mutex
 	// begun are the parts that run or have ended, until their record is gone.
 	begun map[part]bool
+	// heard is what the last snapshot had.
+	heard map[fabric.MoveID]bool
 }
 
 // runMoves begins this host's part of each move that concerns it, and goes on with those that an agent before this one began.
@@ -97,21 +110,25 @@ func (m *movers) begin(ctx context.Context, snap *fabric.Snapshot) {
 			delete(m.begun, p)
 		}
 	}
+	before := m.heard
+	m.heard = map[fabric.MoveID]bool{}
 	for id, move := range snap.Moves {
+		m.heard[id] = true
 		if location.Over(move.Status.Phase) {
 			continue
 		}
+		fresh := before != nil && !before[id] && move.Status.Phase == fabric.MoveGranted
 		if move.Spec.From == m.config.Host {
-			m.start(ctx, part{id, migration.Source}, move)
+			m.start(ctx, part{id, migration.Source}, move, fresh)
 		}
 		if move.Spec.To == m.config.Host {
-			m.start(ctx, part{id, migration.Destination}, move)
+			m.start(ctx, part{id, migration.Destination}, move, fresh)
 		}
 	}
 }
 
 // start runs a part beside the others, once. A part that breaks off is begun again a moment later.
-func (m *movers) start(ctx context.Context, p part, move *fabric.Move) {
+func (m *movers) start(ctx context.Context, p part, move *fabric.Move, fresh bool) {
 	if m.begun[p] {
 		return
 	}
@@ -120,7 +137,7 @@ func (m *movers) start(ctx context.Context, p part, move *fabric.Move) {
 		m.running.Go(func() { m.inherit(ctx, move) })
 	}
 	m.running.Go(func() {
-		phase, err := m.run(ctx, p.role, move)
+		phase, err := m.run(ctx, p.role, move, fresh)
 		if err == nil {
 			m.emit(m.event("move."+string(phase), "move/"+string(p.move), fmt.Sprintf("The move of %s from %s to %s is %s at its %s.",
 				move.Spec.VM, move.Spec.From, move.Spec.To, phase, p.role)))
@@ -139,9 +156,12 @@ func (m *movers) start(ctx context.Context, p part, move *fabric.Move) {
 }
 
 // run does one part until it has ended.
-func (m *movers) run(ctx context.Context, role migration.Role, move *fabric.Move) (fabric.Phase, error) {
+func (m *movers) run(ctx context.Context, role migration.Role, move *fabric.Move, fresh bool) (fabric.Phase, error) {
+	if role == migration.Source {
+		move = m.keeper.begunAs(move)
+	}
 	o := migration.Options{
-		Move: move, Host: m.config.Host, Records: records{m.Agent}, Logger: m.log, Tracer: m.keeper.tracer,
+		Move: move, Fresh: fresh, Host: m.config.Host, Records: records{m.Agent}, Logger: m.log, Tracer: m.keeper.tracer,
 		Alarm: func(text string) { m.emit(m.event("move.alarm", "move/"+move.Metadata.Name, text)) },
 	}
 	ctx = remote(ctx, move.Metadata.Trace)
@@ -203,6 +223,19 @@ func (m *movers) refuse(ctx context.Context, move *fabric.Move) (fabric.Phase, e
 		err = nil // it is over already
 	}
 	return fabric.MoveAborted, err
+}
+
+// begunAs is the move as this host has begun it, where the record does not say so yet.
+func (k *keeper) begunAs(move *fabric.Move) *fabric.Move {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	incoming, begun := k.local.Begun[fabric.MoveID(move.Metadata.Name)]
+	if !begun || move.Status.Phase != fabric.MoveGranted && move.Status.Phase != fabric.MoveStaged {
+		return move
+	}
+	next := *move
+	next.Status.Phase, next.Status.Incoming = fabric.MoveCopying, incoming
+	return &next
 }
 
 // snapshot is the accepted one; nil before the first.

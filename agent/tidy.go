@@ -36,6 +36,11 @@ func (k *keeper) tidy() {
 			delete(next.Moves, move)
 		}
 	}
+	for id := range next.Begun {
+		if move := k.snap.Moves[id]; move == nil || move.Status.Phase != fabric.MoveGranted && move.Status.Phase != fabric.MoveStaged {
+			delete(next.Begun, id) // the record says it now
+		}
+	}
 	for port, at := range next.Attachments {
 		if k.present[at.Device] == 0 && !k.concerns(port) {
 			delete(next.Attachments, port)
@@ -70,5 +75,6 @@ func (k *keeper) concerns(port fabric.PortID) bool {
 // equal compares.
 func (l local) equal(other local) bool {
 	return maps.Equal(l.Attachments, other.Attachments) && maps.Equal(l.Handoffs, other.Handoffs) &&
-		maps.Equal(l.Staged, other.Staged) && maps.Equal(l.Expects, other.Expects) && maps.Equal(l.Moves, other.Moves) && l.Libvirt == other.Libvirt
+		maps.Equal(l.Staged, other.Staged) && maps.Equal(l.Expects, other.Expects) && maps.Equal(l.Moves, other.Moves) &&
+		maps.Equal(l.Begun, other.Begun) && l.Libvirt == other.Libvirt
 }

@@ -122,6 +122,11 @@ func LeftHere() huma.Operation {
 	return operation("left-here", http.MethodPost, "/v1/here/left/{name}", "ports", Report, "What a port that moves away from this host takes along: what its rules have met, and its connections")
 }
 
+// AsideHere tells the source of a move what its destination is recording.
+func AsideHere() huma.Operation {
+	return operation("aside-here", http.MethodPost, "/v1/here/aside", "moves", Report, "What the destination of a move from this host says itself: where it waits for the guest, or that it gave up")
+}
+
 // StatusHere reads what the host that is asked says about itself.
 func StatusHere() huma.Operation {
 	return operation("status-here", http.MethodGet, "/v1/here/status", "fabric", Read, "What this host says about itself: what is in force here, and its ports")

@@ -19,7 +19,7 @@ func (w world) next(o options) (worlds []world, names []string) {
 		worlds, names = append(worlds, n), append(names, name)
 	}
 	mischief := func(name string, change func(*world)) {
-		if w.left > 0 {
+		if w.left > 0 && (!o.few || strings.HasSuffix(name, "aborts")) {
 			add(name, func(n *world) { n.left--; change(n) })
 		}
 	}
@@ -27,7 +27,10 @@ func (w world) next(o options) (worlds []world, names []string) {
 		w.agent(i, o, add, mischief)
 	}
 	w.hypervisors(o, add, mischief)
-	if w.left > 0 && !w.move.Spec.Abort {
+	if w.away {
+		add("the records are back", func(n *world) { n.away = false })
+	}
+	if w.left > 0 && !w.move.Spec.Abort && !w.away {
 		mischief("a person aborts", func(n *world) {
 			_, _ = location.New(n).Abort(context.Background(), "m", "asked", t0)
 		})
@@ -45,7 +48,7 @@ func (w world) agent(i int, o options, add, mischief addFunc) {
 		return
 	}
 	mischief(role+" crashes", func(n *world) { n.ends[i] = end{} })
-	if e.report != nil {
+	if e.report != nil && !w.away {
 		name := role + " reports " + string(e.report.Phase)
 		add(name, func(n *world) { n.step(i, n.advance(i), false) })
 		mischief(name+" and waits for the answer", func(n *world) { n.ends[i].results = append(n.ends[i].results, n.advance(i)) })
@@ -74,6 +77,9 @@ func (w world) agent(i int, o options, add, mischief addFunc) {
 		return
 	}
 	w.hears(i, add, mischief)
+	if w.away && i == 0 {
+		w.aside(add)
+	}
 }
 
 // hears is what an agent's main loop can learn next.
@@ -114,7 +120,7 @@ func (w world) hears(i int, add, mischief addFunc) {
 	// Deadlines are long: they pass when nothing else is left to happen at the host, and otherwise only by mischief. The main
 	// loop takes what the monitor told before the time; a frozen agent can miss that once, but not twice in a row.
 	if !e.session.Deadline.IsZero() {
-		if len(e.told)+len(w.ends[0].orders)+len(w.ends[1].orders)+len(e.results) == 0 && e.report == nil && !e.frame {
+		if len(e.told)+len(w.ends[0].orders)+len(w.ends[1].orders)+len(e.results) == 0 && (e.report == nil || w.away) && !e.frame {
 			take(role+" waits in vain", func(*world) {}, Event{Kind: Clock})
 		} else if len(e.told) == 0 || !e.session.Warned {
 			mischief(role+" is late", func(n *world) { n.step(i, Event{Kind: Clock}, false) })
@@ -224,7 +230,7 @@ func (w world) key() string {
 	}
 	b = append(b, w.loc.Host...)
 	b = append(b, byte(w.loc.Epoch), byte(w.gates[0]), byte(w.gates[1]), byte(w.left), byte(w.stream))
-	flags(w.loc.Grant != nil, w.loc.From != "", w.ran, w.paused, w.cut, w.wrong != "")
+	flags(w.loc.Grant != nil, w.loc.From != "", w.ran, w.paused, w.cut, w.begun, w.away, w.wrong != "")
 	for i := range w.ends {
 		e, s := &w.ends[i], &w.ends[i].session
 		flags(w.qemu[i].alive, w.qemu[i].runs, w.qemu[i].device, w.qemu[i].post, e.up, e.watches, e.frame, e.seen, s.Deadline.IsZero(), s.Incoming != "", s.Fault, s.Active.IsZero(), s.Known,

@@ -20,6 +20,8 @@ type book struct {
 	changed chan struct{}
 	// away makes every report fail, as when etcd is away.
 	away bool
+	// offered is what the destination tells the source itself.
+	offered string
 }
 
 func newBook() *book {
@@ -30,6 +32,9 @@ func (b *book) Follow(ctx context.Context, _ fabric.MoveID, fn func(*fabric.Move
 	for {
 		b.mu.Lock()
 		m, changed := b.world.move, b.changed
+		if b.offered != "" && m.Status.Phase == fabric.MoveGranted {
+			m.Status.Phase, m.Status.Incoming = fabric.MoveStaged, b.offered
+		}
 		b.mu.Unlock()
 		fn(&m)
 		select {
@@ -58,6 +63,15 @@ func (b *book) abort(t *testing.T) {
 	if _, err := location.New(&b.world).Abort(t.Context(), "m", "asked", time.Now()); err != nil {
 		t.Error(err)
 	}
+	close(b.changed)
+	b.changed = make(chan struct{})
+}
+
+// offer has the destination tell the source where it waits.
+func (b *book) offer(incoming string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.offered = incoming
 	close(b.changed)
 	b.changed = make(chan struct{})
 }
@@ -156,6 +170,9 @@ func (p *plane) has(name string) bool {
 	return slices.Contains(p.done, name)
 }
 
+func (p *plane) Remember(_ context.Context, _ *fabric.Move, incoming string) error {
+	return p.did("remember " + incoming)
+}
 func (p *plane) Handoff(context.Context, *fabric.Move) error { return p.did("handoff") }
 func (p *plane) Restore(context.Context, *fabric.Move) error { return p.did("restore") }
 func (p *plane) Finish(context.Context, *fabric.Move) error  { return p.did("finish") }

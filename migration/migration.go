@@ -50,6 +50,9 @@ type Records interface {
 
 // SourcePlane is the forwarding of the host that the guest leaves. All methods are idempotent.
 type SourcePlane interface {
+	// Remember keeps, beyond the end of this agent, that the guest is about to be copied to the address, although that is not recorded. A
+	// runner that begins again is given such a move as if it were recorded as copying.
+	Remember(ctx context.Context, move *fabric.Move, incoming string) error
 	// Handoff closes the move's ports for their guest and sends every frame for them on to the move's destination, until
 	// Restore or Finish. It is called the moment the guest has stopped: its first act is to write the kernel's maps.
 	Handoff(ctx context.Context, move *fabric.Move) error
@@ -129,6 +132,8 @@ func (c Counts) less(o Counts) Counts {
 type Limits struct {
 	// Stage: from the grant until the destination waits. 60 s.
 	Stage time.Duration
+	// Record: for how long the copy waits for being recorded; then the source remembers it, and begins. 1 s.
+	Record time.Duration
 	// Copy: from then until the guest stops. 30 min; the guest runs all the while.
 	Copy time.Duration
 	// Inherit: from when frames go to the destination until it knows the ports' connections; then the guest goes on without. 50 ms.
@@ -149,7 +154,7 @@ func (l Limits) For(move *fabric.Move) Limits {
 	for _, d := range []struct {
 		limit    *time.Duration
 		standard time.Duration
-	}{{&l.Stage, time.Minute}, {&l.Copy, 30 * time.Minute}, {&l.Switch, 10 * time.Second}, {&l.Inherit, 50 * time.Millisecond}, {&l.Answer, 2 * time.Second}, {&l.Relay, 30 * time.Second}} {
+	}{{&l.Stage, time.Minute}, {&l.Record, time.Second}, {&l.Copy, 30 * time.Minute}, {&l.Switch, 10 * time.Second}, {&l.Inherit, 50 * time.Millisecond}, {&l.Answer, 2 * time.Second}, {&l.Relay, 30 * time.Second}} {
 		if *d.limit <= 0 {
 			*d.limit = d.standard
 		}

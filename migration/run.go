@@ -24,6 +24,8 @@ type Options struct {
 	Host    fabric.HostID
 	Records Records
 	Limits  Limits
+	// Fresh says that Move has come to be since this agent began: no agent before it had a part in it, and nothing newer is known of it.
+	Fresh bool
 	// Alarm gets a sentence when a person must look; nil only logs it.
 	Alarm func(text string)
 	// Logger discards when nil.
@@ -40,7 +42,10 @@ func RunSource(ctx context.Context, o Options, guest interface {
 }, plane SourcePlane) (fabric.Phase, error) {
 	r := newRunner(o, Source)
 	r.guest, r.sender = guest, guest
-	r.plane = map[Do]func(context.Context, *fabric.Move) error{Handoff: plane.Handoff, Restore: plane.Restore, Finish: plane.Finish}
+	r.plane = map[Do]func(context.Context, *fabric.Move) error{
+		Handoff: plane.Handoff, Restore: plane.Restore, Finish: plane.Finish,
+		Remember: func(ctx context.Context, m *fabric.Move) error { return plane.Remember(ctx, m, r.session.Incoming) },
+	}
 	r.counted, r.inherited = plane.Counted, plane.Inherited
 	machine, known := guest.(interface{ Process() int })
 	if drainer, able := plane.(Drainer); able && known {
@@ -150,7 +155,7 @@ func (r *runner) run(ctx context.Context) (fabric.Phase, error) {
 // source whose copy has begun does not wait for it: no later phase changes what it has to do first.
 func (r *runner) confirm(ctx context.Context) error {
 	p := r.move.Status.Phase
-	if r.session.Role == Source && p != fabric.MoveGranted && p != fabric.MoveStaged {
+	if r.o.Fresh || r.session.Role == Source && p != fabric.MoveGranted && p != fabric.MoveStaged {
 		return nil
 	}
 	for wait := retryFirst; ; wait = min(2*wait, retryLast) {

@@ -18,6 +18,7 @@ type pair struct {
 	srcPlane, plane  *plane
 	srcEnd, dstEnd   chan fabric.Phase
 	cancelS, cancelD context.CancelFunc
+	fresh            bool
 }
 
 func newPair(t *testing.T, prepare ...func(*pair)) *pair {
@@ -40,7 +41,7 @@ func (p *pair) startSource(t *testing.T) {
 	p.cancelS, p.srcEnd = cancel, make(chan fabric.Phase, 1)
 	m := p.book.move()
 	go func() {
-		phase, err := RunSource(ctx, Options{Move: &m, Host: "src", Records: p.book}, p.src, p.srcPlane)
+		phase, err := RunSource(ctx, Options{Move: &m, Host: "src", Records: p.book, Fresh: p.fresh}, p.src, p.srcPlane)
 		if err != nil && ctx.Err() == nil {
 			t.Errorf("source: %v", err)
 		}
@@ -53,7 +54,7 @@ func (p *pair) startDestination(t *testing.T) {
 	p.cancelD, p.dstEnd = cancel, make(chan fabric.Phase, 1)
 	m := p.book.move()
 	go func() {
-		phase, err := RunDestination(ctx, Options{Move: &m, Host: "dst", Records: p.book}, p.plane)
+		phase, err := RunDestination(ctx, Options{Move: &m, Host: "dst", Records: p.book, Fresh: p.fresh}, p.plane)
 		if err != nil && ctx.Err() == nil {
 			t.Errorf("destination: %v", err)
 		}

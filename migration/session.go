@@ -44,7 +44,7 @@ type State string
 // The states of the source.
 const (
 	Awaiting   State = "awaiting"   // for the destination to be staged
-	Beginning  State = "beginning"  // the copy is being recorded; from then on only the source can end the move
+	Beginning  State = "beginning"  // the copy is being recorded, or remembered here when nobody records it
 	Copying    State = "copying"    // the hypervisor sends memory; the guest runs here
 	Cancelling State = "cancelling" // the guest runs here; the hypervisor was told to give up
 	Held       State = "held"       // the guest has stopped; its frames go to the destination
@@ -169,6 +169,7 @@ const (
 	Announce Do = "announce" // Guest.Announce
 	Quit     Do = "quit"     // Guest.Quit
 	Report   Do = "report"   // Records.Advance, until it is accepted or refused
+	Remember Do = "remember" // SourcePlane.Remember
 	Alarm    Do = "alarm"    // tell a person
 )
 

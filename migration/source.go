@@ -91,7 +91,7 @@ func (t *turn) start() {
 		t.giveUp("the guest is paused: let it run, then move it")
 		return
 	}
-	t.State = Beginning
+	t.enter(Beginning, t.Limits.Record)
 	t.report(fabric.MoveCopying)
 }
 
@@ -128,7 +128,7 @@ func (t *turn) runs() {
 		// After a restart: the copy was recorded, but the order never reached the hypervisor. A "completed" of a guest that runs is
 		// that of the move which once brought it here.
 		if !t.Ordered && t.idle() {
-			t.enter(Beginning, t.Limits.Stage)
+			t.enter(Beginning, t.Limits.Record)
 			t.report(fabric.MoveCopying)
 		}
 	case Cancelling:
@@ -277,6 +277,10 @@ func (t *turn) sourceDone(e Event) {
 			t.do(Drain)
 		}
 		t.proceed()
+	case Remember:
+		if t.State == Beginning {
+			t.copy()
+		}
 	case Drain:
 		t.Drained = t.Drained.plus(e.Counts)
 	case Finish:
@@ -315,6 +319,10 @@ func (t *turn) sourceUndone(e Event) {
 		t.giveUp("frames could not be sent on: " + e.Text)
 		if t.State == Sent || t.State == Relaying {
 			t.expect(min(t.Limits.Answer, t.Limits.Relay))
+		}
+	case Remember:
+		if t.State == Beginning {
+			t.giveUp("the copy could not be recorded, nor remembered here: " + e.Text)
 		}
 	case Migrate:
 		switch {

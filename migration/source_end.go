@@ -165,7 +165,10 @@ func (t *turn) relay() {
 // sourceLate: the time for the state is over.
 func (t *turn) sourceLate() {
 	switch t.State {
-	case Awaiting, Beginning:
+	case Beginning: // the records are away: the grant was all that is needed of them
+		t.do(Remember)
+		t.expect(t.Limits.Answer)
+	case Awaiting:
 		t.giveUp(fmt.Sprintf("the destination was not ready within %s", t.Limits.Stage))
 	case Copying:
 		t.giveUp(fmt.Sprintf("the guest's memory was not copied within %s", t.Limits.Copy))

@@ -31,6 +31,10 @@ type world struct {
 	ran, paused bool
 	// cut is true once a guest was harmed: its only copy ended, or its ports closed while it ran at the destination.
 	cut bool
+	// away is true while nobody can record anything.
+	away bool
+	// begun is true once the source remembers that it has begun to copy.
+	begun bool
 	// wrong says what an agent ordered that must never be ordered.
 	wrong string
 }
@@ -90,15 +94,19 @@ type options struct {
 	mischief int
 	// earlier is what the source's hypervisor tells of a migration before this one; empty for none.
 	earlier qmp.Kind
+	// few leaves of the mischief the abort.
+	few bool
 	// twins lets the hypervisors do what they must not: both run.
 	twins bool
+	// aside has the records away from the grant on, until any later point: the destination tells the source itself.
+	aside bool
 	// postcopy is a person's wish to the hypervisor, as soon as it copies.
 	postcopy bool
 }
 
 // newWorld is a move that has just been granted.
 func newWorld(o options) world {
-	w := world{left: o.mischief}
+	w := world{left: o.mischief, away: o.aside}
 	w.move = fabric.Move{
 		Metadata: fabric.Metadata{Name: "m"}, Spec: fabric.MoveSpec{VM: "p", Ports: []fabric.PortID{"p"}, From: "src", To: "dst"},
 		Status: fabric.MoveStatus{Phase: fabric.MoveGranted, Epoch: 2},
@@ -127,7 +135,11 @@ var roles = [2]Role{Source, Destination}
 // start starts an agent: it finds the record, and its monitor tells how things stand.
 func (w *world) start(i int) {
 	e := end{up: true}
-	session, actions := Begin(roles[i], &w.move, Limits{}, t0)
+	move := w.move
+	if i == 0 && w.begun && (move.Status.Phase == fabric.MoveGranted || move.Status.Phase == fabric.MoveStaged) {
+		move.Status.Phase, move.Status.Incoming = fabric.MoveCopying, "there"
+	}
+	session, actions := Begin(roles[i], &move, Limits{}, t0)
 	e.session = settleTimes(session)
 	e.frame = i == 1 && w.gates[1] == open
 	w.ends[i] = e
@@ -230,6 +242,8 @@ func (w *world) carry(i int, actions []Action, fails bool) (changed bool) {
 // forward changes a plane.
 func (w *world) forward(do Do) {
 	switch do {
+	case Remember:
+		w.begun = true
 	case Handoff:
 		w.gates[0] = relay
 	case Restore:
@@ -333,6 +347,9 @@ func (w *world) kill(i int) {
 
 // Get, GetLocation, Snapshot and UpdateLocations let the real ledger keep the world's records.
 func (w *world) Get(_ context.Context, kind fabric.Kind, _ string) (fabric.Object, error) {
+	if kind == fabric.KindHost {
+		return &fabric.Host{}, nil
+	}
 	if kind != fabric.KindMove {
 		return nil, fabric.ErrNotFound
 	}

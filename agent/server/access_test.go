@@ -90,6 +90,9 @@ func TestCertificatesDecideWhoMayDoWhat(t *testing.T) {
 		{"a host may not change the fabric", second(host.Apply(ctx, []fabric.Object{sw}, false)), api.ErrForbidden},
 		{"a host may not plug in on another", second(host.Attach(ctx, "a", api.Attachment{Device: "tap0", Kind: api.Tap})), api.ErrForbidden},
 		{"an operator may change the fabric", second(operator.Apply(ctx, []fabric.Object{sw}, false)), nil},
+		{"a host may not speak as another of a move", host.Aside(ctx, api.MoveReport{Host: "h1", Move: "m1"}), api.ErrForbidden},
+		{"a host may speak of a move as itself", host.Aside(ctx, api.MoveReport{Host: "h2", Move: "m1"}), fabric.ErrNotFound},
+		{"an operator may not speak of a move as a host", operator.Aside(ctx, api.MoveReport{Host: "h2", Move: "m1"}), api.ErrForbidden},
 		{"an operator may not report as a host", operator.ReportStatus(ctx, "h2", fabric.HostStatus{}), api.ErrForbidden},
 	} {
 		if !errors.Is(c.err, c.want) {

@@ -49,6 +49,20 @@ func (s *Server) leftHere(ctx context.Context, in *leftOf) (*answer[api.Left], e
 	return &answer[api.Left]{left}, nil
 }
 
+// asideHere takes what the destination of a move from here says.
+func (s *Server) asideHere(ctx context.Context, in *struct{ Body api.MoveReport }) (*struct{}, error) {
+	if s.o.Plugs == nil {
+		return nil, absent("plug ports in")
+	}
+	if err := s.self(ctx, in.Body.Host); err != nil {
+		return nil, err
+	}
+	if err := s.o.Plugs.Aside(ctx, in.Body); err != nil {
+		return nil, about("move/"+string(in.Body.Move), err)
+	}
+	return nil, nil
+}
+
 // count fetches the counters of the ports that the view's hosts hold, or of one port alone.
 func (s *Server) count(ctx context.Context, v *view, only fabric.PortID) {
 	v.statuses = maps.Clone(v.statuses) // it is the store's

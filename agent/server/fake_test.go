@@ -149,6 +149,9 @@ func (m *memory) Etcd(context.Context) (api.Etcd, error) {
 func (m *memory) Attach(_ context.Context, port fabric.PortID, a api.Attachment) (fabric.PortStatus, error) {
 	return fabric.PortStatus{Name: port, Device: a.Device, State: fabric.PortActive}, nil
 }
+func (m *memory) Aside(_ context.Context, r api.MoveReport) error {
+	return fmt.Errorf("move %s is not known: %w", r.Move, fabric.ErrNotFound)
+}
 func (m *memory) Left(_ context.Context, port fabric.PortID, _ api.LeftSince) (api.Left, error) {
 	return api.Left{}, fmt.Errorf("port %s has not moved away: %w", port, fabric.ErrNotFound)
 }

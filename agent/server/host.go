@@ -16,6 +16,7 @@ func (s *Server) hostOperations() {
 	register(s, api.PortsHere(), s.portsHere)
 	register(s, api.MirrorsHere(), s.mirrorsHere)
 	register(s, api.LeftHere(), s.leftHere)
+	register(s, api.AsideHere(), s.asideHere)
 	register(s, api.AttachPort(), s.attach)
 	register(s, api.DetachPort(), s.detach)
 	register(s, api.CallHypervisor(), s.hypervisor)

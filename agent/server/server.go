@@ -51,6 +51,8 @@ type Plugs interface {
 	Stations(ctx context.Context) ([]api.Station, error)
 	// Left is what a port that moves away takes along; fabric.ErrNotFound when it does not move.
 	Left(ctx context.Context, port fabric.PortID, since api.LeftSince) (api.Left, error)
+	// Aside takes what the destination of a move from here says itself. Errors: fabric.ErrNotFound, fabric.ErrInvalid.
+	Aside(ctx context.Context, r api.MoveReport) error
 }
 
 // Fleet is what this host knows of the others without asking them.

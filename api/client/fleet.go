@@ -163,6 +163,11 @@ func (c *Client) Left(ctx context.Context, port fabric.PortID, since api.LeftSin
 	return l, c.call(ctx, http.MethodPost, "/v1/here/left/"+url.PathEscape(string(port)), since, &l)
 }
 
+// Aside tells the source of a move, which is called, what the caller's host records as its destination.
+func (c *Client) Aside(ctx context.Context, r api.MoveReport) error {
+	return c.call(ctx, http.MethodPost, "/v1/here/aside", r, nil)
+}
+
 // Register tells a server host about the caller's host.
 func (c *Client) Register(ctx context.Context, h *fabric.Host) error {
 	return c.call(ctx, http.MethodPost, "/v1/report/register", h, nil)

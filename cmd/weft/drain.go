@@ -245,7 +245,7 @@ func (a *app) giveUp(ctx context.Context, name string) error {
 		if m, err = c.AbortMove(ctx, fabric.MoveID(m.Metadata.Name)); err != nil {
 			return err
 		}
-		fmt.Fprintf(a.out, "The move of %s to %s is given up: it stays on %s.\n", m.Spec.VM, m.Spec.To, m.Spec.From)
+		fmt.Fprintln(a.out, aborted(m))
 		return nil
 	}
 	return &statusError{status: exitNotFound, message: fmt.Sprintf("abort the move of %s: no move of that name or VM is under way", name), next: "weft get moves"}

@@ -142,6 +142,14 @@ func (a *app) delete(ctx context.Context, r api.Resource, names []string, force 
 	return cmp.Or(failed, err)
 }
 
+// aborted says what has come of an abort so far: the source's host alone knows whether its guest is still there.
+func aborted(m *fabric.Move) string {
+	if api.Over(m.Status.Phase) {
+		return fmt.Sprintf("Move %s of %s to %s is given up: it stays on %s.", m.Metadata.Name, m.Spec.VM, m.Spec.To, m.Spec.From)
+	}
+	return fmt.Sprintf("Host %s is asked to give move %s of %s to %s up: see 'weft get moves'.", m.Spec.From, m.Metadata.Name, m.Spec.VM, m.Spec.To)
+}
+
 // abort gives moves up.
 func (a *app) abort(ctx context.Context, names []string) error {
 	c, err := a.connect()
@@ -156,7 +164,7 @@ func (a *app) abort(ctx context.Context, names []string) error {
 		if a.structured() {
 			err = a.document(api.MigrationOf(m))
 		} else {
-			_, err = fmt.Fprintf(a.out, "move/%s %s: %s stays on %s\n", name, m.Status.Phase, m.Spec.VM, m.Spec.From)
+			_, err = fmt.Fprintln(a.out, aborted(m))
 		}
 		if err != nil {
 			return err

@@ -14,7 +14,7 @@ import (
 //
 //	active   (destination) the destination holds the ports at the granted epoch; the source relays
 //	failed   (source)      the source holds the ports at the rollback epoch
-//	aborted  (source, or either before the copy began) as failed, before the guest stopped
+//	aborted  (source)      as failed, before the guest stopped
 //	settled  (source)      the relay is over
 //
 // The other phases only go forward in the record. An empty phase leaves it as it is: with a fault it is the destination's
@@ -41,9 +41,9 @@ func (l *Ledger) Advance(ctx context.Context, id fabric.MoveID, host fabric.Host
 	return out, err
 }
 
-// Abort gives a move up on the user's word: at once while no guest memory has been sent, else by asking the source, which
-// alone knows whether the guest still runs there. Errors: fabric.ErrNotFound, fabric.ErrConflict (the guest has already
-// moved, or the move is over).
+// Abort gives a move up on the user's word: by asking the source, which alone knows whether the guest still runs there, and which may be
+// ahead of the record (ADR 5); at once where there is no such host any more. Errors: fabric.ErrNotFound, fabric.ErrConflict (the guest has
+// already moved, or the move is over).
 func (l *Ledger) Abort(ctx context.Context, id fabric.MoveID, reason string, now time.Time) (*fabric.Move, error) {
 	var out *fabric.Move
 	err := l.update(ctx, fmt.Sprintf("abort move %s", id), func(ctx context.Context) (*fabric.Move, []fabric.Location, error) {
@@ -59,9 +59,11 @@ func (l *Ledger) Abort(ctx context.Context, id fabric.MoveID, reason string, now
 				known.Status.Phase, known.Spec.VM, known.Spec.From, fabric.ErrConflict)
 		}
 		out = clone(known)
-		if known.Status.Phase == fabric.MoveCopying {
+		if _, err := l.store.Get(ctx, fabric.KindHost, string(known.Spec.From)); err == nil {
 			out.Spec.Abort, out.Status.Reason = true, reason
 			return out, nil, nil
+		} else if !errors.Is(err, fabric.ErrNotFound) {
+			return nil, nil, err
 		}
 		enter(out, fabric.MoveStatus{Phase: fabric.MoveAborted, Reason: reason, At: map[fabric.Phase]time.Time{fabric.MoveAborted: now}})
 		locations, err := l.locate(ctx, known, out)

@@ -260,15 +260,37 @@ func TestAFaultAfterTheCommitIsRefused(t *testing.T) {
 
 func TestAbort(t *testing.T) {
 	now := time.Date(2026, 11, 22, 12, 0, 0, 0, time.UTC)
-	t.Run("before the copy it is done at once", func(t *testing.T) {
+	t.Run("before the copy is recorded the source is asked, too", func(t *testing.T) {
 		l, m := granted(t)
+		rec, err := l.Abort(t.Context(), "m-a-h2", "asked by root", now)
+		if err != nil || !rec.Spec.Abort || rec.Status.Phase != fabric.MoveGranted || rec.Status.Reason != "asked by root" {
+			t.Fatalf("%+v, %v", rec, err)
+		}
+		_, err = l.Advance(t.Context(), "m-a-h2", "h1", fabric.MoveStatus{Phase: fabric.MoveCopying})
+		refused(t, err, fabric.ErrConflict, "aborted")
+		if _, err := l.Advance(t.Context(), "m-a-h2", "h2", fabric.MoveStatus{Phase: fabric.MoveAborted}); !errors.Is(err, fabric.ErrInvalid) {
+			t.Fatalf("the destination aborted: %v", err)
+		}
+		report(t, l, "h1", fabric.MoveAborted)
+		holds(t, m, "a-0", "h1", 3, "")
+	})
+	t.Run("a guest that was sent while nothing could be recorded is at its destination", func(t *testing.T) {
+		l, m := granted(t)
+		if _, err := l.Abort(t.Context(), "m-a-h2", "asked by root", now); err != nil {
+			t.Fatal(err)
+		}
+		report(t, l, "h1", fabric.MoveSwitched)
+		report(t, l, "h2", fabric.MoveActive)
+		holds(t, m, "a-0", "h2", 2, "h1")
+	})
+	t.Run("of a source that there is no more nothing is asked", func(t *testing.T) {
+		l, m := granted(t)
+		delete(m.snap.Hosts, "h1")
 		rec, err := l.Abort(t.Context(), "m-a-h2", "asked by root", now)
 		if err != nil || rec.Status.Phase != fabric.MoveAborted || rec.Status.Reason != "asked by root" {
 			t.Fatalf("%+v, %v", rec, err)
 		}
 		holds(t, m, "a-0", "h1", 3, "")
-		_, err = l.Advance(t.Context(), "m-a-h2", "h1", fabric.MoveStatus{Phase: fabric.MoveCopying})
-		refused(t, err, fabric.ErrConflict, "aborted")
 	})
 	t.Run("during the copy the source is asked", func(t *testing.T) {
 		l, m := granted(t)

@@ -58,7 +58,6 @@ func advance(known *fabric.Move, host fabric.HostID, status fabric.MoveStatus) (
 // entitled refuses a report that is not the host's to make.
 func entitled(known *fabric.Move, host fabric.HostID, status fabric.MoveStatus) error {
 	source, destination := host == known.Spec.From, host == known.Spec.To
-	before := rank[known.Status.Phase] < rank[fabric.MoveCopying]
 	ok := false
 	switch status.Phase {
 	case "":
@@ -68,7 +67,7 @@ func entitled(known *fabric.Move, host fabric.HostID, status fabric.MoveStatus) 
 	case fabric.MoveCopying, fabric.MoveSwitched, fabric.MoveSettled, fabric.MoveFailed:
 		ok = source
 	case fabric.MoveAborted:
-		ok = source || destination && (before || Over(known.Status.Phase))
+		ok = source || destination && Over(known.Status.Phase)
 	}
 	if status.Fault != "" && !destination {
 		ok = false

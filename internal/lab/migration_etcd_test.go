@@ -1,16 +1,20 @@
 package lab
 
 import (
+	"context"
 	"errors"
+	"os"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/weftnet/weft/fabric"
 )
 
 // TestMigrationWithoutEtcd is test 13: etcd loses its majority while a guest moves between two hosts that do not run it. With a majority
-// gone before, a move is refused and the guest stays; gone once its memory is on the way, the guest arrives as if nothing were, and the
-// records catch up when etcd is back.
+// gone before, a move is refused and the guest stays; gone once the move is granted and both hosts have heard of it, the guest arrives as if
+// nothing were, and the records catch up when etcd is back.
 func TestMigrationWithoutEtcd(t *testing.T) {
 	l := live(t, Options{Name: "noetcd", Hosts: 5})
 	blue(t, l)
@@ -19,9 +23,11 @@ func TestMigrationWithoutEtcd(t *testing.T) {
 	echoServer(t, l, "b", ":7")
 	stream := talk(t, l, address(b))
 	p := probe(t, l, "a", address(b), 2*time.Millisecond)
+	release := holdHooks(t, l)
 	m := startMove(t, l, b, "h5")
-	reach(t, l, m, fabric.MoveCopying)
+	heard(t, l, m)
 	etcdStops(t, l)
+	release()
 	r := &rig{Lab: l, t: t}
 	r.runsAt(t, "b", "h5")
 	answered := waitAnswers(t, p, 0)
@@ -38,7 +44,10 @@ func TestMigrationWithoutEtcd(t *testing.T) {
 	m = reach(t, l, m, fabric.MoveSettled)
 	seen := p.end(t)
 	said, err := stream.Stop()
-	t.Logf("etcd was away from the copy on: paused %.1f ms, fabric added %.2f ms, %d relayed, %d lost; %s; TCP: %+v; recorded %v after etcd was back",
+	if _, recorded := m.Status.At[fabric.MoveCopying]; recorded {
+		t.Error("the copy was recorded before it began: etcd was not away")
+	}
+	t.Logf("etcd was away from the grant on: paused %.1f ms, fabric added %.2f ms, %d relayed, %d lost; %s; TCP: %+v; recorded %v after etcd was back",
 		m.Status.Result.GuestPauseMs, m.Status.Result.FabricGapMs, m.Status.Result.Relayed, m.Status.Result.Lost, seen, said, took.Round(time.Millisecond))
 	t.Logf("the first answer came %v after it ran", seen.silence(m.Status.At[fabric.MoveActive]))
 	if err != nil {
@@ -49,6 +58,41 @@ func TestMigrationWithoutEtcd(t *testing.T) {
 	}
 	settled(t, l, "b", "h5")
 	active(t, l, "b", "h5")
+}
+
+// holdHooks keeps the hook of a move's destination waiting, by the lock of the lab's record, until it is released.
+func holdHooks(t *testing.T, l *Lab) (release func()) {
+	t.Helper()
+	lock, err := os.Open(l.Dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { lock.Close() })
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() { lock.Close() }
+}
+
+// heard waits until every host has the move's grant in force.
+func heard(t *testing.T, l *Lab, m *fabric.Move) {
+	t.Helper()
+	c, err := l.Client("h1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	o, err := c.Get(ctx, fabric.KindMove, m.Metadata.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	revision := o.Meta().Revision
+	f, err := c.WaitInForce(ctx, revision)
+	if err != nil || !f.Done {
+		t.Fatalf("not every host has heard of the move (revision %d): %+v, %v", revision, f, err)
+	}
 }
 
 // etcdStops freezes two of the three agents that run etcd: the third cannot answer for a majority.
