@@ -154,7 +154,7 @@ func (unwatched) Watched(context.Context, uint32) (tracing.LiveBatch, error) {
 
 func (unwatched) Unwatch(context.Context, uint32) error { return nil }
 
-func (g *ground) Inject(context.Context, string, []byte) error { return nil }
+func (g *ground) Inject(context.Context, string, []byte, int) error { return nil }
 
 func (g *ground) Devices() (map[string]int, error) {
 	g.mu.Lock()

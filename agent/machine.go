@@ -50,7 +50,7 @@ type Meter interface {
 type Probes interface {
 	Arm(ctx context.Context, label uint64, session uint16, ttl time.Duration) error
 	Disarm(ctx context.Context, label uint64) error
-	Inject(ctx context.Context, device string, frame []byte) error
+	Inject(ctx context.Context, device string, frame []byte, times int) error
 	// Announce tells the network where a guest is now.
 	Announce(ctx context.Context, device string) error
 }

@@ -111,12 +111,7 @@ func (p *prober) Inject(ctx context.Context, port fabric.PortID, frame []byte, t
 	if !there {
 		return fmt.Errorf("inject a frame into port %s: it is not attached on host %s: %w", port, p.host, fabric.ErrNotFound)
 	}
-	for range min(times, api.MaxTimes) {
-		if err := p.probes.Inject(ctx, a.Device, frame); err != nil {
-			return err
-		}
-	}
-	return nil
+	return p.probes.Inject(ctx, a.Device, frame, min(times, api.MaxTimes))
 }
 
 // Hops returns what was seen here of the session so far.

@@ -139,7 +139,7 @@ func GetStatus() huma.Operation {
 
 // GetInForce waits for a revision.
 func GetInForce() huma.Operation {
-	return operation("in-force", http.MethodGet, "/v1/inforce", "fabric", Read, "Wait until every live host has a revision in force, at most 25 s, and say how far each is")
+	return operation("in-force", http.MethodGet, "/v1/inforce", "fabric", Read, "Wait until every live host has a revision in force, at most 25 s (or wait seconds), and say how far each is")
 }
 
 // GetVersion reads what runs.

@@ -24,10 +24,7 @@ func (d *Datapath) announce(device string, p *port) error {
 	if gate, _ := d.shared.loadGate(p.value.Slot); gate != Open {
 		return nil
 	}
-	if err := d.openProbeDevice(); err != nil {
-		return fmt.Errorf("announce the guest on %s: %w", device, err)
-	}
-	if err := sendMarked(probeDevice, p.ifindex, rarp(p.value.Mac)); err != nil {
+	if err := d.sendInto(p, rarp(p.value.Mac), 1); err != nil {
 		return fmt.Errorf("announce the guest on %s: %w", device, err)
 	}
 	return nil

@@ -82,6 +82,7 @@ type Datapath struct {
 	tunnel    nic.Device
 	buffers   buffers
 	probes    map[uint64]uint64 // label → CLOCK_MONOTONIC of its end, in ns
+	entrance  entrance
 	lives     lives
 	routed    []netip.Addr // peers whose routes Verify has still to ask for in this turn
 	foreign   map[linkKey]uint64
@@ -231,7 +232,7 @@ func (d *Datapath) Close() error {
 	for _, l := range d.links {
 		errs = append(errs, l.Close())
 	}
-	errs = append(errs, d.programs.Close(), d.shared.Close(), d.maps.Close(), d.pins.Close())
+	errs = append(errs, d.entrance.Close(), d.programs.Close(), d.shared.Close(), d.maps.Close(), d.pins.Close())
 	return errors.Join(errs...)
 }
 

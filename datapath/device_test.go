@@ -248,7 +248,7 @@ func TestNothingWorksAfterClose(t *testing.T) {
 	_, host := d.Host(t.Context())
 	for name, err := range map[string]error{
 		"Read": read, "Counters": counters, "Host": host, "Verify": d.Verify(t.Context()), "Apply": d.Apply(t.Context(), datapath.Change{}),
-		"Arm": d.Arm(t.Context(), 1, 1, time.Second), "Disarm": d.Disarm(t.Context(), 1), "Inject": d.Inject(t.Context(), "x", nil),
+		"Arm": d.Arm(t.Context(), 1, 1, time.Second), "Disarm": d.Disarm(t.Context(), 1), "Inject": d.Inject(t.Context(), "x", nil, 1),
 	} {
 		if !errors.Is(err, datapath.ErrClosed) {
 			t.Errorf("%s after Close: %v", name, err)

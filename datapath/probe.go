@@ -90,8 +90,8 @@ func (d *Datapath) adoptProbes() error {
 	return errors.Join(entries.Err(), d.sweepProbes(monotonic()))
 }
 
-// Inject sends a frame into the port of the device as if its guest had sent it.
-func (d *Datapath) Inject(ctx context.Context, device string, frame []byte) error {
+// Inject sends a frame into the port of the device, times times, as if its guest had sent it.
+func (d *Datapath) Inject(ctx context.Context, device string, frame []byte, times int) error {
 	if err := d.begin(ctx); err != nil {
 		return fmt.Errorf("inject a frame into %s: %w", device, err)
 	}
@@ -103,11 +103,28 @@ func (d *Datapath) Inject(ctx context.Context, device string, frame []byte) erro
 	if gate, _ := d.shared.loadGate(p.value.Slot); gate == Staged {
 		return fmt.Errorf("inject a frame into %s: its port is staged for a move, and opens for its guest alone; wait for the move to end", device)
 	}
-	if err := d.openProbeDevice(); err != nil {
+	if err := d.sendInto(p, frame, times); err != nil {
 		return fmt.Errorf("inject a frame into %s: %w", device, err)
 	}
-	if err := sendMarked(probeDevice, p.ifindex, frame); err != nil {
-		return fmt.Errorf("inject a frame into %s: %w", device, err)
+	return nil
+}
+
+// sendInto sends a frame into a port, times times.
+func (d *Datapath) sendInto(p *port, frame []byte, times int) error {
+	if err := d.openProbeDevice(); err != nil {
+		return err
+	}
+	from, err := nic.Find(probeDevice)
+	if err != nil {
+		return err
+	}
+	if err := d.entrance.open(); err != nil {
+		return err
+	}
+	for range times {
+		if err := d.entrance.send(from.Index, p.ifindex, frame); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -134,21 +151,39 @@ func (d *Datapath) openProbeDevice() error {
 	return nil
 }
 
-// sendMarked sends a frame out of the device with the mark that names the port's device to probe_in.
-func sendMarked(device string, mark int, frame []byte) error {
-	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
+// entrance is the socket by which frames go into ports. It is opened once: closing a packet socket waits for a grace period of RCU
+// (packet_release), 12 ms in which nothing else would be sent, and a volley is a thousand frames.
+type entrance struct {
+	fd   int
+	made bool
+}
+
+func (e *entrance) open() (err error) {
+	if e.made {
+		return nil
+	}
+	if e.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
 	}
-	defer unix.Close(fd)
-	if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
+	e.made = true
+	return nil
+}
+
+// send sends a frame out of a device with the mark that names the port's device to probe_in.
+func (e *entrance) send(device, mark int, frame []byte) error {
+	if err := unix.SetsockoptInt(e.fd, unix.SOL_SOCKET, unix.SO_MARK, mark); err != nil {
 		return err
 	}
-	from, err := nic.Find(device)
-	if err != nil {
-		return err
+	return unix.Sendto(e.fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: device})
+}
+
+// Close lets go of it.
+func (e *entrance) Close() error {
+	if !e.made {
+		return nil
 	}
-	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: from.Index})
+	e.made = false
+	return unix.Close(e.fd)
 }
 
 // monotonic is CLOCK_MONOTONIC in ns, the programs' clock.

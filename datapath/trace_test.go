@@ -35,7 +35,7 @@ func (w *world) arm(frame []byte, session uint16) (label uint64) {
 // inject sends a frame as if the guest had.
 func (s *station) inject(tb testing.TB, frame []byte) {
 	tb.Helper()
-	if err := s.host.ns.Do(func() error { return s.host.Inject(context.Background(), s.device, frame) }); err != nil {
+	if err := s.host.ns.Do(func() error { return s.host.Inject(context.Background(), s.device, frame, 1) }); err != nil {
 		tb.Fatal(err)
 	}
 }
@@ -203,7 +203,7 @@ func TestAProbeDoesNotOpenAStagedPort(t *testing.T) {
 	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
 	a.gate(datapath.Staged, 2)
 	frame := ip{protocol: protoUDP}.frame(1, 2, false, udp(1, 2, data))
-	if err := h.ns.Do(func() error { return h.Inject(t.Context(), a.device, frame) }); err == nil {
+	if err := h.ns.Do(func() error { return h.Inject(t.Context(), a.device, frame, 1) }); err == nil {
 		t.Fatal("a probe was injected into a staged port")
 	}
 	b.inject(t, ip{protocol: protoUDP}.frame(2, 1, false, udp(1, 2, data))) // makes the devices for probes
@@ -234,7 +234,7 @@ func TestTheTimeOfAProbeEnds(t *testing.T) {
 	if err := h.Arm(t.Context(), 0, 1, time.Minute); err == nil {
 		t.Fatal("label 0 means no label")
 	}
-	if err := h.Inject(t.Context(), "nothing", frame); err == nil {
+	if err := h.Inject(t.Context(), "nothing", frame, 1); err == nil {
 		t.Fatal("injected into a device without a port")
 	}
 }

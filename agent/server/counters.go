@@ -63,12 +63,12 @@ func (s *Server) asideHere(ctx context.Context, in *struct{ Body api.MoveReport 
 	return nil, nil
 }
 
-// count fetches the counters of the ports that the view's hosts hold, or of one port alone.
-func (s *Server) count(ctx context.Context, v *view, only fabric.PortID) {
+// count fetches the counters of the ports that the view's hosts hold, or of some ports alone, from their hosts at once.
+func (s *Server) count(ctx context.Context, v *view, only ...fabric.PortID) {
 	v.statuses = maps.Clone(v.statuses) // it is the store's
 	holders := map[fabric.HostID]*fabric.Host{}
 	for id, l := range v.snap.Locations {
-		if l.Host != "" && (only == "" || only == id) {
+		if l.Host != "" && (len(only) == 0 || slices.Contains(only, id)) {
 			holders[l.Host] = v.snap.Hosts[l.Host]
 		}
 	}

@@ -15,6 +15,9 @@ import (
 // longestWait is how long one request waits for a revision; the client asks again.
 const longestWait = 25 * time.Second
 
+// soonestAnswer is how long etcd may take to say how far the hosts are.
+const soonestAnswer = 5 * time.Second
+
 func (s *Server) fleetOperations() {
 	register(s, api.GetStatus(), s.status)
 	register(s, api.GetInForce(), s.inForce)
@@ -50,6 +53,7 @@ var errDone = errors.New("done")
 // inForce waits until every host that reports has the revision in force.
 func (s *Server) inForce(ctx context.Context, in *struct {
 	Revision int64 `query:"revision" required:"true" minimum:"1" doc:"The revision of an apply"`
+	Wait     int   `query:"wait" minimum:"0" maximum:"25" default:"25" doc:"How long to wait in seconds; 0 says how far the hosts are now"`
 }) (*answer[api.InForce], error) {
 	if s.o.Statuses == nil || s.o.Objects == nil {
 		return nil, absent("hear what the hosts report")
@@ -58,14 +62,14 @@ func (s *Server) inForce(ctx context.Context, in *struct {
 	if err != nil {
 		return nil, err
 	}
-	ctx, stop := context.WithTimeoutCause(ctx, longestWait, errDone)
+	ctx, stop := context.WithTimeoutCause(ctx, min(longestWait, max(time.Duration(in.Wait)*time.Second, soonestAnswer)), errDone)
 	defer stop()
 	ctx, done := context.WithCancelCause(ctx)
 	defer done(nil)
 	out := &answer[api.InForce]{}
 	err = s.o.Statuses.FollowStatuses(ctx, func(statuses map[fabric.HostID]fabric.HostStatus) {
 		out.Body = reach(snap, statuses, fabric.Revision(in.Revision))
-		if out.Body.Done {
+		if out.Body.Done || in.Wait == 0 {
 			done(errDone)
 		}
 	})

@@ -68,7 +68,7 @@ func kind[T any, P interface {
 		if k == fabric.KindMirror {
 			s.countMirrors(ctx, v)
 		} else if in.Counters {
-			s.count(ctx, v, "")
+			s.count(ctx, v)
 		}
 		return &answer[api.List[T]]{api.List[T]{Items: list(v), Revision: v.snap.Revision, Stale: v.staleness()}}, nil
 	})

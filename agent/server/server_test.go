@@ -255,6 +255,9 @@ func TestInForceWaitsForHostsThatReport(t *testing.T) {
 		t.Fatalf("answered while h2 was at 4: %+v", a)
 	case <-time.After(50 * time.Millisecond):
 	}
+	if now, err := c.Reached(t.Context(), 5); err != nil || now.Done || len(now.Hosts) != 3 || !now.Hosts[0].InForce || now.Hosts[1].InForce {
+		t.Errorf("how far the hosts are now: %+v, %v", now, err)
+	}
 	m.change(func(*fabric.Snapshot) { m.statuses["h2"] = fabric.HostStatus{Generation: 5} })
 	a := <-got
 	if a.err != nil || !a.Done || len(a.Hosts) != 3 {

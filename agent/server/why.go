@@ -7,11 +7,16 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
 )
+
+// watchFor is how long the drops of two ports are watched at least where probes find nothing: what keeps a guest's own packets away shows
+// when the guest tries again, and a TCP SYN (RFC 6298) and ping are sent again after a second.
+const watchFor = 1100 * time.Millisecond
 
 // why says why packets of one kind do not come through from a port, or that they do.
 func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (*answer[*tracing.Examination], error) {
@@ -21,9 +26,17 @@ func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (
 	}
 	ends := v.ends(r)
 	before := s.dropsAt(ctx, v, ends)
+	begun := time.Now()
 	x, err := s.o.Prober.Examine(ctx, r)
 	if err != nil {
 		return nil, about("port/"+string(r.Source), err)
+	}
+	if x.Probe != nil && x.Probe.Verdict == tracing.Delivered {
+		select {
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		case <-time.After(time.Until(begun.Add(watchFor))):
+		}
 	}
 	x.Drops = since(before, s.dropsAt(ctx, v, ends))
 	x.Reach = v.reachOf(r, x)
@@ -72,9 +85,7 @@ type counts struct {
 
 // dropsAt asks the hosts of the ends.
 func (s *Server) dropsAt(ctx context.Context, v *view, ends []fabric.PortID) counts {
-	for _, end := range ends {
-		s.count(ctx, v, end)
-	}
+	s.count(ctx, v, ends...)
 	return s.queuesAt(v, ends)
 }
 

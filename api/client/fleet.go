@@ -43,6 +43,12 @@ func (c *Client) InForce(ctx context.Context, r fabric.Revision) (api.InForce, e
 	return f, c.call(ctx, http.MethodGet, "/v1/inforce?revision="+strconv.FormatInt(int64(r), 10), nil, &f)
 }
 
+// Reached says how far every host is with a revision now.
+func (c *Client) Reached(ctx context.Context, r fabric.Revision) (api.InForce, error) {
+	var f api.InForce
+	return f, c.call(ctx, http.MethodGet, "/v1/inforce?wait=0&revision="+strconv.FormatInt(int64(r), 10), nil, &f)
+}
+
 // WaitInForce waits until every live host has the revision in force, or ctx ends; then it returns how far they were, with
 // the error that says so.
 func (c *Client) WaitInForce(ctx context.Context, r fabric.Revision) (api.InForce, error) {

@@ -31,7 +31,7 @@ type sickness struct {
 	tries int
 }
 
-// clinic is a lab with the guests a on h1, b on h2.
+// clinic is a lab with the guests a on h2, b on h3, and etcd on h1 alone: a host that is stopped takes no etcd along.
 type clinic struct {
 	*testing.T
 	lab *Lab
@@ -42,17 +42,17 @@ type clinic struct {
 
 // TestWhyNamesWhatIsWrong gives a lab one fault after the other; weft why must name each.
 func TestWhyNamesWhatIsWrong(t *testing.T) {
-	l := live(t, Options{Name: "why", Hosts: 3})
+	l := live(t, Options{Name: "why", Hosts: 3, Servers: 1})
 	blue(t, l)
-	c, err := l.Client("h3")
+	c, err := l.Client("h1")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
 	well := &clinic{T: t, lab: l, api: c}
 	well.vlan(20)
-	a := plug(t, l, GuestOptions{Name: "a", Host: "h1"})
-	b := plug(t, l, GuestOptions{Name: "b", Host: "h2"})
+	a := plug(t, l, GuestOptions{Name: "a", Host: "h2"})
+	b := plug(t, l, GuestOptions{Name: "b", Host: "h3"})
 	run(t, l, "a", "ping", "-c", "1", "-W", "5", first(b))
 	well.healthy()
 	for _, s := range sicknesses(first(a), first(b)) {
@@ -193,10 +193,19 @@ func (k *clinic) guest(name string, argv ...string) {
 	k.stop = append(k.stop, func() { cancel(); <-done })
 }
 
-// barrier loses what matches on its way to h2.
+// dropping waits until a host has counted drops at a port by this name: what is asked after that meets more of them.
+func (k *clinic) dropping(port fabric.PortID, name string) {
+	k.Helper()
+	k.await("drops of "+string(port)+" by "+name, func() (string, bool) {
+		all, err := k.api.Drops(k.Context())
+		return fmt.Sprintf("%+v, %v", all, err), slices.ContainsFunc(all.Items, func(d tracing.Drop) bool { return d.Port == port && d.Name() == name })
+	})
+}
+
+// barrier loses what matches on its way to h3.
 func (k *clinic) barrier(match string) {
 	k.Helper()
-	k.underlay("nft", "add table bridge ward; add chain bridge ward c { type filter hook forward priority 0; }; add rule bridge ward c oifname h2 "+match+" drop")
+	k.underlay("nft", "add table bridge ward; add chain bridge ward c { type filter hook forward priority 0; }; add rule bridge ward c oifname h3 "+match+" drop")
 }
 
 // underlay runs a command in the namespace of the switch between the hosts.

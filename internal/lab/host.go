@@ -31,6 +31,9 @@ const (
 
 // servers are the hosts that run etcd: an odd number, so that losing one costs no more than it must.
 func (l *Lab) servers() []fabric.HostID {
+	if l.Servers > 0 {
+		return HostNames(l.Servers)
+	}
 	if l.Hosts < 3 {
 		return HostNames(1)
 	}

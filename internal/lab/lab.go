@@ -33,6 +33,8 @@ type Options struct {
 	Name string `json:"name"`
 	// Hosts is 1 to MaxHosts; 0 means 3.
 	Hosts int `json:"hosts"`
+	// Servers is how many of them run etcd, the first ones, an odd number; 0 means 3, and 1 of fewer hosts than that.
+	Servers int `json:"servers,omitempty"`
 	// Dir holds everything the lab writes; Root/NAME when empty. It must not exist, and be at most 56 bytes long, since
 	// it holds unix sockets.
 	Dir string `json:"dir"`
@@ -171,6 +173,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("lab name %q: use 1 to 12 of a-z, 0-9 and -, beginning with a letter", o.Name)
 	case o.Hosts < 1 || o.Hosts > MaxHosts:
 		return fmt.Errorf("a lab of %d hosts: give 1 to %d; for more, use machines and weft join", o.Hosts, MaxHosts)
+	case o.Servers < 0 || o.Servers > o.Hosts || o.Servers != 0 && o.Servers%2 == 0:
+		return fmt.Errorf("a lab of %d hosts, %d of them with etcd: give an odd number of them, at most as many as hosts; an even number survives no more losses", o.Hosts, o.Servers)
 	case !filepath.IsAbs(o.Dir) || len(o.Dir) > 56:
 		return fmt.Errorf("lab directory %q: give an absolute path of at most 56 bytes; the names of unix sockets inside have only 107", o.Dir)
 	case o.Underlay.MTU < 1280 || o.Underlay.MTU > 9216:

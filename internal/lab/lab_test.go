@@ -107,14 +107,16 @@ func TestImpossibleOptionsAreRefusedBeforeAnythingIsMade(t *testing.T) {
 		o    Options
 		want string
 	}{
-		"nine hosts":          {Options{Hosts: 9}, "1 to 8"},
-		"minus one host":      {Options{Hosts: -1}, "1 to 8"},
-		"a name with a slash": {Options{Name: "a/b"}, "a-z"},
-		"a long name":         {Options{Name: "thirteen-chars"}, "12"},
-		"a tiny MTU":          {Options{Underlay: Underlay{MTU: 600}}, "1280"},
-		"loss above one":      {Options{Underlay: Underlay{Loss: 1.5}}, "between 0 and 1"},
-		"a long directory":    {Options{Dir: "/run/" + strings.Repeat("x", 60)}, "56"},
-		"a missing program":   {Options{Binary: "/nonexistent/weft"}, "make build"},
+		"nine hosts":           {Options{Hosts: 9}, "1 to 8"},
+		"minus one host":       {Options{Hosts: -1}, "1 to 8"},
+		"two with etcd":        {Options{Servers: 2}, "odd number"},
+		"more etcd than hosts": {Options{Hosts: 1, Servers: 3}, "odd number"},
+		"a name with a slash":  {Options{Name: "a/b"}, "a-z"},
+		"a long name":          {Options{Name: "thirteen-chars"}, "12"},
+		"a tiny MTU":           {Options{Underlay: Underlay{MTU: 600}}, "1280"},
+		"loss above one":       {Options{Underlay: Underlay{Loss: 1.5}}, "between 0 and 1"},
+		"a long directory":     {Options{Dir: "/run/" + strings.Repeat("x", 60)}, "56"},
+		"a missing program":    {Options{Binary: "/nonexistent/weft"}, "make build"},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {

@@ -138,7 +138,7 @@ func (k *clinic) refused(r refusal) {
 			slices.ContainsFunc(st.Problems, func(p api.Problem) bool { return p.Object == "host/h2" && told(p.Message) })
 	})
 	k.await("the event", func() (string, bool) { e := k.events("generation.failed"); return e, told(e) })
-	reach, err := k.api.InForce(k.Context(), revision)
+	reach, err := k.api.Reached(k.Context(), revision)
 	if err != nil || reach.Done {
 		k.Errorf("the change is shown as in force everywhere: %+v, %v", reach, err)
 	}
