@@ -62,6 +62,9 @@ func (t *turn) destinationSaw(m *fabric.Move) {
 	case fabric.MoveSwitched:
 		t.Switched = true
 		t.suspect()
+		if !t.Resumed.IsZero() {
+			t.arrived()
+		}
 	case fabric.MoveActive, fabric.MoveSettled:
 		if t.State == Committing {
 			t.measure()
@@ -90,6 +93,9 @@ func (t *turn) destinationTold(e Event) {
 	case qmp.Idle, qmp.Copying, qmp.Completed, qmp.NoReturn, qmp.Broken:
 		t.Migration = e.Guest
 		t.suspect()
+		if !t.Resumed.IsZero() {
+			t.arrived()
+		}
 	case qmp.Runs:
 		if t.Resumed.IsZero() || e.At.Before(t.Resumed) {
 			t.Resumed = e.At
@@ -115,8 +121,11 @@ func (t *turn) suspect() {
 	}
 }
 
-// arrived: the guest runs here.
+// arrived: the guest runs here. A hypervisor that says so although nothing was ever sent to it is not believed, unless a frame comes.
 func (t *turn) arrived() {
+	if t.Migration == qmp.Idle && !t.Switched && t.Framed.IsZero() {
+		return
+	}
 	switch t.State {
 	case Staging, Offering, Watching, Surrendering:
 		t.enter(Committing, t.Limits.Answer)

@@ -114,6 +114,9 @@ func (t *turn) sourceTold(e Event) {
 	case qmp.Gone:
 		t.gone(e.Text)
 	default:
+		if t.State == Copying && t.Migration == qmp.Completed && e.Guest == qmp.Copying {
+			t.expect(t.Limits.Copy) // it was an earlier one that had completed
+		}
 		t.Migration = e.Guest
 		t.migration(e)
 	}
@@ -199,20 +202,24 @@ func (t *turn) migration(e Event) {
 	case qmp.Copying:
 		t.Ordered = t.Ordered || t.State == Copying || t.State == Cancelling
 	case qmp.Waiting:
-		switch t.State {
-		case Copying, Cancelling:
-			t.hold(e.At)
-		case Concluding:
+		switch {
+		case t.State == Concluding:
 			t.do(Cancel)
+		case t.Running: // that it has stopped is told before, or, by a new connection, next
+		case t.State == Copying, t.State == Cancelling:
+			t.hold(e.At)
 		}
 		t.proceed()
 	case qmp.Completed:
 		switch {
 		case t.State == Held:
 			t.sent()
-		case (t.State == Copying || t.State == Cancelling) && t.Known && !t.Running:
+		case t.State != Copying && t.State != Cancelling || !t.Known:
+		case !t.Running:
 			t.hold(e.At)
 			t.sent()
+		case t.State == Copying && t.Ordered: // of an earlier migration, said again, or a lie
+			t.expect(t.Limits.Answer)
 		}
 	case qmp.Failed, qmp.Cancelled:
 		t.ended(e)

@@ -169,13 +169,26 @@ func (t *turn) sourceLate() {
 		t.do(Remember)
 		t.expect(t.Limits.Answer)
 	case Awaiting:
+		if t.Incoming != "" {
+			t.giveUp(fmt.Sprintf("the hypervisor at the source has not said within %s whether the guest runs: its QMP socket is silent, or speaks something else; see the agent's log", t.Limits.Stage))
+			return
+		}
 		t.giveUp(fmt.Sprintf("the destination was not ready within %s", t.Limits.Stage))
 	case Copying:
+		if t.Migration == qmp.Completed {
+			t.giveUp("the hypervisor says that the guest has been sent, and that it runs on: it is not believed")
+			return
+		}
 		t.giveUp(fmt.Sprintf("the guest's memory was not copied within %s", t.Limits.Copy))
 	case Cancelling:
 		if t.Running && t.idle() {
 			t.conclude()
 			return
+		}
+		if !t.Warned {
+			t.Warned = true
+			t.alarm("The hypervisor at the source was told to give the migration up, and does not say that it has. The guest's ports stay open here as long as it " +
+				"is not said to have stopped. Look at its QMP socket.")
 		}
 		t.cancel()
 	case Held:

@@ -208,6 +208,7 @@ func (g *Guest) run(ctx context.Context) {
 // connect tries until the monitor answers, ctx ends, or the monitor has been away for as long as it may.
 func (g *Guest) connect(ctx context.Context, appear time.Duration) (*Client, error) {
 	deadline := time.Now().Add(appear)
+	level := slog.LevelWarn // once, then it is known
 	for {
 		client, err := g.dial(ctx)
 		if err == nil || ctx.Err() != nil {
@@ -217,7 +218,12 @@ func (g *Guest) connect(ctx context.Context, appear time.Duration) (*Client, err
 		if away && time.Now().After(deadline) {
 			return nil, err
 		}
-		g.options.Logger.Debug("the monitor does not answer yet", "socket", g.path, "error", err)
+		if away {
+			g.options.Logger.Debug("the monitor does not answer yet", "socket", g.path, "error", err)
+		} else {
+			g.options.Logger.Log(ctx, level, "the monitor cannot be spoken with; it is tried again", "socket", g.path, "error", err)
+			level = slog.LevelDebug
+		}
 		select {
 		case <-time.After(g.options.Retry):
 		case <-ctx.Done():
