@@ -201,7 +201,7 @@ func (a *Agent) openKeeper(ctx context.Context) error {
 	}
 	a.keeper = &keeper{
 		host: a.config.Host, vtep: a.config.Underlay.Address, stateDir: a.config.StateDir, plane: a.machine, log: a.log,
-		tracer: a.telemetry.Provider().Tracer(scope), emit: a.emit, devices: a.machine.Devices, nics: a.machine.NICs, underlay: a.config.Underlay.Device, changed: a.news.tell,
+		tracer: a.telemetry.Provider().Tracer(scope), emit: a.emit, devices: a.machine.Devices, survey: a.machine.Survey, underlay: a.config.Underlay.Device, changed: a.news.tell,
 		accepted: a.lastGood.keep, last: last, metrics: a.metrics,
 	}
 	return a.keeper.begin(ctx, known, lost)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"sync"
 )
 
@@ -62,9 +63,11 @@ func (k *keeper) changeAll(ctx context.Context, edits []*edit) {
 
 // makeEdits makes durable what does not refuse, and reports whether that was anything. The caller holds mu.
 func (k *keeper) makeEdits(edits []*edit) (made bool, err error) {
-	if err := k.lookAtDevices(); err != nil {
-		return false, err
+	present, err := k.devices()
+	if err != nil {
+		return false, fmt.Errorf("list the host's devices: %w", err)
 	}
+	k.lookAtDevices(present)
 	next := k.local
 	for _, e := range edits {
 		draft := next.clone()

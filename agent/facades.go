@@ -38,8 +38,9 @@ func (a *Agent) keepFacades(ctx context.Context) error {
 	}
 	for ctx.Err() == nil {
 		change := a.news.wait()
+		begun := time.Now()
 		a.lookAtFacades(ctx)
-		pause(ctx, watchGap)
+		pause(ctx, afterLook(begun))
 		select {
 		case <-ctx.Done():
 		case <-change:

@@ -126,7 +126,7 @@ func (a *Agent) capacity() (fabric.Amount, error) {
 	if told := a.config.Underlay.Capacity; told != "" {
 		return fabric.ParseAmount(told)
 	}
-	nics, err := a.machine.NICs(func(device string) bool { return device != a.config.Underlay.Device })
+	_, nics, err := a.machine.Survey(func(device string) bool { return device != a.config.Underlay.Device })
 	if err != nil {
 		return 0, fmt.Errorf("look at the speed of the underlay: %w", err)
 	}

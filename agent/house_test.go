@@ -49,8 +49,11 @@ func (g *ground) open(context.Context, Config, *slog.Logger) (machine, error) {
 }
 
 // NICs are none: nothing of this machine is on a wire.
-func (g *ground) HasLink(string) (bool, error)                       { return true, nil }
-func (g *ground) NICs(func(string) bool) ([]fabric.NICStatus, error) { return nil, nil }
+func (g *ground) HasLink(string) (bool, error) { return true, nil }
+func (g *ground) Survey(func(string) bool) (map[string]int, []fabric.NICStatus, error) {
+	devices, err := g.Devices()
+	return devices, nil, err
+}
 
 func (g *ground) Announce(context.Context, string) error { return nil }
 

@@ -46,8 +46,8 @@ type keeper struct {
 	metrics  tally
 	// devices returns the kernel's number of every device by its name.
 	devices func() (map[string]int, error)
-	// nics describes the devices that could be uplinks; underlay is the one that tunnels use.
-	nics     func(skip func(device string) bool) ([]fabric.NICStatus, error)
+	// survey is devices, with those described that could be uplinks; underlay is the one that tunnels use.
+	survey   func(skip func(device string) bool) (map[string]int, []fabric.NICStatus, error)
 	underlay string
 	// changed is told after every round that status may be different, accepted of every snapshot that is accepted.
 	changed  func()
@@ -108,22 +108,20 @@ func (k *keeper) begin(ctx context.Context, l local, lost bool) error {
 
 // look finds out which devices there are.
 func (k *keeper) look() error {
-	if err := k.lookAtDevices(); err != nil {
-		return err
+	present, nics, err := k.survey(k.plugIns())
+	if err != nil {
+		return fmt.Errorf("look at the host's devices: %w", err)
 	}
+	k.lookAtDevices(present)
 	k.endMirrors(time.Now())
-	return k.lookAtNICs(time.Now())
+	k.lookAtNICs(nics, time.Now())
+	return nil
 }
 
-func (k *keeper) lookAtDevices() error {
-	present, err := k.devices()
-	if err != nil {
-		return fmt.Errorf("list the host's devices: %w", err)
-	}
+func (k *keeper) lookAtDevices(present map[string]int) {
 	if !sameDevices(present, k.present) {
 		k.present, k.want = present, nil
 	}
-	return nil
 }
 
 // accept takes a snapshot of the store and puts it in force, unless it is to be held for confirmation.
@@ -255,12 +253,15 @@ func (k *keeper) repairing(steps []datapath.Change) {
 
 // devicesChanged is check, if any device has come, gone or been made anew.
 func (k *keeper) devicesChanged(ctx context.Context) {
-	present, err := k.devices()
+	k.mu.Lock()
+	plugIns := k.plugIns()
+	k.mu.Unlock()
+	present, nics, err := k.survey(plugIns)
 	k.mu.Lock()
 	same := err == nil && sameDevices(present, k.present)
-	if err == nil && !k.sameNICs() {
+	if err == nil && !k.sameNICs(nics) {
 		same = false
-		k.failover(ctx)
+		k.failover(ctx, nics)
 	}
 	k.mu.Unlock()
 	if !same {

@@ -100,7 +100,9 @@ func newBench(t *testing.T) *bench {
 		log: slog.New(slog.DiscardHandler), tracer: noop.NewTracerProvider().Tracer(""),
 		emit:    func(e fabric.Event) { b.events = append(b.events, e) },
 		devices: func() (map[string]int, error) { return maps.Clone(b.devices), nil },
-		nics:    func(func(string) bool) ([]fabric.NICStatus, error) { return nil, nil },
+		survey: func(func(string) bool) (map[string]int, []fabric.NICStatus, error) {
+			return maps.Clone(b.devices), nil, nil
+		},
 		metrics: silent{}, changed: func() {}, accepted: func(*fabric.Snapshot) {},
 	}
 	if err := b.begin(t.Context(), local{}.clone(), false); err != nil {
@@ -113,7 +115,7 @@ func newBench(t *testing.T) *bench {
 func (b *bench) successor() *keeper {
 	k := b.keeper
 	return &keeper{host: k.host, vtep: k.vtep, stateDir: k.stateDir, plane: k.plane, log: k.log, tracer: k.tracer,
-		emit: k.emit, devices: k.devices, nics: k.nics, changed: k.changed, metrics: k.metrics, accepted: k.accepted}
+		emit: k.emit, devices: k.devices, survey: k.survey, changed: k.changed, metrics: k.metrics, accepted: k.accepted}
 }
 
 // plug attaches a device.

@@ -66,8 +66,8 @@ type Watches interface {
 type Links interface {
 	// Devices returns the kernel's number of every device by its name.
 	Devices() (map[string]int, error)
-	// NICs describes the devices that could be an uplink, in the order of their names; not those that are skipped.
-	NICs(skip func(device string) bool) ([]fabric.NICStatus, error)
+	// Survey is Devices, with those described that could be an uplink, in the order of their names; not those that are skipped.
+	Survey(skip func(device string) bool) (map[string]int, []fabric.NICStatus, error)
 	// HasLink reports whether a device is up and has a link now.
 	HasLink(device string) (bool, error)
 	// MTU is the largest L3 packet of a device, in bytes.
@@ -156,9 +156,9 @@ func (kernelDevices) Devices() (map[string]int, error) {
 // HasLink asks the kernel.
 func (kernelDevices) HasLink(device string) (bool, error) { return nic.HasLink(device) }
 
-// NICs asks the kernel.
-func (kernelDevices) NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {
-	return nic.NICs(skip)
+// Survey asks the kernel.
+func (kernelDevices) Survey(skip func(device string) bool) (map[string]int, []fabric.NICStatus, error) {
+	return nic.Survey(skip)
 }
 
 // MTU asks the kernel.
@@ -170,9 +170,17 @@ func (kernelDevices) MTU(device string) (int, error) {
 // Watch asks the kernel.
 func (kernelDevices) Watch(ctx context.Context) (<-chan struct{}, error) { return nic.Watch(ctx) }
 
-// watchGap is the least time between two looks at the devices: where many are plugged in each is news, and a list of all takes longer
-// the more there are.
-const watchGap = 20 * time.Millisecond
+// watchGap and watchGapMost bound the time between two looks at the devices. Where many are plugged in each is news, and a list of all
+// takes longer the more there are; a NIC that lost its link is not to wait for long.
+const (
+	watchGap     = 20 * time.Millisecond
+	watchGapMost = 80 * time.Millisecond
+)
+
+// afterLook is how long to wait after a look that began then: what looks take is to stay a fifth of the time.
+func afterLook(begun time.Time) time.Duration {
+	return min(max(4*time.Since(begun), watchGap), watchGapMost)
+}
 
 // watchDevices looks at the devices as soon as one may have changed.
 func (a *Agent) watchDevices(ctx context.Context) error {
@@ -181,8 +189,9 @@ func (a *Agent) watchDevices(ctx context.Context) error {
 		a.trouble("devices", err)
 		if err == nil {
 			for range hints {
+				begun := time.Now()
 				a.keeper.devicesChanged(ctx)
-				pause(ctx, watchGap)
+				pause(ctx, afterLook(begun))
 			}
 		}
 		pause(ctx, retryEvery)

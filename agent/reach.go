@@ -147,7 +147,7 @@ func (a *Agent) watchReach(ctx context.Context) error {
 		defer k.mu.Unlock()
 		if !maps.Equal(silent, k.silent) {
 			k.silent = silent
-			k.failover(ctx)
+			k.failover(ctx, slices.Clone(k.uplinks.nics))
 		}
 	})
 }

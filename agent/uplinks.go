@@ -78,12 +78,8 @@ func (u *uplinks) settle(since map[string]time.Time, now time.Time) {
 	}
 }
 
-// lookAtNICs finds out which NICs there are, and which switches have run out of time. The caller holds mu.
-func (k *keeper) lookAtNICs(now time.Time) error {
-	nics, err := k.nics(k.plugIns())
-	if err != nil {
-		return fmt.Errorf("look at the host's NICs: %w", err)
-	}
+// lookAtNICs takes over which NICs there are, and which switches have run out of time. The caller holds mu.
+func (k *keeper) lookAtNICs(nics []fabric.NICStatus, now time.Time) {
 	for i := range nics {
 		nics[i].Underlay, nics[i].Silent = nics[i].Name == k.underlay, k.silent[nics[i].Name]
 	}
@@ -108,25 +104,23 @@ func (k *keeper) lookAtNICs(now time.Time) error {
 		k.want = nil
 	}
 	k.uplinks = next
-	return nil
 }
 
 // sameNICs reports whether the NICs are as they were when they were looked at last. The caller holds mu.
-func (k *keeper) sameNICs() bool {
-	nics, err := k.nics(k.plugIns())
+func (k *keeper) sameNICs(nics []fabric.NICStatus) bool {
 	for i := range nics {
 		nics[i].Silent = k.silent[nics[i].Name]
 	}
-	return err == nil && maps.Equal(fitNICs(nics), k.uplinks.fit)
+	return maps.Equal(fitNICs(nics), k.uplinks.fit)
 }
 
 // failover puts the uplinks in force as their links are now, before anything else is looked at: guests wait for it. The caller holds
 // mu.
-func (k *keeper) failover(ctx context.Context) {
-	if k.snap == nil || len(externals(k.snap)) == 0 || k.lookAtNICs(time.Now()) != nil {
-		return // the check that follows says what is wrong
+func (k *keeper) failover(ctx context.Context, nics []fabric.NICStatus) {
+	if k.snap == nil || len(externals(k.snap)) == 0 {
+		return
 	}
-	if k.want == nil {
+	if k.lookAtNICs(nics, time.Now()); k.want == nil {
 		k.round(ctx)
 	}
 }
@@ -296,7 +290,9 @@ func (a *Agent) watchLinks(ctx context.Context) error {
 				continue
 			}
 			if has, err := a.machine.HasLink(n.Name); err == nil && has != (n.Up && n.Carrier) {
-				a.keeper.failover(ctx)
+				if _, nics, err := a.keeper.survey(a.keeper.plugIns()); err == nil { // else the next look
+					a.keeper.failover(ctx, nics)
+				}
 				return
 			}
 		}

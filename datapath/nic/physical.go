@@ -19,22 +19,22 @@ import (
 // a veth whose other end is in another namespace, as the NIC of a machine that is itself virtual.
 var uplinkKinds = []string{"", "bond", "team", "veth", "vlan", "macvlan"}
 
-// NICs describes the devices of this namespace that could be an uplink, in the order of their names; those that are skipped are
-// not looked at.
-func NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {
+// Survey returns the index of every device of this namespace by its name, and describes those that could be an uplink, in the order of
+// their names; those that are skipped are not looked at.
+func Survey(skip func(device string) bool) (devices map[string]int, nics []fabric.NICStatus, err error) {
 	links, err := listLinks()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	names := map[int]string{}
+	devices, names := make(map[string]int, len(links)), make(map[int]string, len(links))
 	for _, l := range links {
-		names[l.Index] = l.Name
+		devices[l.Name], names[l.Index] = l.Index, l.Name
 	}
 	addresses, err := addressesByDevice()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	nics := []fabric.NICStatus{}
+	nics = []fabric.NICStatus{}
 	for _, l := range links {
 		d := l.Device
 		if !slices.Contains(uplinkKinds, d.Kind) || d.Kind == "veth" && !d.PeerElsewhere || l.Flags&unix.IFF_LOOPBACK != 0 || d.MAC.IsZero() || skip(d.Name) {
@@ -45,7 +45,7 @@ func NICs(skip func(device string) bool) ([]fabric.NICStatus, error) {
 		nics = append(nics, n)
 	}
 	slices.SortFunc(nics, func(a, b fabric.NICStatus) int { return strings.Compare(a.Name, b.Name) })
-	return nics, nil
+	return devices, nics, nil
 }
 
 // addressesByDevice are the host's addresses that others can send to, in order, by the number of their device: the kernel lists those
