@@ -119,6 +119,10 @@ func (g *ground) InheritHits(context.Context, fabric.PortID, map[policy.RuleID]d
 	return nil
 }
 
+func (g *ground) Remembered(context.Context, []fabric.PortID) (map[fabric.PortID]datapath.Remembered, error) {
+	return nil, nil
+}
+
 func (g *ground) ExportFlows(context.Context, fabric.PortID, datapath.Mark) ([]byte, datapath.Mark, error) {
 	return nil, 0, nil
 }

@@ -40,6 +40,7 @@ type Meter interface {
 	Heard(ctx context.Context) (map[datapath.FDBKey]datapath.Heard, error)
 	RuleHits(ctx context.Context) (map[fabric.PortID]map[policy.RuleID]datapath.Hits, error)
 	InheritHits(ctx context.Context, port fabric.PortID, hits map[policy.RuleID]datapath.Hits) error
+	Remembered(ctx context.Context, ports []fabric.PortID) (map[fabric.PortID]datapath.Remembered, error)
 	ExportFlows(ctx context.Context, port fabric.PortID, since datapath.Mark) ([]byte, datapath.Mark, error)
 	ImportFlows(ctx context.Context, port fabric.PortID, carried []byte, age time.Duration) (int, error)
 	ExportBacklog(ctx context.Context, port fabric.PortID) (datapath.Backlog, error)

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/datapath"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/policy"
@@ -71,6 +72,31 @@ func (a *Agent) Drops(ctx context.Context) ([]tracing.Drop, error) {
 	}
 	kernel, err := a.kernelDropsHere()
 	return append(out, kernel...), err
+}
+
+// Remembered is what the rules of these ports remember, of those that are here.
+func (a *Agent) Remembered(ctx context.Context, ports []fabric.PortID) ([]api.Remembered, error) {
+	found, err := a.machine.Remembered(ctx, ports)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	counters, _, err := a.counters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []api.Remembered
+	for _, port := range ports {
+		r, here := found[port]
+		if !here {
+			continue
+		}
+		c := counters[port]
+		out = append(out, api.Remembered{
+			Port: port, Connections: r.Connections, Room: r.Room, Full: r.Full,
+			StraysOut: c.DropsIn[tracing.ReasonCtNoFlow], StraysIn: c.DropsOut[tracing.ReasonCtNoFlow],
+		})
+	}
+	return out, nil
 }
 
 // dropsOf lists drops in the order of their reasons' numbers.

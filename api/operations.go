@@ -102,6 +102,11 @@ func DropsHere() huma.Operation {
 	return operation("drops-here", http.MethodGet, "/v1/here/drops", "tracing", Read, "What this host has dropped, at its ports and at none")
 }
 
+// ConnectionsHere counts what the rules of some ports remember on the host that is asked.
+func ConnectionsHere() huma.Operation {
+	return operation("connections-here", http.MethodGet, "/v1/here/connections", "ports", Read, "How many connections the rules of some ports of this host remember, and for how many they have room")
+}
+
 // StationsHere lists what the host that is asked has heard on the wire.
 func StationsHere() huma.Operation {
 	return operation("stations-here", http.MethodGet, "/v1/here/stations", "switches", Read, "The stations that this host has heard on the wires of external switches")

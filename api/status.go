@@ -115,6 +115,19 @@ type Drops struct {
 	Silent []SilentHost `json:"silent,omitempty"`
 }
 
+// Remembered is how many connections the rules of a port remember.
+type Remembered struct {
+	Port fabric.PortID `json:"port"`
+	// Connections are those of now, also such as have been idle for too long; the oldest give way where there is Room for no more.
+	Connections int `json:"connections"`
+	Room        int `json:"room"`
+	// Full is true where the kernel has begun to forget connections that could go on, because it needs their room.
+	Full bool `json:"full"`
+	// StraysOut and StraysIn are the packets from and for the guest that were dropped because they belong to no connection.
+	StraysOut uint64 `json:"straysOut,omitempty"`
+	StraysIn  uint64 `json:"straysIn,omitempty"`
+}
+
 // Station is a MAC address of a switch: a port's, or one that a host has heard on the wire of an external switch.
 type Station struct {
 	Switch fabric.SwitchID `json:"switch"`

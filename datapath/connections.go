@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -49,6 +50,48 @@ func (d *Datapath) Connections(ctx context.Context, device string) (all []Connec
 	})
 	if err != nil {
 		return nil, fmt.Errorf("read the connections at %s: %w", device, err)
+	}
+	return all, nil
+}
+
+// Remembered is how many connections a port remembers, and for how many it has room.
+type Remembered struct {
+	Connections, Room int
+	// Full: the kernel has begun to take the room of the oldest for new ones.
+	Full bool
+}
+
+// lruBatch is how many entries of an LRU map the kernel makes free for each CPU at once, when none is left (LOCAL_FREE_TARGET in
+// kernel/bpf/bpf_lru_list.c): a map that is full holds fewer than it has room for.
+const lruBatch = 128
+
+// Remembered counts the connections of the ports that are here and have room for any.
+func (d *Datapath) Remembered(ctx context.Context, ports []fabric.PortID) (map[fabric.PortID]Remembered, error) {
+	all := map[fabric.PortID]Remembered{}
+	for _, port := range ports {
+		flows, unlock, err := d.flowsAt(ctx, port)
+		if errors.Is(err, fabric.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("count the connections of port %s: %w", port, err)
+		}
+		unlock() // the map stays readable without holding everybody up
+		if flows == nil {
+			continue
+		}
+		r := Remembered{Room: int(flows.MaxEntries())}
+		var b batch[coreFlowKey, coreFlow]
+		err = errors.Join(each(flows, &b, func(*coreFlowKey, *coreFlow) { r.Connections++ }), flows.Close())
+		if err != nil {
+			return nil, fmt.Errorf("count the connections of port %s: %w", port, err)
+		}
+		cpus, err := ebpf.PossibleCPU()
+		if err != nil {
+			return nil, fmt.Errorf("count the connections of port %s: %w", port, err)
+		}
+		r.Full = r.Connections+min(lruBatch, r.Room/cpus/2)*(cpus+1) >= r.Room
+		all[port] = r
 	}
 	return all, nil
 }

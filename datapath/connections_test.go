@@ -61,6 +61,13 @@ func TestAFloodOfConnectionsEvictsNoFlowOfAnotherGuest(t *testing.T) {
 	if n := len(attacker.connections(t)); n > room || n < room/2 {
 		t.Errorf("%d connections at the attacker's port, want its room of %d to be used", n, room)
 	}
+	remembered, err := h.Remembered(context.Background(), []fabric.PortID{a.port.Name, attacker.port.Name, "nobody"})
+	if r := remembered[attacker.port.Name]; err != nil || !r.Full || r.Room != room || r.Connections != len(attacker.connections(t)) {
+		t.Errorf("the attacker's port remembers %+v (%v)", r, err)
+	}
+	if r := remembered[a.port.Name]; r.Full || r.Connections != flows || len(remembered) != 2 {
+		t.Errorf("the ports remember %+v", remembered)
+	}
 	for g, had := range before {
 		for c := range had {
 			if !g.connections(t)[c] {

@@ -175,7 +175,7 @@ func (d *diagnosis) dropping() {
 	drops := slices.Clone(d.x.Drops)
 	slices.SortStableFunc(drops, func(a, b Drop) int { return cmp.Compare(b.Now, a.Now) })
 	for _, drop := range drops {
-		if drop.Kernel == kernelFullRing && d.said(FaultQueueFull, drop.Port) {
+		if drop.Kernel == kernelFullRing && d.said(FaultQueueFull, drop.Port) || drop.Reason == ReasonCtNoFlow && d.said(FaultConnections, drop.Port) {
 			continue
 		}
 		if drop.Now == 0 || drop.Reason == ReasonProbeCaught || d.elsewhere(drop.Reason) {

@@ -86,7 +86,8 @@ const (
 	FaultDiverges    Fault = "diverges"        // the model and the datapath disagree
 	FaultQueueFull   Fault = "guest_queue_full"
 	FaultPort        Fault = "port_not_active"
-	FaultVanished    Fault = "vanished" // gone inside a host, without a drop
+	FaultConnections Fault = "connections_full" // a port's rules forget connections that go on
+	FaultVanished    Fault = "vanished"         // gone inside a host, without a drop
 )
 
 // Cause is one thing that is wrong, with all that is known about it.

@@ -200,6 +200,12 @@ func (m *memory) Examine(ctx context.Context, r api.TraceRequest) (*tracing.Exam
 func (m *memory) Stations(context.Context) ([]api.Station, error) {
 	return []api.Station{{Switch: "blue", VNI: 7, MAC: fabric.MAC{2, 9}, Host: "h1", NIC: "eth1", AgoSeconds: 3}}, nil
 }
+func (m *memory) Remembered(_ context.Context, ports []fabric.PortID) (out []api.Remembered, err error) {
+	for _, p := range ports {
+		out = append(out, api.Remembered{Port: p, Connections: 1000, Room: 1024, Full: true, StraysIn: 3})
+	}
+	return out, nil
+}
 func (m *memory) Drops(context.Context) ([]tracing.Drop, error) {
 	return []tracing.Drop{{Host: "h1", Port: "a", Reason: tracing.ReasonGuardSrcMAC, Packets: 3}}, nil
 }

@@ -14,6 +14,7 @@ func (s *Server) hostOperations() {
 	register(s, api.ConfirmHeld(), s.confirmHeld)
 	register(s, api.StatusHere(), s.statusHere)
 	register(s, api.PortsHere(), s.portsHere)
+	register(s, api.ConnectionsHere(), s.connectionsHere)
 	register(s, api.MirrorsHere(), s.mirrorsHere)
 	register(s, api.LeftHere(), s.leftHere)
 	register(s, api.AsideHere(), s.asideHere)

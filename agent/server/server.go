@@ -47,6 +47,8 @@ type Plugs interface {
 	Ports(ctx context.Context) ([]fabric.PortStatus, error)
 	// Drops are those of this host, at its ports and at none, in the order of ports and reasons.
 	Drops(ctx context.Context) ([]tracing.Drop, error)
+	// Remembered is what the rules of these ports remember, those of them that are here, in the order asked.
+	Remembered(ctx context.Context, ports []fabric.PortID) ([]api.Remembered, error)
 	// Stations are those that this host has heard on the wire, in the order of switches and MACs.
 	Stations(ctx context.Context) ([]api.Station, error)
 	// Left is what a port that moves away takes along; fabric.ErrNotFound when it does not move.

@@ -41,6 +41,7 @@ func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (
 	x.Drops = since(before, s.dropsAt(ctx, v, ends))
 	x.Reach = v.reachOf(r, x)
 	x.Notes = v.notes(ends)
+	x.Notes = append(x.Notes, s.forgetful(ctx, v, x.Drops)...)
 	x.Notes = append(x.Notes, full(before, s.queuesAt(v, ends), x.Drops)...)
 	x.Diagnose(v.changeOf)
 	v.apart(r, x.Causes)

@@ -92,6 +92,19 @@ func sicknesses(a, b string) []sickness {
 			want: tracing.Cause{Fault: "rate_limited", Host: "h2"},
 		},
 		{
+			name: "9 the rules have no room for more connections", target: "tcp/9", destination: "c", tries: 3, change: "port/c",
+			inject: crowded,
+			undo: func(k *clinic) {
+				if err := k.lab.RemoveGuest(context.Background(), "c"); err != nil {
+					k.Fatal(err)
+				}
+				if _, err := k.api.Delete(context.Background(), fabric.KindPolicy, "crowd"); err != nil {
+					k.Fatal(err)
+				}
+			},
+			want: tracing.Cause{Fault: tracing.FaultConnections, Host: "h3", Port: "c", Stage: tracing.StagePolicyIn, Reason: tracing.ReasonCtNoFlow},
+		},
+		{
 			name: "10 the port has lost its device", target: "tcp/22",
 			inject: func(k *clinic) {
 				g, err := k.lab.Guest("b")

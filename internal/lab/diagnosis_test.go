@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -24,7 +25,9 @@ type sickness struct {
 	// inject does the harm, and undo what heals it.
 	inject, undo func(*clinic)
 	target       string
-	// want is what one of the causes must be: fault, host and, where they are given, peer, stage, way, rule, the kernel's reason and the changed object.
+	// destination is b when empty.
+	destination string
+	// want is what one of the causes must be: fault, host and, where they are given, peer, stage, way, rule, reason, the kernel's reason and the changed object.
 	want   tracing.Cause
 	change string
 	// tries is how often it is asked: 1 when 0. Loss by chance may miss a volley.
@@ -74,7 +77,7 @@ func TestWhyNamesWhatIsWrong(t *testing.T) {
 // diagnosed asks, and checks the answer.
 func (k *clinic) diagnosed(s sickness) {
 	k.Helper()
-	r := api.TraceRequest{Source: "a", Destination: "b"}
+	r := api.TraceRequest{Source: "a", Destination: cmp.Or(s.destination, "b")}
 	if err := r.ParseTarget(s.target); err != nil {
 		k.Fatal(err)
 	}
@@ -101,7 +104,7 @@ func (k *clinic) diagnosed(s sickness) {
 // is reports whether a cause is the one that is wanted.
 func (s sickness) is(c tracing.Cause) bool {
 	w := s.want
-	if c.Fault != w.Fault || c.Host != w.Host || w.Peer != "" && c.Peer != w.Peer || w.Stage != 0 && c.Stage != w.Stage || w.Way != "" && c.Way != w.Way || c.Rule != w.Rule || w.Kernel != "" && c.Kernel != w.Kernel {
+	if c.Fault != w.Fault || c.Host != w.Host || w.Peer != "" && c.Peer != w.Peer || w.Stage != 0 && c.Stage != w.Stage || w.Way != "" && c.Way != w.Way || c.Rule != w.Rule || w.Reason != 0 && c.Reason != w.Reason || w.Kernel != "" && c.Kernel != w.Kernel {
 		return false
 	}
 	return s.change == "" || c.Change != nil && c.Change.Object == s.change
