@@ -40,6 +40,8 @@ type GuestOptions struct {
 	Pause time.Duration
 	// Copy is how long a pump's guest runs on after a migration has begun, before it stops.
 	Copy time.Duration
+	// PostCopy lets a QEMU guest go on at its new host before its memory is there, once somebody asks for that.
+	PostCopy bool
 	// MTU of a guest in a bare lab, in bytes; 0 means 1450.
 	MTU int
 }
@@ -52,6 +54,8 @@ type Guest struct {
 	NIC    NIC             `json:"nic"`
 	Pause  time.Duration   `json:"pause,omitempty"`
 	Copy   time.Duration   `json:"copy,omitempty"`
+	// PostCopy is GuestOptions.PostCopy.
+	PostCopy bool `json:"postCopy,omitempty"`
 	// Instances are the places it runs or is about to run at: one, and two while it moves.
 	Instances []Instance `json:"instances"`
 }
@@ -102,7 +106,7 @@ func (l *Lab) AddGuest(ctx context.Context, o GuestOptions, progress Progress) (
 			return nil, err
 		}
 	}
-	g := &Guest{Name: o.Name, Kind: o.Kind, Switch: o.Switch, Pause: o.Pause, Copy: o.Copy}
+	g := &Guest{Name: o.Name, Kind: o.Kind, Switch: o.Switch, Pause: o.Pause, Copy: o.Copy, PostCopy: o.PostCopy}
 	if err := l.enter(g); err != nil {
 		return nil, err
 	}

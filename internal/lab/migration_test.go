@@ -29,6 +29,7 @@ func TestMigration(t *testing.T) {
 		{"09-storm", (*rig).storm},
 		{"10-policy-race", (*rig).policyRace},
 		{"11-rollback", (*rig).rollback},
+		{"12-post-copy", (*rig).postCopy},
 		{"14-partition", (*rig).partition},
 		{"16-limits-and-mirrors", (*rig).limits},
 		{"17-mtu", (*rig).mtu},

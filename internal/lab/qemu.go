@@ -14,6 +14,7 @@ import (
 
 	"github.com/weftnet/weft/datapath/nic"
 	"github.com/weftnet/weft/fabric"
+	"github.com/weftnet/weft/migration/qmp"
 )
 
 // readyMark is what a guest writes on its first serial port when its NIC is configured.
@@ -93,8 +94,15 @@ func (l *Lab) awaitQEMU(ctx context.Context, g *Guest, host fabric.HostID) (Inst
 	if err != nil {
 		return i, "", err
 	}
-	i.Process, err = l.runQEMU(ctx, g, i, tap, "-incoming", uri)
-	return i, uri, err
+	if i.Process, err = l.runQEMU(ctx, g, i, tap, "-incoming", uri); err != nil || !g.PostCopy {
+		return i, uri, err
+	}
+	m, err := qmp.Dial(ctx, filepath.Join(i.Dir, labMonitor), nil)
+	if err != nil {
+		return i, uri, err
+	}
+	defer m.Close()
+	return i, uri, m.SetMigrationCapabilities(ctx, map[string]bool{"postcopy-ram": true})
 }
 
 func (l *Lab) qemuInstance(g *Guest, host fabric.HostID) (Instance, *os.File, error) {
