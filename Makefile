@@ -22,7 +22,7 @@ SOAK ?= 10m
 SEED ?= $(shell date +%s)
 soak: deps ## the core against the reference model and against nftables, each for SOAK=10m, then live migration in its long form, as root; SEED=n repeats a run; docs/reference/proof.md, docs/migration.md
 	WEFT_DIFFER=$(SOAK) WEFT_OPINION=$(SOAK) WEFT_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestTheCoreDecidesAsTheModel$$|^TestNftables' ./datapath
-	WEFT_MOVES=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^TestAsideEveryMischiefOnce$$' ./migration
+	WEFT_MOVES=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^Test(Aside|PostCopy)EveryMischiefOnce$$' ./migration
 	WEFT_MOVES=$(SOAK) WEFT_SEED=$(SEED) WEFT_MOVES_DOCUMENT=$(CURDIR)/docs/migration.md $(GO) test -count=1 -timeout 0 -v -run '^TestMigration$$' ./internal/lab
 
 check: ## fast, no root: format, vet, the rules of the house, tests that need no kernel

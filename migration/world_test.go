@@ -94,8 +94,8 @@ type options struct {
 	mischief int
 	// earlier is what the source's hypervisor tells of a migration before this one; empty for none.
 	earlier qmp.Kind
-	// few leaves of the mischief the abort.
-	few bool
+	// few are the ends of what mischief is called that there is; all of it when empty.
+	few []string
 	// twins lets the hypervisors do what they must not: both run.
 	twins bool
 	// aside has the records away from the grant on, until any later point: the destination tells the source itself.
