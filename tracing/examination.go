@@ -86,6 +86,7 @@ const (
 	FaultDiverges    Fault = "diverges"        // the model and the datapath disagree
 	FaultQueueFull   Fault = "guest_queue_full"
 	FaultPort        Fault = "port_not_active"
+	FaultOwners      Fault = "duplicate_owner"  // two hosts have one port open
 	FaultConnections Fault = "connections_full" // a port's rules forget connections that go on
 	FaultVanished    Fault = "vanished"         // gone inside a host, without a drop
 )

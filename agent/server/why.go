@@ -25,7 +25,8 @@ func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (
 		return nil, err
 	}
 	ends := v.ends(r)
-	before := s.dropsAt(ctx, v, ends)
+	before, twice := s.dropsAt(ctx, v, ends), v.doubles(ends)
+	away := s.turnedAway(ctx, v, twice)
 	begun := time.Now()
 	x, err := s.o.Prober.Examine(ctx, r)
 	if err != nil {
@@ -41,6 +42,7 @@ func (s *Server) why(ctx context.Context, in *struct{ Body api.TraceRequest }) (
 	x.Drops = since(before, s.dropsAt(ctx, v, ends))
 	x.Reach = v.reachOf(r, x)
 	x.Notes = v.notes(ends)
+	x.Notes = append(x.Notes, v.doubled(twice, away, s.turnedAway(ctx, v, twice))...)
 	x.Notes = append(x.Notes, s.forgetful(ctx, v, x.Drops)...)
 	x.Notes = append(x.Notes, full(before, s.queuesAt(v, ends), x.Drops)...)
 	x.Diagnose(v.changeOf)

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"net/netip"
 	"syscall"
 	"time"
 
@@ -113,13 +112,7 @@ func sicknesses(a, b string) []sickness {
 				}
 				k.at(k.lab.HostNamespace("h3"), "ip", "link", "del", g.Instances[0].Device)
 			},
-			undo: func(k *clinic) {
-				if err := k.lab.RemoveGuest(context.Background(), "b"); err != nil {
-					k.Fatal(err)
-				}
-				plug(k.T, k.lab, GuestOptions{Name: "b", Host: "h3", Address: netip.MustParseAddr(b)})
-				run(k.T, k.lab, "a", "ip", "neigh", "flush", "dev", "eth0") // it has another MAC now
-			},
+			undo: func(k *clinic) { again(k, b) },
 			want: tracing.Cause{Fault: tracing.FaultPort, Host: "h3", Stage: tracing.StagePortIn},
 		},
 		{
@@ -135,6 +128,12 @@ func sicknesses(a, b string) []sickness {
 				k.at(k.lab.HostNamespace("h3"), "ip", "link", "set", "tap-b", "txqueuelen", "8192")
 			},
 			want: tracing.Cause{Fault: tracing.FaultQueueFull, Host: "h3", Stage: tracing.StagePortOut, Kernel: "FULL_RING"},
+		},
+		{
+			name: "12 two hosts have the port", target: "tcp/22", tries: 3, change: "location/b",
+			inject: func(k *clinic) { doubled(k, a) },
+			undo:   func(k *clinic) { single(k, b) },
+			want:   tracing.Cause{Fault: tracing.FaultOwners, Host: "h3", Peer: "h1", Port: "b", Stage: tracing.StageDecap, Reason: tracing.ReasonVTEPNotAllowed},
 		},
 		{
 			name: "14 the answer does not come back", target: "tcp/22", undo: unpolicied, change: "policy/ward",
