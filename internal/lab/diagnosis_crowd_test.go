@@ -21,7 +21,8 @@ func crowded(k *clinic) {
 	address := netip.AddrPortFrom(netip.MustParseAddr(first(c)), 9)
 	k.swallow(k.lab.GuestNamespace("c"), address)
 	a := k.lab.GuestNamespace("a")
-	idle := make([]net.Conn, 10)
+	// The kernel's CPUs keep up to half of the room for themselves and forget nothing of that for each other's sake (bpf_lru_list.c).
+	idle := make([]net.Conn, fabric.MinConnections/2+100)
 	for i := range idle {
 		idle[i] = k.dial(a, address)
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -71,6 +73,38 @@ func TestWhyNamesWhatIsWrong(t *testing.T) {
 			s.inject(k)
 			k.diagnosed(s)
 		})
+	}
+	well.unexplained()
+}
+
+// unexplained takes counts away from under the core of b's host. The agent must see by its sums that frames are missing, and say so wherever
+// an operator looks.
+func (k *clinic) unexplained() {
+	k.Helper()
+	b, err := k.lab.Guest("b")
+	if err != nil {
+		k.Fatal(err)
+	}
+	host := b.Host()
+	const frames, firstPort = 7, 3 // slots before that are of the host's own sides
+	if n, err := impair.Forget(filepath.Join(k.lab.file(string(host), "bpf"), "maps", "stats_v1"), firstPort, frames); err != nil || n == 0 {
+		k.Fatalf("counts of %d slots were changed, want that of b at least: %v", n, err)
+	}
+	says := fmt.Sprintf("%d frames at port/b are unexplained", frames)
+	k.await("the event", func() (string, bool) {
+		e := k.events(host, "counters.unexplained")
+		return e, strings.Contains(e, says)
+	})
+	k.await("the status", func() (string, bool) {
+		st, err := k.api.Status(k.Context())
+		return fmt.Sprintf("%+v, %v", st.Problems, err), slices.ContainsFunc(st.Problems, func(p api.Problem) bool {
+			return p.Object == "host/"+string(host) && strings.Contains(p.Message, says)
+		})
+	})
+	k.dropping("b", tracing.ReasonUnexplained.String())
+	x, err := k.api.Why(k.Context(), api.TraceRequest{Source: "a", Destination: "b", Protocol: "tcp", Port: 22})
+	if err != nil || !slices.ContainsFunc(x.Causes, func(c tracing.Cause) bool { return c.Host == host && strings.Contains(c.Message, says) }) {
+		k.Errorf("why does not say that %s: %+v, %v", says, x, err)
 	}
 }
 

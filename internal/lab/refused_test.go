@@ -137,7 +137,7 @@ func (k *clinic) refused(r refusal) {
 		return fmt.Sprintf("%+v; %+v", f, st.Problems), slices.Equal(f.Hosts, []fabric.HostID{"h1"}) && slices.Equal(f.Absent, []fabric.HostID{"h2"}) &&
 			slices.ContainsFunc(st.Problems, func(p api.Problem) bool { return p.Object == "host/h2" && told(p.Message) })
 	})
-	k.await("the event", func() (string, bool) { e := k.events("generation.failed"); return e, told(e) })
+	k.await("the event", func() (string, bool) { e := k.events("h2", "generation.failed"); return e, told(e) })
 	reach, err := k.api.Reached(k.Context(), revision)
 	if err != nil || reach.Done {
 		k.Errorf("the change is shown as in force everywhere: %+v, %v", reach, err)
@@ -173,7 +173,7 @@ func (k *clinic) recovers() {
 		if err != nil {
 			return err.Error(), false
 		}
-		told := k.events("generation.recovered")
+		told := k.events("h2", "generation.recovered")
 		return fmt.Sprintf("%+v; %s", o.(*fabric.Policy).Status, told), len(o.(*fabric.Policy).Status.Hosts) == 2 && told != ""
 	})
 }
@@ -190,10 +190,10 @@ func (k *clinic) decides(port uint16, want tracing.Verdict, rule string) {
 	}
 }
 
-// events are the messages of h2's events of a type.
-func (k *clinic) events(kind string) string {
+// events are the messages of a host's events of a type.
+func (k *clinic) events(host fabric.HostID, kind string) string {
 	var all []string
-	_ = k.api.Events(k.Context(), []fabric.HostID{"h2"}, false, func(e fabric.Event) error {
+	_ = k.api.Events(k.Context(), []fabric.HostID{host}, false, func(e fabric.Event) error {
 		if e.Type == kind {
 			all = append(all, e.Message)
 		}

@@ -1,10 +1,12 @@
 package impair
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -43,6 +45,29 @@ func Drain(pin string, n uint32) error {
 
 // Freeze has the kernel refuse every further change of a pinned map by user space, for as long as the map lives.
 func Freeze(pin string) error { return withMap(pin, (*ebpf.Map).Freeze) }
+
+// Forget has the counts of a pinned map of the core, stats by slot, say that as many frames more came in than went anywhere, as if the
+// core had forgotten to count where they went: at every slot from the first one on that has seen any. It returns how many those are.
+func Forget(pin string, first uint32, frames uint64) (n int, err error) {
+	err = withMap(pin, func(m *ebpf.Map) error {
+		for slot := first; slot < m.MaxEntries(); slot++ {
+			var counts [][]byte // a CPU each; the first eight bytes are the frames that came in (struct stats in bpf/types.h)
+			if err := m.Lookup(slot, &counts); err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(counts, func(c []byte) bool { return binary.NativeEndian.Uint64(c) > 0 }) {
+				continue
+			}
+			binary.NativeEndian.PutUint64(counts[0], binary.NativeEndian.Uint64(counts[0])+frames)
+			if err := m.Put(slot, counts); err != nil {
+				return err
+			}
+			n++
+		}
+		return nil
+	})
+	return n, err
+}
 
 func withMap(pin string, do func(*ebpf.Map) error) error {
 	m, err := ebpf.LoadPinnedMap(pin, nil)
