@@ -69,10 +69,10 @@ func TestEveryMischiefOnce(t *testing.T) {
 }
 
 // TestTwins lets the hypervisor at the source do what it must not: run on after everything was sent. Then the guest may
-// run twice for a while, but in the end exactly the host that the record names lets it send.
+// run twice for a while (that is all the mischief; what else there is is in TestEveryMischiefOnce), but in the end exactly the host that the record names lets it send.
 func TestTwins(t *testing.T) {
 	t.Parallel()
-	explore(t, options{gated: true, mischief: 1, earlier: qmp.Failed, twins: true}, oneAtLast)
+	explore(t, options{gated: true, mischief: 1, earlier: qmp.Failed, twins: true, few: []string{"sent"}}, oneAtLast)
 }
 
 // oneAtLast: in the end exactly the host that the record names lets the guest send.

@@ -73,7 +73,7 @@ func TestPostCopyEveryMischiefOnce(t *testing.T) {
 // (postcopy_start of QEMU up to 10.1).
 func TestPostCopyTwins(t *testing.T) {
 	t.Parallel()
-	explore(t, options{gated: true, mischief: 1, twins: true, postcopy: true}, oneAtLast)
+	explore(t, options{gated: true, mischief: 1, twins: true, postcopy: true, few: []string{"sent"}}, oneAtLast)
 }
 
 // inPostCopy is a move whose guest runs at the destination while its memory follows.
