@@ -45,7 +45,11 @@ func (s *starter) start(ctx context.Context, r api.MoveRequest, driver fabric.Mo
 	if err != nil {
 		return nil, err
 	}
-	if found := migration.Preflight(snap, statuses, vm, r.To); len(found) > 0 {
+	found := migration.Preflight(snap, statuses, vm, r.To)
+	if driver == "" {
+		found = append(found, migration.Driven(snap, statuses, vm, r.To)...)
+	}
+	if len(found) > 0 {
 		return nil, refusal(vm, r.To, found)
 	}
 	now := time.Now()

@@ -38,7 +38,7 @@ func (k *keeper) ports() []fabric.PortStatus {
 // port is one attached port as it is here.
 func (k *keeper) port(name fabric.PortID) fabric.PortStatus {
 	a := k.local.Attachments[name]
-	s := fabric.PortStatus{Name: name, Host: k.host, Device: a.Device, State: fabric.PortAbsent}
+	s := fabric.PortStatus{Name: name, Host: k.host, Device: a.Device, State: fabric.PortAbsent, Monitor: a.QMP != ""}
 	if k.snap != nil {
 		s.Epoch = k.snap.Locations[name].Epoch
 	}

@@ -75,6 +75,7 @@ func (a *Agent) Status() fabric.HostStatus {
 	}
 	a.mu.Unlock()
 	s.Version, s.Capabilities, s.Moves = a.config.Version, a.machine.capabilities, migration.Forms()
+	s.Receives = len(a.config.Hooks.Incoming) > 0
 	s.Kernel, _ = kernelRelease() // it was asked at the start; a status without it is still one
 	return s
 }

@@ -56,6 +56,8 @@ type HostStatus struct {
 	Capabilities []string `json:"capabilities,omitempty"`
 	// Moves are the forms of a move that the agent takes part in.
 	Moves MoveForms `json:"moves,omitzero"`
+	// Receives is true where the agent has a hook that starts the machine which waits for a guest.
+	Receives bool `json:"receives,omitempty"`
 }
 
 // MoveForms are the forms, from Least to Most, in which an agent takes part in moves. A form is what two hosts tell each other of a

@@ -57,6 +57,8 @@ type PortStatus struct {
 	Epoch  Epoch     `json:"epoch,omitempty"`
 	Device string    `json:"device,omitempty"`
 	Reason string    `json:"reason,omitempty"` // why it is not active
+	// Monitor is true where the host's agent was given the guest's QMP socket, by which it can migrate the guest.
+	Monitor bool `json:"monitor,omitempty"`
 	// Counters of the guest's traffic: Rx from the guest, Tx to the guest.
 	RxPackets uint64            `json:"rxPackets,omitempty"`
 	RxBytes   uint64            `json:"rxBytes,omitempty"`

@@ -24,8 +24,8 @@ func Candidates(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostSta
 	return candidates(snap, statuses, vm, held(snap))
 }
 
-// Evacuate says where each VM on a host can go, in the order of their names: to that of the allowed hosts which then has the fewest
-// ports. Allowed is nil for any. A VM that can go nowhere has no To, and what stands against the best host.
+// Evacuate says where each VM on a host can be moved by the agents, in the order of their names: to that of the allowed hosts which then
+// has the fewest ports. Allowed is nil for any. A VM that can go nowhere has no To, and what stands against the best host.
 func Evacuate(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostStatus, from fabric.HostID, allowed []fabric.HostID) []Placement {
 	ports := held(snap)
 	all := []Placement{}
@@ -35,6 +35,7 @@ func Evacuate(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostStatu
 			if allowed != nil && !slices.Contains(allowed, p.To) {
 				continue
 			}
+			p.Against = append(p.Against, Driven(snap, statuses, vm, p.To)...)
 			if best = p; len(p.Against) > 0 {
 				best.To = ""
 			} else {

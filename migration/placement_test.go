@@ -56,6 +56,19 @@ func TestEvacuate(t *testing.T) {
 		want    []string
 	}{
 		{"VMs go where there are fewest, counting those that go there before them", nil, "h1", nil, []string{"a:h3", "b:h2", "c:h2"}},
+		{"a guest that no agent can speak to stays", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			here := st["h1"]
+			here.Ports = []fabric.PortStatus{{Name: "b"}, {Name: "c", Monitor: true}}
+			st["h1"] = here
+			there := st["h3"]
+			there.Receives = true
+			st["h3"] = there
+		}, "h1", []fabric.HostID{"h3"}, []string{"a:h3", "b: guest-not-driven", "c:h3"}},
+		{"a guest stays where the only other host starts no machines", func(_ *fabric.Snapshot, st map[fabric.HostID]fabric.HostStatus) {
+			here := st["h1"]
+			here.Ports = []fabric.PortStatus{{Name: "c", Monitor: true}}
+			st["h1"] = here
+		}, "h1", []fabric.HostID{"h3"}, []string{"a:h3", "b:h3", "c: host-receives-nothing"}},
 		{"only to allowed hosts", nil, "h1", []fabric.HostID{"h2"}, []string{"a:h2", "b:h2", "c:h2"}},
 		{"a VM that cannot go stays, and says why", func(s *fabric.Snapshot, _ map[fabric.HostID]fabric.HostStatus) {
 			s.Locations["b"] = fabric.Location{Host: "h1", Grant: &fabric.Grant{Move: "m", To: "h2"}}

@@ -43,6 +43,27 @@ func Preflight(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostStat
 	return p.found
 }
 
+// Driven says what keeps the agents from migrating the VM themselves, beside what Preflight finds: its manager may still migrate it.
+// Of hosts that are not heard of, and of ports that are not there yet, it says nothing.
+func Driven(snap *fabric.Snapshot, statuses map[fabric.HostID]fabric.HostStatus, vm string, to fabric.HostID) []Finding {
+	p := &preflight{snap: snap, vm: vm}
+	attached, driven, from := false, false, fabric.HostID("")
+	for _, port := range location.MovingPorts(snap, vm) {
+		from = cmp.Or(snap.Locations[port].Host, from)
+		for _, at := range statuses[from].Ports {
+			attached, driven = attached || at.Name == port, driven || at.Name == port && at.Monitor
+		}
+	}
+	if attached && !driven {
+		p.find("guest-not-driven", "vm/"+vm, fmt.Sprintf("the agent of host %s has no QMP socket of it", from),
+			"Have its manager migrate it (libvirt: virsh migrate), or plug its port in with its socket (qmp).")
+	}
+	if st, heard := statuses[to]; heard && attached && driven && !st.Receives {
+		p.find("host-receives-nothing", "host/"+string(to), "it has no hook that starts a machine for the guest", "Set hooks.incoming in the agent.yaml of that host.")
+	}
+	return p.found
+}
+
 // preflight collects findings.
 type preflight struct {
 	snap     *fabric.Snapshot

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/weftnet/weft/api/client"
+	"github.com/weftnet/weft/api"
 	"github.com/weftnet/weft/fabric"
 )
 
@@ -273,6 +274,13 @@ func (r *libvirtRig) undoes(t *testing.T) {
 
 // migrates has libvirt move the guest while the peer pings it.
 func (r *libvirtRig) migrates(t *testing.T) {
+	for _, plan := range []bool{true, false} {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		if _, err := r.client.Move(ctx, api.MoveRequest{VM: "vm1", To: "h3", DryRun: plan}); err == nil || !strings.Contains(err.Error(), "guest-not-driven") {
+			t.Errorf("asked to migrate libvirt's guest itself (plan: %v), the agent says %v", plan, err)
+		}
+		cancel()
+	}
 	done := make(chan struct{})
 	pings := r.ping(t, done)
 	r.h1.virsh(t, "migrate", "--live", "--p2p", "vm1", r.h3.uri(), "tcp://"+r.lab.VTEP("h3").String())
