@@ -2,21 +2,23 @@ package datapath_test
 
 import (
 	"context"
+	"net/netip"
 	"testing"
 	"time"
 
 	"github.com/weftnet/weft/tracing"
 )
 
-// BenchmarkLive measures vp_in from one port to another on the same host: untraced, while sessions ask for other frames, and while one asks
-// for every frame and gets its records up to the budget. lost is the part of the records that found no room.
+// BenchmarkLive measures vp_in from one port to another on the same host: untraced, while a session asks for another protocol's, guest's
+// or address's frames, while one samples, and while one asks for every frame and gets its records up to the budget. lost is the part of the records that found no room.
 func BenchmarkLive(b *testing.B) {
 	icmpOnly := uint8(protoICMP)
 	for _, c := range []struct {
 		name  string
 		picks []tracing.Pick
 		oneIn uint32
-	}{{"off", nil, 0}, {"another", []tracing.Pick{{Protocol: &icmpOnly}}, 1}, {"sampled", nil, tracing.MaxOneIn}, {"every", nil, 1}} {
+	}{{"off", nil, 0}, {"another", []tracing.Pick{{Protocol: &icmpOnly}}, 1}, {"guest", []tracing.Pick{{FromMAC: mac(9)}}, 1},
+		{"address", []tracing.Pick{{Destination: netip.PrefixFrom(address4(9), 32)}}, 1}, {"sampled", nil, tracing.MaxOneIn}, {"every", nil, 1}} {
 		b.Run(c.name, func(b *testing.B) {
 			w := newWorld(b, 1, false)
 			w.load()

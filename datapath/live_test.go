@@ -186,3 +186,35 @@ func TestALiveSessionEndsInTheKernel(t *testing.T) {
 		t.Errorf("after the end: %v, %x", err, h.Tracing())
 	}
 }
+
+// TestASessionAsksByWhatComesBeforeTheLabel checks that what is looked at before a label is made lets nothing pass by that the whole
+// filter asks for, and nothing in that it does not.
+func TestASessionAsksByWhatComesBeforeTheLabel(t *testing.T) {
+	w := newWorld(t, 1, false)
+	w.load()
+	h := w.hosts[0]
+	a, b := w.tap(h, 1, 0), w.tap(h, 2, 0)
+	udpOnly := uint8(protoUDP)
+	picks := []tracing.Pick{
+		{}, {VNI: vni}, {VNI: vni + 1}, {FromMAC: mac(1)}, {FromMAC: mac(2)}, {From: "g1", FromMAC: mac(7)}, {From: "g2", FromMAC: mac(7)}, {ToMAC: mac(2)}, {ToMAC: mac(3)},
+		{Family: 4}, {Family: 6}, {Protocol: &udpOnly}, {Family: 6, Protocol: &udpOnly},
+	}
+	for i, p := range picks {
+		w.watch(live(uint32(i+1), p))
+	}
+	w.watch(live(uint32(len(picks)+1), picks[2], picks[8], picks[9])) // the last of three asks for it
+	send := func(frame []byte) {
+		a.send(frame)
+		b.receive()
+	}
+	send(ip{protocol: protoUDP}.frame(1, 2, false, udp(4, 5, data)))
+	send(ip{protocol: protoUDP}.frame(1, 2, true, udp(4, 5, data)))
+	send(ip{protocol: protoICMP}.frame(1, 2, false, append([]byte{8, 0, 0, 0, 0, 1, 0, 1}, data...)))
+	both := []uint64{3, 3, 0, 3, 0, 3, 0, 3, 0, 2, 1, 2, 1, 2}
+	for i, want := range both {
+		got, err := h.Watched(t.Context(), uint32(i+1))
+		if err != nil || got.Count.Met != want {
+			t.Errorf("session %d has met %d frames, want %d (%v)", i+1, got.Count.Met, want, err)
+		}
+	}
+}

@@ -157,36 +157,98 @@ __attribute__((noinline)) int is_picked(__u32 number, __u32 slot, __u64 from, __
 	return 0;
 }
 
-/* The sessions that this CPU's frame, which begins at offset off, is to be recorded for: a bit for each. One whose time is over ends
- * itself. */
-__attribute__((noinline)) int choose_sessions(struct __sk_buff *skb, __u32 off, __u32 slot)
+/* What is read of a frame before anything is known of it: its MACs, EtherType, and as much of an IP header as has the protocol. */
+enum { FRAME_KIND = 24 };
+
+/* Whether a session may ask for this CPU's frame, as far as its VNI, slot, MACs and kind (family << 8 | protocol) say. */
+__attribute__((noinline)) int may_pick(__u32 number, __u32 slot, __u64 from, __u64 to, __u32 kind)
+{
+	const struct session *s = bpf_map_lookup_elem(&sessions_v1, &number);
+	__u32 zero = 0, family = kind >> 8;
+	const struct record *r = bpf_map_lookup_elem(&scratch, &zero);
+
+	if (!s || !r)
+		return 0;
+	if (!s->picks)
+		return 1;
+	for (int i = 0; i < SESSION_PICKS; i++) {
+		const struct pick *p = &s->pick[i];
+
+		if (i >= s->picks)
+			return 0;
+		if ((p->vni && p->vni != r->hop.vni) || (p->to && p->to != to) || (p->from && p->from != from && (!p->slot || p->slot != slot)))
+			continue;
+		if ((p->ends.family && p->ends.family != family) || (p->ends.proto != CLAUSE_ANY && (!family || p->ends.proto != (kind & 0xff))))
+			continue;
+		return 1;
+	}
+	return 0;
+}
+
+/* Notes which sessions may ask for the frame that begins at offset off, and answers whether any does: most of a host's frames are
+ * nobody's, and end here before a label is made for them. A session whose time is over ends itself. */
+__attribute__((noinline)) int may_choose(struct __sk_buff *skb, __u32 off, __u32 vni, __u32 slot)
 {
 	struct config *cfg = (struct config *)host();
-	__u32 zero = 0, chosen = 0, active;
+	__u32 zero = 0, asked = 0, active, ethertype, kind = 0;
 	struct record *r = bpf_map_lookup_elem(&scratch, &zero);
-	__be32 macs[3];
+	__be32 head[FRAME_KIND / 4];
 
-	if (!cfg || !r || off > 256 || bpf_skb_load_bytes(skb, off, macs, 12))
+	if (!cfg || !r)
 		return 0;
-	__u64 to = (__u64)bswap32(macs[0]) << 16 | bswap32(macs[1]) >> 16;
-	__u64 from = (__u64)(bswap32(macs[1]) & 0xffff) << 32 | bswap32(macs[2]), now = bpf_ktime_get_coarse_ns();
+	r->asked = 0;
+	if (off > 256 || bpf_skb_load_bytes(skb, off, head, FRAME_KIND))
+		return 0;
+	__u64 to = (__u64)bswap32(head[0]) << 16 | bswap32(head[1]) >> 16;
+	__u64 from = (__u64)(bswap32(head[1]) & 0xffff) << 32 | bswap32(head[2]), now = bpf_ktime_get_coarse_ns();
 
+	ethertype = bswap32(head[3]) >> 16;
+	if (ethertype == ETHERTYPE_IPV4)
+		kind = 4 << 8 | (bswap32(head[5]) & 0xff);
+	else if (ethertype == ETHERTYPE_IPV6)
+		kind = 6 << 8 | bswap32(head[5]) >> 24;
+	r->hop.vni = vni;
 	active = cfg->tracing >> TRACING_LIVE;
-	r->drops = 0;
 	for (int i = 0; i < MAX_SESSIONS; i++) {
+		if (!(active >> i & 1))
+			continue;
 		__u32 number = i;
 		const struct session *s = bpf_map_lookup_elem(&sessions_v1, &number);
 
-		if (!s || !(active >> i & 1))
-			continue;
-		if (now >= s->until) {
+		if (s && now >= s->until)
 			__sync_fetch_and_and(&cfg->tracing, ~(1U << (TRACING_LIVE + i)));
+		else if (may_pick(i, slot, from, to, kind))
+			asked |= 1U << i;
+	}
+	r->asked = asked;
+	return *(volatile __u16 *)&r->asked; /* a value that the verifier does not know, or it would try all there are */
+}
+
+/* The sessions that this CPU's frame, which begins at offset off, is to be recorded for, of those that may_choose has noted: a bit
+ * for each. */
+__attribute__((noinline)) int choose_sessions(struct __sk_buff *skb, __u32 off, __u32 slot)
+{
+	__u32 zero = 0, chosen = 0, asked;
+	struct record *r = bpf_map_lookup_elem(&scratch, &zero);
+	__be32 macs[3];
+
+	if (!r || off > 256 || bpf_skb_load_bytes(skb, off, macs, 12))
+		return 0;
+	__u64 to = (__u64)bswap32(macs[0]) << 16 | bswap32(macs[1]) >> 16;
+	__u64 from = (__u64)(bswap32(macs[1]) & 0xffff) << 32 | bswap32(macs[2]);
+
+	asked = r->asked;
+	r->drops = 0;
+	for (int i = 0; i < MAX_SESSIONS; i++) {
+		if (!(asked >> i & 1))
 			continue;
-		}
-		if (!is_picked(i, slot, from, to))
+		__u32 number = i;
+		const struct session *s = bpf_map_lookup_elem(&sessions_v1, &number);
+
+		if (!s || !is_picked(i, slot, from, to))
 			continue;
 		COUNT_SESSION(number, met);
-		if (!r->hop.label || r->hop.label > s->threshold)
+		if (r->hop.label > s->threshold)
 			continue;
 		chosen |= 1U << i;
 		if (s->flags & SESSION_DROPS)

@@ -181,16 +181,23 @@ INLINE struct hop *hop_at_hand(void)
  * CPU's hop describes it from here on. */
 __attribute__((noinline)) int followed(struct __sk_buff *skb, __u32 off, __u32 vni, __u32 slot)
 {
-	__u64 label = label_of(skb, off, vni);
 	const struct config *cfg = host();
 	struct hop *hop = hop_at_hand();
 	struct probe *probe;
+	__u64 label;
+	__u32 asked; /* who asks, read once: a session that is armed meanwhile has not been asked about this frame */
 
-	if (!label || !hop || !cfg)
+	if (!hop || !cfg)
 		return 0;
-	probe = cfg->tracing & TRACING_PROBES ? bpf_map_lookup_elem(&probe_labels_v1, &label) : 0;
+	asked = *(const volatile __u32 *)&cfg->tracing;
+	if (asked >> TRACING_LIVE && !may_choose(skb, off, vni, slot) && !(asked & TRACING_PROBES))
+		return 0;
+	label = label_of(skb, off, vni);
+	if (!label)
+		return 0;
+	probe = asked & TRACING_PROBES ? bpf_map_lookup_elem(&probe_labels_v1, &label) : 0;
 	if (!probe || bpf_ktime_get_ns() > probe->expires)
-		return cfg->tracing >> TRACING_LIVE && choose_sessions(skb, off, slot) ? RECORDED : 0;
+		return asked >> TRACING_LIVE && choose_sessions(skb, off, slot) ? RECORDED : 0;
 	hop->session = probe->session;
 	return probe->caught ? CAUGHT : FOLLOWED;
 }
