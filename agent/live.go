@@ -52,7 +52,8 @@ func (t *liveTracer) StartLive(ctx context.Context, r api.LiveRequest) (none tra
 	if snap == nil {
 		return none, fmt.Errorf("trace live: the wanted state is not known here yet: %w", api.ErrUnavailable)
 	}
-	o := tracing.LiveOptions{For: r.For(), VTEPs: map[netip.Addr]fabric.HostID{}}
+	o := tracing.LiveOptions{For: r.For(), VTEPs: map[netip.Addr]fabric.HostID{}, Keep: r.Keep}
+	o.Because = func(p *tracing.Path) []tracing.Change { return changesOf(t.prober.latest(), p) }
 	o.Session = tracing.LiveSession{
 		ID: 1 + rand.Uint32N(65535), OneIn: r.Sample, Drops: r.Drops, Every: r.Every, MaxRate: cmp.Or(r.MaxRate, tracing.DefaultRecords),
 		TTL: r.For() + 10*time.Second, What: fmt.Sprintf("%s, asked for at %s on %s", r.Text(), time.Now().Format(time.TimeOnly), t.prober.host),
@@ -75,9 +76,15 @@ func (t *liveTracer) StartLive(ctx context.Context, r api.LiveRequest) (none tra
 	t.mu.Lock()
 	t.lives[o.Session.ID] = live
 	t.mu.Unlock()
-	t.running.Go(func() { live.Run(t.lifetime) })
+	t.running.Go(func() { t.run(live) })
 	time.AfterFunc(o.For+keptFor, func() { t.forget(o.Session.ID) })
 	return live.Report(), nil
+}
+
+// run follows a session to its end, and gives the ways that were kept to the collector.
+func (t *liveTracer) run(live *tracing.Live) {
+	live.Run(t.lifetime)
+	t.prober.telemetry.Path(t.lifetime, live.Report().Kept...)
 }
 
 func (t *liveTracer) forget(id uint32) {

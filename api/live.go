@@ -34,6 +34,8 @@ type LiveRequest struct {
 	// Seconds is how long, at most an hour; 10 s when 0. MaxRate is how many records per second a host makes at most.
 	Seconds float64 `json:"seconds,omitempty" minimum:"0" maximum:"3600"`
 	MaxRate uint32  `json:"maxRate,omitempty" maximum:"50000"`
+	// Keep is how many ways the last report has in full, with the changes behind them; a collector that the agent knows gets them, too.
+	Keep int `json:"keep,omitempty" minimum:"0" maximum:"2000"`
 }
 
 // DefaultLiveSeconds is how long a live session lasts that does not say.

@@ -25,7 +25,11 @@ type visit struct {
 // across them: within a host the kernel's clock orders the hops, between hosts the tunnel end points do. vteps says which
 // host owns which tunnel end point.
 func Assemble(session uint16, label uint64, hops []Hop, vteps map[netip.Addr]fabric.HostID) *Path {
-	p := &Path{TraceID: PacketTrace(session, label), Mode: ModeProbe, Session: session, Label: label, Hops: []Step{}}
+	return assemble(&Path{TraceID: PacketTrace(session, label), Mode: ModeProbe, Session: session, Label: label, Hops: []Step{}}, hops, vteps)
+}
+
+// assemble fills a path in.
+func assemble(p *Path, hops []Hop, vteps map[netip.Addr]fabric.HostID) *Path {
 	visits := split(p.TraceID, hops, vteps)
 	link(visits)
 	p.place(visits)

@@ -30,6 +30,10 @@ type LiveOptions struct {
 	Hosts []fabric.HostID
 	// VTEPs says which host owns which tunnel end point.
 	VTEPs map[netip.Addr]fabric.HostID
+	// Keep is how many ways are kept whole, 0 keeps a few examples alone; Because, needed with it, finds the operations that wrote what
+	// decided one.
+	Keep    int
+	Because func(*Path) []Change
 }
 
 const (
@@ -61,6 +65,7 @@ func StartLive(ctx context.Context, w Watcher, o LiveOptions) (*Live, error) {
 	defer cancel()
 	l.each(func(i int, host fabric.HostID) { armed[i] = w.Watch(within, host, o.Session) })
 	l.gatherer = NewGatherer(o.Session, o.VTEPs, time.Now())
+	l.gatherer.Keep(o.Keep, o.Because)
 	for i, host := range o.Hosts {
 		l.gatherer.Arm(host, armed[i])
 	}

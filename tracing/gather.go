@@ -32,6 +32,10 @@ type Gatherer struct {
 	ways  map[string]*wayCount
 	drops map[LiveDrop]uint64
 	lost  map[[2]fabric.HostID]uint64
+	// keep is how many ways are kept whole, again how often a label was met among those, because what decided one.
+	keep    int
+	again   map[uint64]int
+	because func(*Path) []Change
 }
 
 // gathered is what is known of a host.
@@ -58,6 +62,11 @@ func NewGatherer(s LiveSession, vteps map[netip.Addr]fabric.HostID, since time.T
 		drops: map[LiveDrop]uint64{}, lost: map[[2]fabric.HostID]uint64{},
 		sum: LiveReport{ID: s.ID, What: s.What, OneIn: max(1, s.OneIn), Started: since},
 	}
+}
+
+// Keep has so many ways kept whole, the first ones, whatever became of them. Because finds the operations that wrote what decided one.
+func (g *Gatherer) Keep(ways int, because func(*Path) []Change) {
+	g.keep, g.again, g.because = ways, make(map[uint64]int, ways), because
 }
 
 // Arm notes that a host takes part, or why it does not.
@@ -186,8 +195,8 @@ func (g *Gatherer) settle(label uint64, f *frame, runs []Run) {
 	for _, r := range runs {
 		hops = append(hops, r.Hops()...)
 	}
-	p := Assemble(uint16(g.sum.ID), label, hops, g.vteps)
-	p.Mode = ModeLive
+	session := uint16(g.sum.ID)
+	p := assemble(&Path{TraceID: PacketTrace(session, label).again(g.again[label]), Mode: ModeLive, Session: session, Label: label, Hops: []Step{}}, hops, g.vteps)
 	g.sum.Packets++
 	g.countDrops(p)
 	if slices.ContainsFunc(p.Hops, func(s Step) bool { return s.Attempt > 0 && s.Stage == StagePortOut }) {
@@ -210,4 +219,12 @@ func (g *Gatherer) settle(label uint64, f *frame, runs []Run) {
 		g.sum.Unknown++
 	}
 	g.example(fate, p)
+	switch {
+	case len(g.sum.Kept) < g.keep:
+		g.again[label]++
+		p.Changes = g.because(p)
+		g.sum.Kept = append(g.sum.Kept, p)
+	case g.keep > 0:
+		g.sum.Unkept++
+	}
 }

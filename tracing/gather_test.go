@@ -56,6 +56,36 @@ func gather(s LiveSession, a, b []Run, missing uint64) LiveReport {
 	return g.Report(at, true)
 }
 
+func TestWaysAreKeptWhole(t *testing.T) {
+	g := NewGatherer(LiveSession{ID: 9}, map[netip.Addr]fabric.HostID{vtepA: "h1", vtepB: "h2"}, begin)
+	g.Keep(3, func(p *Path) []Change { return []Change{{Object: "location/" + string(p.Hops[0].Port)}} })
+	g.Arm("h1", nil)
+	at := begin.Add(2 * time.Second)
+	const ms = time.Millisecond
+	g.Add("h1", at, at, LiveBatch{Runs: []Run{sent(4, 40*ms), sent(4, 50*ms)}, Now: at}) // content that repeats
+	g.Settle(at.Add(settled))
+	at = at.Add(time.Minute)
+	g.Add("h1", at, at, LiveBatch{Runs: []Run{sent(4, time.Minute), sent(5, time.Minute+ms)}, Now: at})
+	if r := g.Report(at, false); len(r.Kept) != 0 {
+		t.Errorf("%d ways are in the report of a session that goes on", len(r.Kept))
+	}
+	g.Settle(at.Add(settled))
+	r := g.Report(at, true)
+	if len(r.Kept) != 3 || r.Unkept != 1 || r.Packets != 4 {
+		t.Fatalf("%d ways kept, %d not, of %d packets", len(r.Kept), r.Unkept, r.Packets)
+	}
+	seen := map[TraceID]bool{}
+	for _, p := range r.Kept {
+		if p.TraceID.IsZero() || seen[p.TraceID] || p.Mode != ModeLive || len(p.Changes) != 1 || p.Changes[0].Object != "location/a" {
+			t.Errorf("way %s: %+v", p.TraceID, p)
+		}
+		seen[p.TraceID] = true
+	}
+	if !seen[PacketTrace(9, 4)] {
+		t.Error("the first frame's trace is not that of its session and label")
+	}
+}
+
 func TestLiveFramesArePutTogether(t *testing.T) {
 	const ms = time.Millisecond
 	denied := received(3, 30*ms, Mark{StagePolicyIn, ResultDrop})

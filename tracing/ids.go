@@ -27,6 +27,15 @@ func PacketTrace(session uint16, label uint64) TraceID {
 	return TraceID(sum[:16])
 }
 
+// again is the trace of another frame with the same label in the same session: content repeats. The first one is number 0.
+func (t TraceID) again(number int) TraceID {
+	if number == 0 {
+		return t
+	}
+	sum := sha256.Sum256(binary.AppendUvarint(append([]byte("again"), t[:]...), uint64(number)))
+	return TraceID(sum[:16])
+}
+
 // RootSpan is the span of a packet's whole way.
 func RootSpan(t TraceID) SpanID { return span(t, "root") }
 

@@ -47,6 +47,9 @@ type LiveReport struct {
 	// Examples are some ways in full, those that were not delivered first.
 	Examples []*Path   `json:"examples,omitempty"`
 	Missing  []Missing `json:"missing,omitempty"`
+	// Kept are all ways in full, as many as were asked for, once the session is over; Unkept counts those beyond.
+	Kept   []*Path `json:"kept,omitempty"`
+	Unkept uint64  `json:"unkept,omitempty"`
 }
 
 // LiveWay is a way that frames took, and how long that lasted in µs: from where the frame was met to where it was handed over.
@@ -276,6 +279,9 @@ func (h histogram) quantile(q float64) float64 {
 func (g *Gatherer) Report(now time.Time, ended bool) LiveReport {
 	r := g.sum
 	r.Seconds, r.Ended, r.Examples = now.Sub(g.since).Seconds(), ended, slices.Clone(g.sum.Examples)
+	if !ended {
+		r.Kept = nil
+	}
 	r.Fraction = float64(g.threshold()) / math.MaxUint64
 	for name, w := range g.ways {
 		way := LiveWay{Way: name, Packets: w.packets, P50Us: w.whole.quantile(0.5), P99Us: w.whole.quantile(0.99)}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -13,10 +14,14 @@ import (
 	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/fabric"
 	"github.com/weftnet/weft/tracing"
+	"github.com/weftnet/weft/tracing/export"
 )
 
 // liveEvery is how often a live trace is asked whether it is over.
 const liveEvery = 250 * time.Millisecond
+
+// keptWays is how many ways -o otlp writes unless told.
+const keptWays = 1000
 
 // liveFlags are what a live trace is asked for.
 type liveFlags struct {
@@ -38,17 +43,20 @@ func (a *app) liveCommand() *cobra.Command {
 			"which rule, and where they are lost. No packet is changed: hosts recognise a frame by a keyed hash of its content. What is\n" +
 			"asked for is what all given flags say; without any it is every frame. A host makes --max-rate records a second at most: beyond\n" +
 			"that it asks for fewer frames, the same ones everywhere, unless --every is given. Records that are missing are counted and\n" +
-			"said. A session ends by itself, on each host by the kernel's clock.",
+			"said. A session ends by itself, on each host by the kernel's clock. With -o otlp each way is an OpenTelemetry trace, a line that a\n" +
+			"collector's otlpjsonfile receiver reads, with links to the changes and moves that decided it.",
 		Example: "  weft trace live --from web-1 --to db-1 --for 30s\n  weft trace live --to db-1 --protocol tcp/5432 --both --sample 100\n  weft trace live --drops --for 1m\n  weft trace live --list\n  weft trace live --end 4711",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := a.checkOutput(); err != nil {
+			if a.output == outputOTLP {
+				l.request.Keep = cmp.Or(l.request.Keep, keptWays)
+			} else if err := a.checkOutput(); err != nil {
 				return err
 			}
 			l.request.From, l.request.To, l.request.Switch, l.request.Seconds = fabric.PortID(l.from), fabric.PortID(l.to), fabric.SwitchID(l.sw), l.lasts.Seconds()
 			if l.lasts <= 0 || l.lasts > tracing.MaxSessionTime {
 				return usage(cmd, "--for %v: give at most %v", l.lasts, tracing.MaxSessionTime)
 			}
-			if l.request.Both && l.request == (api.LiveRequest{Both: true, Seconds: l.request.Seconds}) {
+			if l.request.Both && l.request == (api.LiveRequest{Both: true, Seconds: l.request.Seconds, Keep: l.request.Keep}) {
 				return usage(cmd, "--both: all frames are asked for both ways already; say of what with --from, --to, --source, --destination or --protocol")
 			}
 			return a.traced(cmd, func(ctx context.Context) error { return a.live(ctx, l) })
@@ -67,6 +75,7 @@ func (a *app) liveCommand() *cobra.Command {
 	f.BoolVar(&r.Every, "every", false, "each frame, even if there are gaps where a host has more than --max-rate")
 	f.Uint32Var(&r.MaxRate, "max-rate", tracing.DefaultRecords, "records a second that a host makes at most, up to 50000")
 	f.DurationVar(&l.lasts, "for", api.DefaultLiveSeconds*time.Second, "how long, at most 1h")
+	f.IntVar(&r.Keep, "keep", 0, "keep so many ways in full, up to 2000, for -o otlp (1000 unless told), for -o json and for the agent's collector")
 	f.BoolVar(&l.list, "list", false, "list the sessions that were begun at the agent")
 	f.Uint32Var(&l.end, "end", 0, "end the session with this number, and show what it has found")
 	for flag, kind := range map[string]string{"from": "port", "to": "port", "switch": "switch"} {
@@ -95,7 +104,7 @@ func (a *app) live(ctx context.Context, l liveFlags) error {
 	if err != nil {
 		return err
 	}
-	if !a.structured() {
+	if !a.structured() && a.output != outputOTLP {
 		fmt.Fprintf(a.out, "Live session %d: %s. Armed on %d hosts, for %v.\n", r.ID, l.request.Text(), len(r.Hosts), l.lasts)
 		a.missing(r.Missing)
 	}
@@ -149,12 +158,20 @@ func (a *app) listLive(ctx context.Context, c *client.Client) error {
 
 // showLive prints a report; the exit status is partial where it does not say all.
 func (a *app) showLive(r tracing.LiveReport) error {
-	if a.structured() {
-		if err := a.document(r); err != nil {
-			return err
+	var err error
+	switch {
+	case a.output == outputOTLP:
+		err = export.WritePaths(context.Background(), a.out, version, r.Kept...)
+		if r.Unkept > 0 {
+			fmt.Fprintf(a.err, "%d ways are written, %d more were seen: ask for more with --keep, or for fewer packets.\n", len(r.Kept), r.Unkept)
 		}
-	} else {
+	case a.structured():
+		err = a.document(r)
+	default:
 		a.printLive(r)
+	}
+	if err != nil {
+		return err
 	}
 	if len(r.Missing) > 0 {
 		return &statusError{status: exitPartial}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net/netip"
+	"slices"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -17,14 +18,27 @@ import (
 	"github.com/weftnet/weft/tracing"
 )
 
-// Path exports a packet's path as one trace: a root for the packet, a span for each visit to a host, one below it for
+// waysAtOnce is how many ways are sent in one message: some 1,500 spans.
+const waysAtOnce = 100
+
+// Path exports packets' paths, each as one trace: a root for the packet, a span for each visit to a host, one below it for
 // each stage. The ids are the path's own, computed ones; the root links to the span in ctx, the operation that asked, and to those that wrote what decided. It
-// goes out at once, beside the batches of other spans, and holds nobody up for longer than 3 s.
-func (t *Telemetry) Path(ctx context.Context, p *tracing.Path) {
+// goes out at once, beside the batches of other spans, and a message of them holds nobody up for longer than 3 s.
+func (t *Telemetry) Path(ctx context.Context, paths ...*tracing.Path) {
 	if len(t.outs) == 0 {
 		return
 	}
-	spans := t.pathSpans(ctx, p).Snapshots()
+	for some := range slices.Chunk(paths, waysAtOnce) {
+		var spans []sdktrace.ReadOnlySpan
+		for _, p := range some {
+			spans = append(spans, t.pathSpans(ctx, p).Snapshots()...)
+		}
+		t.send(ctx, spans)
+	}
+}
+
+// send gives spans to all who take them.
+func (t *Telemetry) send(ctx context.Context, spans []sdktrace.ReadOnlySpan) {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
 	for _, out := range t.outs {

@@ -135,3 +135,16 @@ func BenchmarkPath(b *testing.B) {
 		t.pathSpans(b.Context(), p).Snapshots()
 	}
 }
+
+func TestManyPathsAreAllSent(t *testing.T) {
+	r := &receiver{}
+	telemetry := open(t, Options{Endpoint: r.serveGRPC(t, "")})
+	many := make([]*tracing.Path, 2*waysAtOnce+50)
+	for i := range many {
+		many[i] = path()
+	}
+	telemetry.Path(t.Context(), many...)
+	if sent, lost := telemetry.Outcomes(); sent != uint64(7*len(many)) || lost != 0 {
+		t.Errorf("%d spans were sent and %d lost, of %d ways with 7 each", sent, lost, len(many))
+	}
+}
