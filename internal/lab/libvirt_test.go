@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/api"
+	"github.com/weftnet/weft/api/client"
 	"github.com/weftnet/weft/fabric"
 )
 
