@@ -20,8 +20,9 @@ test: deps build ## everything, as root; nothing is skipped
 
 SOAK ?= 10m
 SEED ?= $(shell date +%s)
-soak: deps ## the core against the reference model and against nftables, each for SOAK=10m, then live migration in its long form, as root; SEED=n repeats a run; docs/reference/proof.md, docs/migration.md
+soak: deps ## the core against the reference model and against nftables, each for SOAK=10m, then live traces over a bad wire and live migration in its long form, as root; SEED=n repeats a run; docs/reference/proof.md, docs/migration.md
 	WEFT_DIFFER=$(SOAK) WEFT_OPINION=$(SOAK) WEFT_SEED=$(SEED) $(GO) test -count=1 -timeout 0 -v -run '^TestTheCoreDecidesAsTheModel$$|^TestNftables' ./datapath
+	WEFT_JOIN=1000000 $(GO) test -count=1 -timeout 0 -v -run '^TestALiveTraceJoinsWhatTheWireLoses$$' ./datapath
 	WEFT_MOVES=$(SOAK) $(GO) test -count=1 -timeout 0 -v -run '^Test(Aside|PostCopy)EveryMischiefOnce$$' ./migration
 	WEFT_MOVES=$(SOAK) WEFT_SEED=$(SEED) WEFT_MOVES_DOCUMENT=$(CURDIR)/docs/migration.md $(GO) test -count=1 -timeout 0 -v -run '^TestMigration$$' ./internal/lab
 
