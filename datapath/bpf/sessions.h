@@ -210,6 +210,8 @@ __attribute__((noinline)) int may_choose(struct __sk_buff *skb, __u32 off, __u32
 	r->hop.vni = vni;
 	active = cfg->tracing >> TRACING_LIVE;
 	for (int i = 0; i < MAX_SESSIONS; i++) {
+		if (!(active >> i))
+			break;
 		if (!(active >> i & 1))
 			continue;
 		__u32 number = i;
@@ -217,7 +219,7 @@ __attribute__((noinline)) int may_choose(struct __sk_buff *skb, __u32 off, __u32
 
 		if (s && now >= s->until)
 			__sync_fetch_and_and(&cfg->tracing, ~(1U << (TRACING_LIVE + i)));
-		else if (may_pick(i, slot, from, to, kind))
+		else if (s && (!s->picks || may_pick(i, slot, from, to, kind)))
 			asked |= 1U << i;
 	}
 	r->asked = asked;
@@ -240,12 +242,14 @@ __attribute__((noinline)) int choose_sessions(struct __sk_buff *skb, __u32 off, 
 	asked = r->asked;
 	r->drops = 0;
 	for (int i = 0; i < MAX_SESSIONS; i++) {
+		if (!(asked >> i))
+			break;
 		if (!(asked >> i & 1))
 			continue;
 		__u32 number = i;
 		const struct session *s = bpf_map_lookup_elem(&sessions_v1, &number);
 
-		if (!s || !is_picked(i, slot, from, to))
+		if (!s || (s->picks && !is_picked(i, slot, from, to)))
 			continue;
 		COUNT_SESSION(number, met);
 		if (r->hop.label > s->threshold)
